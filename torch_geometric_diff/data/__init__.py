@@ -1,0 +1,7 @@
+"""Graphs that load offline, in the form the paper uses, and the splits of its protocol."""
+
+from .features import sparse_features as sparse_features
+from .graphs import data_root as data_root
+from .graphs import load_graph as load_graph
+from .splits import per_class_split as per_class_split
+from .splits import split_seeds as split_seeds

@@ -1,0 +1,67 @@
+"""The trials of the protocol: random splits times initialisations, each with its own seed."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from torch_geometric_diff.data.splits import draw_seeds, per_class_split, random_state, split_seeds
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One split and one initialisation of it.
+
+    The nodes can be drawn again from ``split_seed`` by
+    :func:`~torch_geometric_diff.data.per_class_split`.
+    """
+
+    split: int
+    init: int
+    split_seed: int
+    init_seed: int
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
+def draw_trials(
+    y: Tensor,
+    seed: int,
+    num_splits: int,
+    num_inits: int,
+    num_train: int = 20,
+    num_val: int = 30,
+) -> Iterator[Trial]:
+    """Draw every split and, from the same stream after it, the seeds of its initialisations.
+
+    Fewer splits or initialisations are the beginning of more, so an experiment can be extended.
+
+    Args:
+        y (torch.Tensor): Class of every node.
+        seed (int): Seed that the seeds of the splits are drawn from.
+        num_splits (int): Number of splits.
+        num_inits (int): Initialisations per split.
+        num_train (int, optional): Training nodes per class. (default: ``20``)
+        num_val (int, optional): Validation nodes per class. (default: ``30``)
+    """
+    for split, split_seed in enumerate(split_seeds(seed, num_splits)):
+        generator = random_state(split_seed)
+        nodes = per_class_split(y, generator, num_train, num_val)
+        for init, init_seed in enumerate(draw_seeds(generator, num_inits)):
+            yield Trial(split, init, split_seed, init_seed, *nodes)
+
+
+def world() -> tuple[int, int]:
+    """Rank and number of the processes that ``torchrun`` started; ``(0, 1)`` without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def share_of_rank(items: Sequence[T]) -> Sequence[T]:
+    """Every ``WORLD_SIZE``-th item, from ``RANK`` on. No communication is needed."""
+    rank, size = world()
+    return items[rank::size]
