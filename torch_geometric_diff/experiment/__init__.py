@@ -1,0 +1,14 @@
+"""Trials that resume, results that last, command lines that end in one line."""
+
+from .cli import command_line as command_line
+from .results import ResultFile as ResultFile
+from .results import environment as environment
+from .results import read_rows as read_rows
+from .results import write_atomically as write_atomically
+from .training import Fit as Fit
+from .training import accuracy as accuracy
+from .training import fit as fit
+from .trials import Trial as Trial
+from .trials import draw_trials as draw_trials
+from .trials import share_of_rank as share_of_rank
+from .trials import world as world

@@ -1,0 +1,151 @@
+"""Result rows: JSON lines that survive a kill, and files that are whole or absent."""
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def environment() -> Row:
+    """The versions and the machine that a result depends on, to be stored in every row."""
+    import torch
+
+    from torch_geometric_diff.ops import kernels
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    packages = ("torch", "torch_geometric", "torch_geometric_diff", "numpy")
+    return {
+        "python": platform.python_version(),
+        **{package: installed(package.replace("_", "-")) for package in packages},
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "kernels": [name for name, reason in kernels().items() if reason is None],
+    }
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it on success and vanishes on failure.
+
+    Raises:
+        OSError: If the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes private files; results are not
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _parse(path: Path) -> tuple[list[Row], int]:
+    """The rows of a file and the length in bytes of its whole lines."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1  # a last line without a line end was cut by a kill
+    rows = []
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"'{path}' line {number} is not a JSON object (got {line[:60]!r}); "
+                "the file is damaged or no result file"
+            )
+        rows.append(row)
+    return rows, whole
+
+
+def read_rows(paths: str | Path | Iterable[str | Path]) -> list[Row]:
+    """Read all rows of one or several result files, a half last line left out.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a line is damaged; names file and line.
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    return [row for path in paths for row in _parse(Path(path))[0]]
+
+
+class ResultFile:
+    """An append-only file of JSON lines, one per finished trial.
+
+    Args:
+        path (str or Path): The file; its folder is made.
+        key (sequence of str): The fields that identify a trial. (default: ``('split', 'init')``)
+        resume (bool): Take up an existing file; without it, an existing file with rows is an error.
+            (default: ``False``)
+
+    Raises:
+        ValueError: If the file exists and ``resume`` is false, or if a line is damaged or lacks a
+            field of ``key``.
+        OSError: If the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        key: Sequence[str] = ("split", "init"),
+        resume: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.key = tuple(key)
+        self.rows: list[Row] = []
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and self.path.stat().st_size > 0:
+            if not resume:
+                raise ValueError(
+                    f"'{path}' already holds results; pass '--resume' to continue it "
+                    "or choose another '--out'"
+                )
+            self.rows, whole = _parse(self.path)
+            for number, row in enumerate(self.rows, start=1):
+                missing = [name for name in self.key if name not in row]
+                if missing:
+                    raise ValueError(f"'{path}' line {number} lacks {missing}; not such a result")
+            if whole < self.path.stat().st_size:
+                os.truncate(self.path, whole)
+        with open(self.path, "ab"):  # fail now, not after the first trial
+            pass
+
+    @property
+    def finished(self) -> set[tuple[Any, ...]]:
+        """The keys of all trials in the file."""
+        return {tuple(row[name] for name in self.key) for row in self.rows}
+
+    def append(self, row: Row) -> None:
+        """Write one trial so that it survives a kill right after."""
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        with open(self.path, "ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(f"'{self.path}' cannot be written whole: the disk is full")
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(self.path, start)  # a full disk must not leave half a line
+                raise
+        self.rows.append(row)

@@ -1,0 +1,328 @@
+"""The matrix of one diffusion step, built once."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from .adjacency import NORMALIZATIONS, Edges, normalize, read_edges
+
+
+class CSR(NamedTuple):
+    """A sparse matrix in compressed rows, sorted by column within each row."""
+
+    rowptr: Tensor
+    col: Tensor
+    value: Tensor
+
+
+def check_step_size(step_size: float | Tensor) -> None:
+    """Refuse a step size that is not a positive finite number."""
+    if isinstance(step_size, Tensor):
+        if step_size.numel() != 1:
+            raise ValueError(
+                f"Expected 'step_size' to be one number (got shape {list(step_size.shape)})"
+            )
+        if torch.compiler.is_compiling() or step_size.requires_grad:
+            return  # a learned step may pass through any value
+        step_size = float(step_size)
+    if not 0 < step_size < float("inf"):
+        raise ValueError(f"Expected 'step_size' to be positive and finite (got {step_size})")
+
+
+class DiffusionOperator:
+    r"""The matrix of one explicit Euler step of diffusion on a graph,
+
+    .. math::
+        \mathbf{P} = \mathbf{I} - h \, \mathbf{L}, \qquad
+        \mathbf{L} = \mathrm{diag}(\mathbf{W} \mathbf{1}) - \mathbf{W},
+
+    held once as CSR, with its transpose (the same object when :math:`\mathbf{P}` is symmetric).
+    Here :math:`w_{ij}` is the normalised weight of the edge from :math:`j` to :math:`i` and
+    :math:`h` is ``step_size``. Rows of :math:`\mathbf{P}` sum to 1, so constants are fixed points,
+    on directed graphs too. From `"Diffusion Mechanism in Residual Neural Network: Theory and
+    Applications" <https://arxiv.org/abs/2105.03155>`_.
+
+    Args:
+        adj (Tensor, EdgeIndex or SparseTensor): An ``edge_index`` of shape :math:`(2, E)`, or a
+            square sparse matrix :math:`\mathbf{A}^{\top}` (``torch_sparse.SparseTensor``,
+            ``torch.sparse`` COO, CSR or CSC) whose rows are the targets.
+        edge_weight (Tensor, optional): Weights :math:`(E,)` of an ``edge_index``. Weights that
+            require gradients get them through :meth:`~torch_geometric_diff.ops.diffuse`.
+            (default: ones)
+        num_nodes (int, optional): The number of nodes :math:`N`. (default: read off ``adj``)
+        step_size (float or Tensor, optional): The step size :math:`h > 0`. (default: :obj:`1.0`)
+        normalization (str, optional): :obj:`"sym"` for
+            :math:`\mathbf{D}^{-1/2} \mathbf{W} \mathbf{D}^{-1/2}`, :obj:`"row"` for
+            :math:`\mathbf{D}^{-1} \mathbf{W}`, or :obj:`None`. (default: :obj:`"sym"`)
+        add_self_loops (bool, optional): Count a self-loop of weight 1 into the degrees of the
+            normalisation. (default: :obj:`False`)
+        dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
+
+    Raises:
+        ValueError: On indices out of range, weights that are negative, infinite or NaN, shapes
+            that do not match, ``step_size`` that is not positive, or an unknown normalisation.
+        TypeError: On a type that is no adjacency.
+
+    Attributes:
+        rowptr (Tensor): Row pointers :math:`(N + 1,)`, int32 where they fit, else int64.
+        col (Tensor): Column indices, of the same type.
+        value (Tensor): The entries of :math:`\mathbf{P}`.
+    """
+
+    def __init__(
+        self,
+        adj: Any,
+        edge_weight: Tensor | None = None,
+        *,
+        num_nodes: int | None = None,
+        step_size: float | Tensor = 1.0,
+        normalization: str | None = "sym",
+        add_self_loops: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
+            )
+        check_step_size(step_size)
+        edges = read_edges(adj, edge_weight, num_nodes, dtype)
+        weight = normalize(edges, normalization, add_self_loops)
+        row, col, value = _euler_step(edges._replace(weight=weight), step_size)
+        self.num_nodes = edges.num_nodes
+        self.step_size = step_size
+        self.rowptr, self.col, self.value, self._row = _compress(row, col, value, self.num_nodes)
+        self._transpose, self._permutation = self._find_transpose()
+        if not torch.compiler.is_compiling() and not self.requires_grad:
+            self._warn_if_unstable()
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.value.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the entries."""
+        return self.value.dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the weights or the step size are learned."""
+        return self.value.requires_grad
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether :math:`\\mathbf{P}` equals its transpose exactly."""
+        return self._permutation is None
+
+    def csr(self, transpose: bool = False) -> CSR:
+        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object."""
+        if transpose and self._permutation is not None:
+            rowptr, col = self._transpose
+            return CSR(rowptr, col, self.value[self._permutation])
+        return CSR(self.rowptr, self.col, self.value)
+
+    def rows(self) -> Tensor:
+        """The row index of every entry, shape ``(nnz,)``."""
+        return self._row
+
+    def _find_transpose(self) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        order = torch.sort(self.col, stable=True).indices
+        col, row = self.col[order], self._row[order]
+        if not torch.compiler.is_compiling():
+            if torch.equal(col, self._row) and torch.equal(row, self.col):
+                value = self.value.detach()
+                symmetric = not self.requires_grad and torch.equal(value[order], value)
+                return (self.rowptr, self.col), None if symmetric else order
+        return (_pointers(col, self.num_nodes, self.rowptr.dtype), row), order
+
+    def t(self) -> "DiffusionOperator":
+        """The transposed operator; the same object if the matrix is symmetric."""
+        if self._permutation is None:
+            return self
+        other = self._copy()
+        other.rowptr, other.col, other.value = self.csr(transpose=True)
+        other._row = _expand(other.rowptr, self.nnz)
+        other._transpose = (self.rowptr, self.col)
+        other._permutation = torch.argsort(self._permutation)
+        return other
+
+    def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
+        r"""The operator of the same graph with another step size, which may be learned.
+
+        Uses :math:`\mathbf{I} - h' \mathbf{L} = (1 - r) \mathbf{I} + r \, \mathbf{P}` with
+        :math:`r = h' / h`.
+        """
+        check_step_size(step_size)
+        other = self._copy()
+        ratio = step_size / self.step_size
+        if isinstance(ratio, Tensor):
+            ratio = ratio.to(self.value)
+        diagonal = (self._row == self.col).to(self.dtype)
+        other.value = torch.lerp(diagonal, self.value, ratio)
+        other.step_size = step_size
+        other._transpose, other._permutation = other._find_transpose()
+        return other
+
+    def to(self, *args: Any, **kwargs: Any) -> "DiffusionOperator":
+        """The operator on another device or with another floating type, as ``Tensor.to``."""
+        value = self.value.to(*args, **kwargs)
+        if value is self.value:
+            return self
+        if not value.is_floating_point():
+            raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
+        other = self._copy()
+        device = value.device
+        other.value = value
+        other.rowptr, other.col = self.rowptr.to(device), self.col.to(device)
+        other._row = self._row.to(device)
+        other._transpose = (
+            (other.rowptr, other.col)
+            if self._transpose[1] is self.col
+            else (self._transpose[0].to(device), self._transpose[1].to(device))
+        )
+        other._permutation = None if self.is_symmetric else self._permutation.to(device)
+        return other
+
+    def _copy(self) -> "DiffusionOperator":
+        other = object.__new__(DiffusionOperator)
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can."""
+        arrays = (t.detach().cpu().numpy() for t in (self.value, self.col, self.rowptr))
+        return scipy.sparse.csr_matrix(tuple(arrays), shape=(self.num_nodes, self.num_nodes))
+
+    def to_dense(self) -> Tensor:
+        """The matrix as a dense Tensor of shape :math:`(N, N)`."""
+        dense = self.value.new_zeros(self.num_nodes, self.num_nodes)
+        index = (self._row.long(), self.col.long())
+        return dense.index_put(index, self.value, accumulate=True)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """One step of diffusion of ``x``, shape :math:`(N, F)` or :math:`(B, N, F)`."""
+        from torch_geometric_diff.ops import diffuse
+
+        return diffuse(x, self, 1)
+
+    @property
+    def gershgorin_step_size(self) -> float:
+        r"""The step size up to which every step is an average, :math:`1 / \max_i \sum_{j \ne i} w_{ij}`.
+
+        Below it each row of :math:`\mathbf{P}` is a convex combination: the maximum principle holds
+        and nothing diverges. It costs nothing, and is a lower bound of :attr:`max_stable_step_size`.
+        Infinite for a graph without edges.
+        """
+        largest = float(1 - self._diagonal().min()) / float(self.step_size) if self.num_nodes else 0
+        return 1 / largest if largest > 0 else float("inf")
+
+    def _diagonal(self) -> Tensor:
+        return self.value.detach()[self._row == self.col]
+
+    @property
+    def max_stable_step_size(self) -> float:
+        r"""The step size past which diffusion diverges, from a Lanczos estimate on the CPU.
+
+        :math:`2 / \lambda_{\max}(\mathbf{L})` for a symmetric :math:`\mathbf{L}`; otherwise
+        :math:`2 \, \mathrm{Re} \lambda / |\lambda|^2` of the eigenvalue of largest modulus (an
+        Arnoldi estimate). Accurate to about 1 %. Infinite for a graph without edges.
+        """
+        if self.gershgorin_step_size == float("inf"):
+            return float("inf")
+        step = self.to_scipy().astype(np.float64)
+        identity = scipy.sparse.identity(self.num_nodes, format="csr")
+        laplacian = (identity - step) / float(self.step_size)
+        value: complex
+        if self.num_nodes <= 32:
+            values = np.linalg.eigvals(laplacian.toarray())
+            value = values[np.abs(values).argmax()]
+        else:
+            start = np.random.default_rng(0).standard_normal(self.num_nodes)
+            settings = {"k": 1, "tol": 1e-3, "v0": start, "return_eigenvectors": False}
+            try:
+                if self.is_symmetric:
+                    value = eigsh(laplacian, which="LA", **settings)[0]
+                else:
+                    value = eigs(laplacian, which="LM", **settings)[0]
+            except ArpackNoConvergence:
+                return self.gershgorin_step_size
+        return float(2 * value.real / abs(value) ** 2)
+
+    def _warn_if_unstable(self) -> None:
+        step_size = float(self.step_size)
+        if step_size <= self.gershgorin_step_size * (1 + 1e-6):
+            return
+        bound = self.max_stable_step_size
+        if step_size > bound * (1 + 1e-2):
+            warnings.warn(
+                f"Diffusion diverges: 'step_size' is {step_size:.4g}, and the largest stable step "
+                f"size of this graph is {bound:.4g}",
+                stacklevel=3,
+            )
+
+    def __repr__(self) -> str:
+        step_size = self.step_size
+        step = "learned" if isinstance(step_size, Tensor) else f"{step_size:g}"
+        return (
+            f"{self.__class__.__name__}(num_nodes={self.num_nodes}, nnz={self.nnz}, "
+            f"step_size={step}, symmetric={self.is_symmetric})"
+        )
+
+
+def _euler_step(edges: Edges, step_size: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries of I - step_size * L, the diagonal first; loops cancel in L."""
+    row, col, weight, num_nodes = edges
+    loop = row == col
+    if torch.compiler.is_compiling():  # shapes must not depend on values
+        weight = weight.masked_fill(loop, 0.0)
+    elif bool(loop.any()):
+        row, col, weight = row[~loop], col[~loop], weight[~loop]
+    if isinstance(step_size, Tensor):
+        step_size = step_size.to(weight)
+    nodes = torch.arange(num_nodes, device=row.device)
+    off_diagonal = step_size * weight
+    diagonal = 1 - scatter(off_diagonal, row, dim_size=num_nodes)
+    return (
+        torch.cat([nodes, row]),
+        torch.cat([nodes, col]),
+        torch.cat([diagonal, off_diagonal]),
+    )
+
+
+def _compress(
+    row: Tensor, col: Tensor, value: Tensor, num_nodes: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Entries sorted by row and column, equal places summed, as (rowptr, col, value, row)."""
+    key, order = torch.sort(row * num_nodes + col, stable=True)
+    value = value[order]
+    if not torch.compiler.is_compiling():
+        unique, place = torch.unique_consecutive(key, return_inverse=True)
+        if unique.numel() < key.numel():
+            key, value = unique, scatter(value, place, dim_size=unique.numel())
+    large = max(key.numel(), num_nodes) > torch.iinfo(torch.int32).max
+    index = torch.int64 if large else torch.int32
+    size = max(num_nodes, 1)
+    row, col = (key // size).to(index), (key % size).to(index)
+    return _pointers(row, num_nodes, index), col, value, row
+
+
+def _pointers(sorted_row: Tensor, num_nodes: int, dtype: torch.dtype) -> Tensor:
+    bounds = torch.arange(num_nodes + 1, device=sorted_row.device, dtype=sorted_row.dtype)
+    return torch.searchsorted(sorted_row, bounds).to(dtype)
+
+
+def _expand(rowptr: Tensor, nnz: int) -> Tensor:
+    nodes = torch.arange(rowptr.numel() - 1, device=rowptr.device, dtype=rowptr.dtype)
+    return torch.repeat_interleave(nodes, rowptr.diff().long(), output_size=nnz)

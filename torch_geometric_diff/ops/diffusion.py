@@ -1,0 +1,226 @@
+"""K steps of diffusion as one differentiable call."""
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ..graph.operator import CSR, DiffusionOperator
+from .kernels import reference
+from .random import dropout_scale, dropout_threshold, keep_mask
+
+_KERNELS: dict[str, ModuleType] = {"reference": reference}
+import importlib  # noqa: E402  TEMPORARY until both kernels have landed
+
+for _name in ("cpu", "cuda"):
+    try:
+        _KERNELS[_name] = importlib.import_module(f".kernels.{_name}", __package__)
+    except ModuleNotFoundError:
+        pass
+
+
+def kernels() -> dict[str, str | None]:
+    """The kernels and why each cannot run: None for one that can.
+
+    ``'cpu'`` (fused C++) and ``'cuda'`` (Triton) serve their device where they can run, and
+    ``'reference'`` (plain torch) everything else.
+    """
+    return {name: kernel.available() for name, kernel in _KERNELS.items()}
+
+
+def _kernel_for(device: torch.device) -> ModuleType:
+    kernel = _KERNELS.get(device.type, reference)
+    return kernel if kernel.available() is None else reference
+
+
+@torch.library.custom_op("torch_geometric_diff::diffuse", mutates_args=())
+def _diffuse(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    value: Tensor,
+    rowptr_t: Tensor,
+    col_t: Tensor,
+    value_t: Tensor,
+    seed: Tensor,
+    num_steps: int,
+    threshold: int,
+    reverse: bool,
+) -> Tensor:
+    """All steps on the kernel of the device; the transpose rides along for the backward pass."""
+    kernel = _kernel_for(x.device)
+    with torch.autocast(x.device.type, enabled=False):  # the accumulation stays in full precision
+        return kernel.diffuse(
+            x.contiguous(), rowptr, col, value, num_steps, threshold, int(seed), reverse
+        )
+
+
+@_diffuse.register_fake
+def _(x: Tensor, *args: object) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    _, *csr, seed, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
+    ctx.save_for_backward(*csr, seed)
+
+
+def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+    rowptr, col, value, rowptr_t, col_t, value_t, seed = ctx.saved_tensors
+    grad = _diffuse(
+        grad,
+        *(rowptr_t, col_t, value_t),
+        *(rowptr, col, value),
+        seed,
+        ctx.num_steps,
+        ctx.threshold,
+        not ctx.reverse,
+    )
+    return grad, *[None] * 10
+
+
+_diffuse.register_autograd(_backward, setup_context=_setup_context)
+
+
+class _WeightedStep(torch.autograd.Function):
+    """One product P x that also differentiates the entries of P; keeps x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, value: Tensor, operator: DiffusionOperator):  # type: ignore[no-untyped-def]
+        ctx.operator = operator
+        ctx.save_for_backward(x)
+        csr = operator.csr()
+        return _diffuse(x, *csr, *csr, torch.zeros((), dtype=torch.long), 1, 0, False)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+        (x,) = ctx.saved_tensors
+        grad_x = grad_value = None
+        if ctx.needs_input_grad[0]:
+            csr = ctx.operator.csr(transpose=True)
+            grad_x = _diffuse(grad, *csr, *csr, torch.zeros((), dtype=torch.long), 1, 0, False)
+        if ctx.needs_input_grad[1]:
+            grad_value = _sampled_product(grad, x, ctx.operator)
+        return grad_x, grad_value, None
+
+
+def _sampled_product(grad: Tensor, x: Tensor, operator: DiffusionOperator) -> Tensor:
+    """(grad x^T) at the entries of the operator, columns in blocks so that memory stays small."""
+    row, col = operator.rows(), operator.col
+    total = grad.new_zeros(operator.nnz)
+    for start in range(0, grad.size(1), 32):
+        block = slice(start, start + 32)
+        total += (grad[:, block][row] * x[:, block][col]).sum(1)
+    return total
+
+
+def diffuse(
+    x: Tensor,
+    operator: DiffusionOperator,
+    num_steps: int,
+    dropout: float = 0.0,
+    seed: int | None = None,
+    training: bool = True,
+) -> Tensor:
+    r"""Diffuse features over a graph by :math:`K` explicit Euler steps,
+
+    .. math::
+        \mathbf{X} \leftarrow \mathbf{P} \, (\mathbf{M}_k \odot \mathbf{X}),
+        \qquad k = 0, \ldots, K - 1,
+
+    with :math:`\mathbf{P} = \mathbf{I} - h \mathbf{L}` and :math:`\mathbf{M}_k` the dropout mask of
+    step :math:`k`, of entries 0 and :math:`1 / (1 - p)` (Algorithm 1 of `"Diffusion Mechanism in
+    Residual Neural Network" <https://arxiv.org/abs/2105.03155>`_).
+
+    With constant weights nothing is kept for the backward pass: memory does not grow with
+    :math:`K`. Weights or a step size that require gradients keep the features of every step,
+    :math:`K \cdot N \cdot F` numbers.
+
+    Args:
+        x (Tensor): Node features. float16 and bfloat16 are computed in float32.
+        operator (DiffusionOperator): The matrix :math:`\mathbf{P}`.
+        num_steps (int): The number of steps :math:`K \ge 0`.
+        dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature**
+            before each step, rounded to a multiple of 1/65536. (default: :obj:`0.0`)
+        seed (int, optional): The seed of the masks; the same seed gives the same masks on every
+            device. (default: drawn from torch's CPU generator)
+        training (bool, optional): Whether dropout applies. (default: :obj:`True`)
+
+    Shapes:
+        - **input:** features :math:`(N, F)` or batched :math:`(B, N, F)`
+        - **output:** the shape and type of the input
+
+    Raises:
+        ValueError: If ``x`` does not have :math:`N` rows, ``num_steps`` is negative, ``dropout``
+            lies outside :math:`[0, 1)`, or ``x`` and ``operator`` are on different devices.
+        TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
+    """
+    _check(x, operator, num_steps, dropout)
+    threshold = dropout_threshold(dropout) if training else 0
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    columns = x.permute(1, 0, 2).flatten(1) if x.dim() == 3 else x
+    columns = columns.to(dtype)
+    if seed is None:
+        # a Tensor, so that torch.compile need not read it
+        bits = torch.randint(2**63 - 1, ()) if threshold else torch.zeros((), dtype=torch.long)
+    else:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {seed})")
+        bits = torch.tensor(seed)
+    if operator.dtype != dtype:
+        operator = operator.to(dtype)
+    if operator.requires_grad:
+        out = _diffuse_weighted(columns, operator, num_steps, threshold, bits)
+    else:
+        csr, csr_t = operator.csr(), operator.csr(transpose=True)
+        out = _diffuse(columns, *csr, *csr_t, bits, num_steps, threshold, False)
+    out = out.to(x.dtype)
+    if x.dim() == 3:
+        out = out.view(x.size(1), x.size(0), x.size(2)).permute(1, 0, 2)
+    return out
+
+
+def _diffuse_weighted(
+    x: Tensor, operator: DiffusionOperator, num_steps: int, threshold: int, seed: Tensor
+) -> Tensor:
+    for step in range(num_steps):
+        if threshold:
+            keep = keep_mask(int(seed), step, x.size(0), x.size(1), threshold, x.device)
+            x = torch.where(keep, x * dropout_scale(threshold), 0)
+        x = _WeightedStep.apply(x, operator.value, operator)
+    return x
+
+
+def _check(x: Tensor, operator: DiffusionOperator, num_steps: int, dropout: float) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
+    if not isinstance(operator, DiffusionOperator):
+        raise TypeError(
+            f"Expected 'operator' to be a DiffusionOperator (got {type(operator).__name__})"
+        )
+    if x.dim() not in (2, 3) or x.size(-2) != operator.num_nodes:
+        raise ValueError(
+            f"Expected 'x' of shape [{operator.num_nodes}, F] or [B, {operator.num_nodes}, F], "
+            f"one row a node of the graph (got {list(x.shape)})"
+        )
+    if x.device != operator.device:
+        raise ValueError(
+            f"Expected 'x' and 'operator' on one device (got {x.device} and {operator.device})"
+        )
+    check_num_steps(num_steps)
+    check_dropout(dropout)
+
+
+def check_num_steps(num_steps: int) -> None:
+    """Refuse a number of steps that is not a whole number from 0 on."""
+    if isinstance(num_steps, bool) or not isinstance(num_steps, int):
+        raise TypeError(f"Expected 'num_steps' to be an integer (got {num_steps!r})")
+    if num_steps < 0:
+        raise ValueError(f"Expected 'num_steps' to be at least 0 (got {num_steps})")
+
+
+def check_dropout(dropout: float) -> None:
+    """Refuse a drop probability outside [0, 1)."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")

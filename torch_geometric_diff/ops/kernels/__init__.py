@@ -1,0 +1,1 @@
+"""Kernels of one signature: ``reference`` (torch), ``cpu`` (C++) and ``cuda`` (Triton)."""
