@@ -1,0 +1,80 @@
+"""The C++ kernel: all steps in one pass over column tiles that stay in cache."""
+
+import torch
+from torch import Tensor
+
+_missing: str | None = None
+try:
+    from torch_geometric_diff import _C
+except ImportError as error:
+    _missing = f"the C++ extension was not built when the package was installed ({error})"
+
+
+def available() -> str | None:
+    """Why the kernel cannot be used, or :obj:`None` if it can."""
+    return _missing
+
+
+def levels() -> list[str]:
+    """Instruction sets that this processor has, best first; empty without the extension."""
+    return [] if _missing else _C.levels()
+
+
+def diffuse(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    value: Tensor,
+    num_steps: int,
+    threshold: int,
+    seed: int,
+    reverse: bool,
+    perm: Tensor | None = None,
+    *,
+    level: str = "",
+    blocks: int = 0,
+) -> Tensor:
+    r"""Applies :math:`K` steps of a CSR operator, with dropout before each (see :mod:`..ops`).
+
+    The result does not depend on the number of threads, which is :func:`torch.get_num_threads`, nor
+    on the width of the tiles, to the last bit.
+
+    Args:
+        x: Features, contiguous, float32 or float64.
+        rowptr: Row pointers, contiguous, int32 or int64.
+        col: Columns, contiguous, of the type of :obj:`rowptr`.
+        value: Values, contiguous, of the type of :obj:`x`.
+        num_steps: Number of steps.
+        threshold: An element is dropped with probability ``threshold / 65536``.
+        seed: Seed of the dropout masks.
+        reverse: Mask the output of every step, last step first (the transpose, if the operator is).
+        perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
+            :obj:`rowptr`. See :func:`torch_geometric_diff.graph.reorder.reorder`.
+        level: Instruction set, one of :func:`levels`. (default: the first)
+        blocks: Width of a column tile in blocks of 16. (default: by the size of the caches)
+
+    Shapes:
+        - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator
+        - **output:** :math:`(N, F)`
+    """
+    y = torch.empty_like(x)
+    _C.diffuse(
+        y.data_ptr(),
+        x.data_ptr(),
+        rowptr.data_ptr(),
+        col.data_ptr(),
+        value.data_ptr(),
+        0 if perm is None else perm.data_ptr(),
+        x.shape[0],
+        x.shape[1],
+        x.dtype == torch.float64,
+        rowptr.dtype == torch.int64,
+        num_steps,
+        threshold,
+        seed & 0xFFFFFFFFFFFFFFFF,
+        reverse,
+        torch.get_num_threads(),
+        level,
+        blocks,
+    )
+    return y
