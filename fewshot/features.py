@@ -1,9 +1,9 @@
 """The features file: what a backbone saw in a split of images, and where it came from.
 
-A safetensors file (nothing is unpickled) with ``features`` [n, d] (float16 or float32), ``labels`` [n]
-(int64), ``base_mean`` [d] (float32, the mean feature of the base classes, which the preprocessing
-subtracts) and one JSON object ``meta`` in its header: dataset, backbone, split, checkpoint hash and
-the settings of the transform.
+A safetensors file (nothing is unpickled) with ``features`` [n, d] (float16 or float32), ``labels``
+[n] (int64), ``base_mean`` [d] (float32, the mean feature of the base classes, which the
+preprocessing subtracts) and one JSON object ``meta`` in its header: dataset, backbone, split,
+checkpoint hash and the settings of the transform.
 """
 
 import json

@@ -1,0 +1,147 @@
+"""The feature extractors: ResNet-18, WRN-28-10 and the four-block ConvNet.
+
+Each maps images [b, c, h, w] to features [b, ``dim``]; ``build_backbone`` makes them by name.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """relu(x + bn(conv(relu(bn(conv(x)))))), with a 1x1 projection of x where shapes differ."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv3(inputs, outputs, stride), nn.BatchNorm2d(outputs)
+        self.conv2, self.bn2 = _conv3(outputs, outputs), nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(h)) + self.shortcut(x), inplace=True)
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling; 512 features."""
+
+    dim = 512
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv3(in_channels, 64), nn.BatchNorm2d(64)
+        widths = (64, 64, 128, 256, 512)
+        self.blocks = nn.Sequential(
+            *(
+                BasicBlock(widths[i] if j == 0 else widths[i + 1], widths[i + 1], stride)
+                for i in range(4)
+                for j, stride in enumerate((1 if i == 0 else 2, 1))
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(F.relu(self.bn1(self.conv1(x)), inplace=True)).mean((2, 3))
+
+
+class PreactBlock(nn.Module):
+    """x + conv(relu(bn(conv(relu(bn(x)))))); the projection, where needed, sees relu(bn(x))."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), _conv3(inputs, outputs, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), _conv3(outputs, outputs)
+        self.project = None
+        if inputs != outputs:
+            self.project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.bn1(x), inplace=True)
+        if self.project is not None:
+            x = self.project(h)
+        return x + self.conv2(F.relu(self.bn2(self.conv1(h)), inplace=True))
+
+
+class WideResNet(nn.Module):
+    """WRN-28-10: three groups of four pre-activation blocks, 160-320-640 wide; 640 features."""
+
+    dim = 640
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = _conv3(in_channels, 16)
+        widths = (16, 160, 320, 640)
+        self.blocks = nn.Sequential(
+            *(
+                PreactBlock(
+                    widths[i] if j == 0 else widths[i + 1], widths[i + 1], 2 if i and not j else 1
+                )
+                for i in range(3)
+                for j in range(4)
+            )
+        )
+        self.bn = nn.BatchNorm2d(self.dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.blocks(self.conv1(x))), inplace=True).mean((2, 3))
+
+
+class Conv4(nn.Module):
+    """Four times (3x3 convolution to 64 channels, batch norm, relu, 2x2 max-pooling), flattened.
+
+    ``dim`` is 64 * (image_size // 16)^2: 1600 for 84 pixels, 256 for 32, 64 for 28.
+    """
+
+    def __init__(self, in_channels: int = 3, image_size: int = 84) -> None:
+        super().__init__()
+        self.dim = 64 * (image_size // 16) ** 2
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    _conv3(in_channels if i == 0 else 64, 64),
+                    nn.BatchNorm2d(64),
+                    nn.ReLU(inplace=True),
+                    nn.MaxPool2d(2),
+                )
+                for i in range(4)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x).flatten(1)
+
+
+BACKBONES = ("resnet18", "wideres", "conv4")
+
+
+def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> nn.Module:
+    """Make a backbone with He-initialised convolutions.
+
+    Args:
+        name: One of ``BACKBONES``.
+        in_channels: 3 for colour, 1 for grey images.
+        image_size: Height and width of the input, at least 16; only conv4's ``dim`` depends on it.
+
+    Raises:
+        ValueError: If the name is unknown or the images are too small.
+    """
+    if image_size < 16:
+        raise ValueError(f"'image_size' must be at least 16 (got {image_size})")
+    if name == "resnet18":
+        backbone: nn.Module = ResNet18(in_channels)
+    elif name == "wideres":
+        backbone = WideResNet(in_channels)
+    elif name == "conv4":
+        backbone = Conv4(in_channels, image_size)
+    else:
+        raise ValueError(f"'backbone' must be one of {BACKBONES} (got '{name}')")
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return backbone

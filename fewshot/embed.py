@@ -1,0 +1,93 @@
+"""Images to a features file: ``python -m fewshot.embed --checkpoint FILE --split test``."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from torch_geometric_diff.experiment import command_line
+
+from .checkpoints import load_backbone
+from .features import save_features
+from .images import SPLITS, ImageSet, load_images
+from .transforms import eval_view
+
+
+@torch.inference_mode()
+def extract(
+    backbone: nn.Module,
+    images: Tensor,
+    image_size: int,
+    crop: float,
+    *,
+    batch_size: int = 256,
+    silent: bool = False,
+) -> Tensor:
+    """Features of stored images through the evaluation view, in float32 on the CPU.
+
+    Args:
+        backbone: In eval mode; the images follow it to its device.
+        images: uint8 [n, c, s, s].
+        image_size: Side of the network's input.
+        crop: Central part of the images that is seen.
+        batch_size: Images at a time.
+        silent: No progress bar.
+
+    Shapes: [n, c, s, s] -> [n, d]
+    """
+    device = next(backbone.parameters()).device
+    batches = tqdm(
+        images.split(batch_size), desc="embed", leave=False, disable=True if silent else None
+    )
+    return torch.cat(
+        [backbone(eval_view(b.to(device), image_size, crop)).float().cpu() for b in batches]
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m fewshot.embed", description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="best.safetensors of train_backbone")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
+    parser.add_argument("--data_root", default="data", help="folder of the data sets")
+    parser.add_argument("--out", help="(default: runs/fewshot/features/DATASET_BACKBONE_SPLIT)")
+    parser.add_argument("--half", action="store_true", help="store the features as float16")
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--silent", action="store_true", help="no progress bars")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Embed one split and the mean of the base classes."""
+    args = parser().parse_args(argv)
+    if args.batch_size < 1:
+        raise ValueError(f"'--batch_size' must be positive (got {args.batch_size})")
+    backbone, meta = load_backbone(args.checkpoint)
+    backbone.to(args.device)
+
+    def embed(split: str) -> tuple[ImageSet, Tensor]:
+        part = load_images(meta["dataset"], split, args.data_root, meta["load_size"])
+        features = extract(
+            backbone,
+            part.images,
+            meta["image_size"],
+            meta["crop"],
+            batch_size=args.batch_size,
+            silent=args.silent,
+        )
+        return part, features
+
+    part, features = embed(args.split)
+    base = features if args.split == "train" else embed("train")[1]
+    name = f"{meta['dataset']}_{meta['backbone']}_{args.split}.safetensors"
+    out = Path(args.out or Path("runs/fewshot/features") / name)
+    meta |= {"split": args.split, "classes": list(part.classes)}
+    save_features(out, features, part.labels, meta, base_mean=base.double().mean(0), half=args.half)
+    print(f"{out}: {len(features)} images of {len(part.classes)} classes, {features.size(1)}-d")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,271 @@
+"""Train a backbone on the base classes.
+
+``python -m fewshot.train_backbone --dataset mini --backbone resnet18 --silent --epochs 100``;
+under ``torchrun`` the batch is shared by the ranks (DistributedDataParallel).
+
+Writes ``OUT/best.safetensors`` (the backbone with the best 1-shot nearest-prototype accuracy on the
+validation classes among the last quarter of the epochs) and ``OUT/last.safetensors`` (all that
+``--resume`` needs) after each epoch.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from torch_geometric_diff.experiment import command_line
+
+from .backbones import BACKBONES, build_backbone
+from .checkpoints import load_checkpoint, save_checkpoint
+from .embed import extract
+from .images import SPECS, ImageSet, load_images
+from .transforms import train_view
+
+WAY, QUERY = 5, 15  # of the validation tasks
+
+
+def one_shot_accuracy(features: Tensor, labels: Tensor, tasks: int, seed: int = 0) -> float:
+    """Mean accuracy of the nearest prototype over 5-way 1-shot tasks, features on the unit sphere.
+
+    Raises:
+        ValueError: If there are fewer than 5 classes or fewer than 16 images in a class.
+    """
+    counts = labels.bincount()
+    if len(counts) < WAY or counts.min() < 1 + QUERY:
+        raise ValueError(
+            f"validation needs {WAY} classes of {1 + QUERY} images "
+            f"(got {len(counts)} classes, the smallest of {int(counts.min())} images)"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    members = [(labels == c).nonzero().squeeze(1) for c in range(len(counts))]
+    features = F.normalize(features, dim=1)
+    right = 0.0
+    for _ in range(tasks):
+        drawn = []
+        for c in torch.randperm(len(counts), generator=generator)[:WAY].tolist():
+            order = torch.randperm(len(members[c]), generator=generator)
+            drawn.append(members[c][order[: 1 + QUERY]])
+        points = features[torch.stack(drawn)]  # [way, 1 + query, d]
+        nearest = (points[:, 1:] @ points[:, 0].T).argmax(-1)  # [way, query]
+        right += (nearest == torch.arange(WAY).unsqueeze(1)).float().mean().item()
+    return right / max(tasks, 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser("python -m fewshot.train_backbone", description=__doc__)
+    parser.add_argument("--dataset", choices=SPECS, required=True)
+    parser.add_argument("--backbone", choices=BACKBONES, required=True)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--batch_size", type=int, default=256, help="of all ranks together")
+    parser.add_argument("--lr", type=float, default=0.1, help="x0.1 at 50 %% and 75 %%")
+    parser.add_argument("--image_size", type=int, help="input side (default: the data set's)")
+    parser.add_argument("--load_size", type=int, help="stored side (default: the data set's)")
+    parser.add_argument("--min_area", type=float, default=0.08, help="of the random crops")
+    parser.add_argument("--eval_tasks", type=int, default=1000)
+    parser.add_argument("--data_root", default="data", help="folder of the data sets")
+    parser.add_argument("--out", help="(default: runs/fewshot/DATASET_BACKBONE)")
+    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.safetensors")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--amp",
+        action=argparse.BooleanOptionalAction,
+        help="mixed precision in bfloat16 (default: on GPUs that have it)",
+    )
+    parser.add_argument("--silent", action="store_true", help="print the last line only")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name in ("epochs", "batch_size", "lr", "eval_tasks", "image_size", "load_size"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"'--{name}' must be positive (got {value})")
+    if not 0 < args.min_area <= 1:
+        raise ValueError(f"'--min_area' must lie in (0, 1] (got {args.min_area})")
+
+
+class Training:
+    """One backbone, its optimizer and where they stand; every rank holds one."""
+
+    def __init__(self, args: argparse.Namespace, train: ImageSet, val: ImageSet) -> None:
+        self.args, self.train, self.val = args, train, val
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        if args.batch_size % self.world:
+            raise ValueError(
+                f"'--batch_size' must be a multiple of the {self.world} ranks "
+                f"(got {args.batch_size})"
+            )
+        self.spec = SPECS[args.dataset]
+        torch.manual_seed(args.seed)
+        self.backbone = build_backbone(args.backbone, self.spec.channels, args.image_size)
+        head = nn.Linear(self.backbone.dim, len(train.classes))
+        self.model = nn.Sequential(self.backbone, head).to(
+            args.device, memory_format=torch.channels_last
+        )
+        self.forward: nn.Module = self.model
+        if self.world > 1:
+            self.forward = DistributedDataParallel(self.model)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), args.lr, momentum=0.9, weight_decay=5e-4
+        )
+        names = ("dataset", "backbone", "epochs", "batch_size", "lr", "image_size", "load_size")
+        names += ("min_area", "seed")
+        self.settings = {name: getattr(args, name) for name in names}
+        self.settings["crop"] = self.spec.crop
+        self.epoch, self.best = 0, -1.0
+        self.out = Path(args.out or f"runs/fewshot/{args.dataset}_{args.backbone}")
+
+    def load(self) -> None:
+        """Take up the training where ``last.safetensors`` left it."""
+        path = self.out / "last.safetensors"
+        tensors, meta = load_checkpoint(path)
+        for name, value in self.settings.items():
+            if meta.get(name) != value:
+                raise ValueError(
+                    f"'{path}' was trained with {name} {meta.get(name)}, not {value}; "
+                    "resume with the same settings or choose another '--out'"
+                )
+        for name, parameter in self.model.named_parameters():
+            momentum = tensors.pop(f"momentum.{name}").to(parameter.device)
+            self.optimizer.state[parameter]["momentum_buffer"] = momentum
+        self.model.load_state_dict(tensors)
+        self.epoch, self.best = meta["epoch"], meta["best"]
+
+    def save(self, accuracy: float | None) -> None:
+        """Write the checkpoints of the epoch that has just ended."""
+        if accuracy is not None and accuracy > self.best:
+            self.best = accuracy
+            meta = self.settings | {"epoch": self.epoch, "val_accuracy": accuracy}
+            save_checkpoint(self.out / "best.safetensors", self.backbone.state_dict(), meta)
+        tensors = dict(self.model.state_dict())
+        for name, parameter in self.model.named_parameters():
+            tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        meta = self.settings | {"epoch": self.epoch, "best": self.best}
+        save_checkpoint(self.out / "last.safetensors", tensors, meta)
+
+    def run_epoch(self) -> tuple[float, float]:
+        """One pass over the base images; returns loss and accuracy of this rank's share."""
+        args, n = self.args, len(self.train.labels)
+        passed = 2 * self.epoch >= args.epochs, 4 * self.epoch >= 3 * args.epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = args.lr * 0.1 ** sum(passed)
+        # All randomness hangs on seed and epoch, so a resumed run repeats the unbroken one.
+        seed = args.seed * 1_000_003 + self.epoch
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        views = torch.Generator().manual_seed(seed * 1009 + self.rank)
+        steps = max(1, n // args.batch_size)
+        batches = order[: steps * args.batch_size][self.rank :: self.world].chunk(steps)
+        total = torch.zeros(2, device=args.device)
+        self.forward.train()
+        bar = tqdm(
+            batches,
+            desc=f"epoch {self.epoch + 1}",
+            leave=False,
+            disable=True if args.silent or self.rank else None,
+        )
+        for index in bar:
+            target = self.train.labels[index].to(args.device)
+            x = train_view(
+                self.train.images[index].to(args.device),
+                args.image_size,
+                views,
+                min_area=args.min_area,
+                flip=self.spec.flip,
+            ).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=args.amp):
+                out = self.forward(x)
+            loss = F.cross_entropy(out.float(), target, label_smoothing=0.1)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += torch.stack((loss.detach(), (out.argmax(1) == target).float().mean()))
+        self.epoch += 1
+        loss_mean, accuracy = (total / len(batches)).tolist()
+        if loss_mean != loss_mean:
+            raise ValueError(f"the loss became NaN in epoch {self.epoch}; try a lower '--lr'")
+        return loss_mean, accuracy
+
+    def validate(self) -> float | None:
+        """1-shot accuracy on the validation classes, in the last quarter of the epochs only."""
+        if 4 * self.epoch <= 3 * self.args.epochs and self.epoch < self.args.epochs:
+            return None
+        features = extract(
+            self.backbone.eval(),
+            self.val.images,
+            self.args.image_size,
+            self.spec.crop,
+            silent=self.args.silent,
+        )
+        return one_shot_accuracy(features, self.val.labels, self.args.eval_tasks)
+
+    def run(self) -> None:
+        """Train all epochs that are left."""
+        while self.epoch < self.args.epochs:
+            start = time.perf_counter()
+            loss, accuracy = self.run_epoch()
+            if self.rank:
+                continue
+            val = self.validate()
+            self.save(val)
+            row: dict[str, Any] = {
+                "epoch": self.epoch,
+                "loss": round(loss, 4),
+                "accuracy": round(accuracy, 4),
+                "val_accuracy": val and round(val, 4),
+                "seconds": round(time.perf_counter() - start, 1),
+            }
+            if not self.args.silent:
+                print(json.dumps(row), flush=True)
+        if self.rank == 0:
+            print(f"{self.out}/best.safetensors: 1-shot validation accuracy {self.best:.4f}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train as the command line says."""
+    args = parser().parse_args(argv)
+    _check(args)
+    spec = SPECS[args.dataset]
+    args.image_size = args.image_size or spec.image_size
+    args.load_size = args.load_size or spec.load_size
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if distributed:
+        if args.device == "cuda":
+            args.device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(args.device)
+        dist.init_process_group("nccl" if args.device.startswith("cuda") else "gloo")
+    try:
+        if args.amp is None:
+            args.amp = args.device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        train, val = (
+            load_images(args.dataset, split, args.data_root, args.load_size)
+            for split in ("train", "val")
+        )
+        one_shot_accuracy(torch.zeros(len(val.labels), 1), val.labels, tasks=0)  # enough images?
+        training = Training(args, train, val)
+        if args.resume:
+            training.load()
+        elif (training.out / "last.safetensors").exists():
+            raise ValueError(
+                f"'{training.out}' already holds a training; pass '--resume' to continue it "
+                "or choose another '--out'"
+            )
+        training.run()
+    finally:
+        if distributed:
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    command_line(main)
