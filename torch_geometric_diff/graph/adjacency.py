@@ -1,5 +1,6 @@
 """One reading of every form in which PyG users hold a graph."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -183,3 +184,13 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
         inverse = torch.where(positive, safe.rsqrt(), torch.zeros_like(degree))
         return weight * (inverse[row] * inverse[col])  # symmetric to the last bit
     return weight * torch.where(positive, safe.reciprocal(), torch.zeros_like(degree))[row]
+
+
+def sparse_matrix(edges: Edges) -> Tensor:
+    """The weight matrix as a ``torch.sparse`` CSR Tensor of shape ``(N, N)``, rows the targets."""
+    index = torch.stack([edges.row, edges.col])
+    size = (edges.num_nodes, edges.num_nodes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        matrix = torch.sparse_coo_tensor(index, edges.weight, size, check_invariants=False)
+        return matrix.coalesce().to_sparse_csr()

@@ -1,0 +1,95 @@
+"""The network of the paper."""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module
+
+from .diff_conv import DiffConv
+from .residual_block import ResidualBlock
+
+DIFFUSE = ("features", "logits", "probabilities")
+
+
+class DiffResNet(Module):
+    r"""Diff-ResNet from the `"Diffusion Mechanism in Residual Neural Network: Theory and
+    Applications" <https://arxiv.org/abs/2105.03155>`_ paper: a residual block, :math:`K` steps of
+    diffusion and a linear classifier,
+
+    .. math::
+        \mathbf{H} = \mathbf{X} + \mathrm{ReLU}(\mathbf{X} \mathbf{\Theta}^{\top} + \mathbf{b}),
+        \qquad \mathbf{H} \leftarrow (\mathbf{I} - h \mathbf{L}) (\mathbf{M}_k \odot \mathbf{H}),
+        \qquad \mathbf{Z} = \mathbf{H} \mathbf{C}^{\top} + \mathbf{c}
+
+    Diffusion is linear and leaves constants as they are, so without dropout it commutes with the
+    classifier: in evaluation, and whenever dropout is 0, the :math:`C` columns of
+    :math:`\mathbf{Z}` are diffused instead of the :math:`F` columns of :math:`\mathbf{H}`, equal to
+    rounding.
+
+    Args:
+        in_channels (int): The width :math:`F` of the input.
+        out_channels (int): The number of classes :math:`C`.
+        num_steps (int): The number of steps :math:`K`.
+        step_size (float): The step size :math:`h`.
+        dropout (float, optional): The probability to drop a feature before each step.
+            (default: :obj:`0.0`)
+        diffuse (str, optional): What is diffused: :obj:`"features"` (the paper), :obj:`"logits"`
+            (dropout then falls on logits), or :obj:`"probabilities"` (`COIN
+            <https://arxiv.org/abs/2403.15726>`_). (default: :obj:`"features"`)
+        **kwargs (optional): Additional arguments of
+            :class:`~torch_geometric_diff.nn.DiffConv`.
+
+    Shapes:
+        - **input:** node features :math:`(N, F)`, dense or a constant ``torch.sparse`` CSR matrix
+          (a bag of words stays sparse in the first layer); the graph as in
+          :class:`~torch_geometric_diff.nn.DiffConv`
+        - **output:** logits :math:`(N, C)`; log-probabilities for :obj:`"probabilities"`
+
+    Raises:
+        ValueError: On arguments out of range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_steps: int,
+        step_size: float,
+        dropout: float = 0.0,
+        diffuse: str = "features",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if diffuse not in DIFFUSE:
+            raise ValueError(f"Expected 'diffuse' to be one of {DIFFUSE} (got {diffuse!r})")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.diffuse = diffuse
+        self.block = ResidualBlock(in_channels)
+        self.conv = DiffConv(num_steps, step_size, dropout, **kwargs)
+        self.classifier = Linear(in_channels, out_channels)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights and clear the cached graph."""
+        self.block.reset_parameters()
+        self.conv.reset_parameters()
+        self.classifier.reset_parameters()
+
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
+        """The logits of all nodes."""
+        h = self.block(x)
+        drops = self.training and self.conv.dropout > 0
+        if self.diffuse == "features" and drops:
+            return self.classifier(self.conv(h, edge_index, edge_weight))
+        z = self.classifier(h)
+        if self.diffuse == "probabilities":
+            u = self.conv(z.softmax(dim=-1), edge_index, edge_weight)
+            return u.clamp(min=torch.finfo(u.dtype).tiny).log()
+        return self.conv(z, edge_index, edge_weight)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
+            f"diffuse='{self.diffuse}', conv={self.conv})"
+        )
