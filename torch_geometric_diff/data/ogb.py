@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ def find_ogb(name: str | Path, root: str | Path = "dataset") -> Path:
     """Find the folder of a set: ``root/ogbn_arxiv`` for ``'ogbn-arxiv'``, else ``name`` as a path.
 
     Raises:
-        FileNotFoundError: If there is no such folder or it holds no ``raw/``; says where an official
-            set can be fetched (nothing is downloaded).
+        FileNotFoundError: If there is no such folder or it holds no ``raw/``; says where to fetch
+            an official set (nothing is downloaded).
     """
     official = _DOWNLOADS.get(str(name))
     folder = Path(root) / str(name).replace("-", "_") if official else Path(name)
@@ -95,17 +96,18 @@ class _Raw:
     def read(self, name: str, dtype: type) -> np.ndarray:
         path = self.file(name)
         if self.binary:
-            with _reading(path), np.load(path, allow_pickle=False) as arrays:
-                return arrays[name]
+            with _reading(path), open(path, "rb") as file:
+                with np.load(file, allow_pickle=False) as arrays:
+                    return arrays[name]
         array = _csv(path, dtype)
         return array.T if name == "edge_index" else array
 
 
 def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = True) -> Data:
-    r"""Read a node classification set in OGB's layout, csv.gz (as ogbn-arxiv and ogbn-products) or
-    npz (as ogbn-papers100M and whatever :class:`ogb.io.DatasetSaver` writes).
+    r"""Read a node classification set in OGB's layout.
 
-    The result equals what the ``ogb`` package reads, without its pickled caches, which torch >= 2.6
+    Both kinds are read: csv.gz, as ogbn-arxiv and ogbn-products, and npz, as ogbn-papers100M and
+    whatever :class:`ogb.io.DatasetSaver` writes. The result equals what the ``ogb`` package reads, without its pickled caches, which torch >= 2.6
     refuses to load, and without its questions on stdin. Files are checked against each other before
     anything is returned; nothing is written.
 
@@ -142,17 +144,10 @@ def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = Tr
         split=split,
         **{f"{part}_index": index for part, index in indices.items()},
     )
-    for attribute, key, wanted in (("x", "node_feat", features), ("node_year",) * 2 + (True,)):
-        if wanted and raw.has(key):
-            array = raw.read(key, np.float32 if attribute == "x" else np.int64)
-            path = raw.file(key)
-            _require(array.ndim == 2, path, f"{key} has shape {array.shape}, expected 2 dimensions")
-            _require(
-                len(array) == num_nodes, path, f"{len(array)} rows of {key} but {num_nodes} nodes"
-            )
-            data[attribute] = torch.from_numpy(array)
-    if data.x is not None:
-        _require(bool(data.x.isfinite().all()), raw.file("node_feat"), "features are not finite")
+    if features and raw.has("node_feat"):
+        data.x = _per_node(raw, "node_feat", np.float32, num_nodes)
+    if raw.has("node_year"):
+        data.node_year = _per_node(raw, "node_year", np.int64, num_nodes)
     return data
 
 
@@ -177,6 +172,16 @@ def _check_edges(edge_index: np.ndarray, num_nodes: int, num_edges: int, path: P
             path,
             f"edges name nodes {low} to {high}, but there are {num_nodes} nodes",
         )
+
+
+def _per_node(raw: _Raw, name: str, dtype: type, num_nodes: int) -> Tensor:
+    path = raw.file(name)
+    array = raw.read(name, dtype)
+    _require(array.ndim == 2, path, f"{name} has shape {array.shape}, expected two dimensions")
+    _require(len(array) == num_nodes, path, f"{len(array)} rows of {name}, but {num_nodes} nodes")
+    values = torch.from_numpy(array)
+    _require(bool(values.isfinite().all()), path, f"{name} holds values that are not finite")
+    return values
 
 
 def _labels(raw: _Raw, num_nodes: int) -> np.ndarray:
@@ -226,7 +231,7 @@ def _read_split(folder: Path, y: np.ndarray) -> tuple[str, dict[str, Tensor]]:
 def _split_dict(path: Path) -> dict[str, np.ndarray]:
     """Read OGB's ``split_dict.pt`` with the unpickler that admits arrays and nothing else."""
     reconstruct = np.empty(0).__reduce__()[0]
-    arrays = [
+    arrays: list[Any] = [
         np.ndarray,
         np.dtype,
         type(np.dtype(np.int64)),
