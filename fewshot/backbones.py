@@ -1,10 +1,13 @@
-"""The feature extractors: ResNet-18, WRN-28-10 and the four-block ConvNet.
-
-Each maps images [b, c, h, w] to features [b, ``dim``]; ``build_backbone`` makes them by name.
-"""
+"""The feature extractors: ResNet-18, WRN-28-10 and the four-block ConvNet."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Backbone(nn.Module):
+    """Maps images [b, c, h, w] to features [b, ``dim``]."""
+
+    dim: int
 
 
 def _conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -29,7 +32,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(h)) + self.shortcut(x), inplace=True)
 
 
-class ResNet18(nn.Module):
+class ResNet18(Backbone):
     """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling; 512 features."""
 
     dim = 512
@@ -68,7 +71,7 @@ class PreactBlock(nn.Module):
         return x + self.conv2(F.relu(self.bn2(self.conv1(h)), inplace=True))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Backbone):
     """WRN-28-10: three groups of four pre-activation blocks, 160-320-640 wide; 640 features."""
 
     dim = 640
@@ -92,7 +95,7 @@ class WideResNet(nn.Module):
         return F.relu(self.bn(self.blocks(self.conv1(x))), inplace=True).mean((2, 3))
 
 
-class Conv4(nn.Module):
+class Conv4(Backbone):
     """Four times (3x3 convolution to 64 channels, batch norm, relu, 2x2 max-pooling), flattened.
 
     ``dim`` is 64 * (image_size // 16)^2: 1600 for 84 pixels, 256 for 32, 64 for 28.
@@ -120,7 +123,7 @@ class Conv4(nn.Module):
 BACKBONES = ("resnet18", "wideres", "conv4")
 
 
-def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> nn.Module:
+def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> Backbone:
     """Make a backbone with He-initialised convolutions.
 
     Args:
@@ -134,7 +137,7 @@ def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> nn.
     if image_size < 16:
         raise ValueError(f"'image_size' must be at least 16 (got {image_size})")
     if name == "resnet18":
-        backbone: nn.Module = ResNet18(in_channels)
+        backbone: Backbone = ResNet18(in_channels)
     elif name == "wideres":
         backbone = WideResNet(in_channels)
     elif name == "conv4":

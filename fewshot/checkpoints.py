@@ -7,11 +7,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_geometric_diff.experiment import write_atomically
 
-from .backbones import build_backbone
+from .backbones import Backbone, build_backbone
 from .images import SPECS
 
 
@@ -42,7 +42,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise ValueError(f"'{path}' is not a backbone checkpoint ({error})") from error
 
 
-def load_backbone(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_backbone(path: str | Path) -> tuple[Backbone, dict[str, Any]]:
     """Rebuild the backbone of a ``best.safetensors``; returns it in eval mode, with the metadata.
 
     The metadata gains ``checkpoint``, the SHA-256 of the file.

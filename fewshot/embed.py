@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from torch_geometric_diff.experiment import command_line
 
+from .backbones import Backbone
 from .checkpoints import load_backbone
 from .features import save_features
 from .images import SPLITS, ImageSet, load_images
@@ -17,7 +18,7 @@ from .transforms import eval_view
 
 @torch.inference_mode()
 def extract(
-    backbone: nn.Module,
+    backbone: Backbone,
     images: Tensor,
     image_size: int,
     crop: float,

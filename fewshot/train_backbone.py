@@ -28,9 +28,11 @@ from .backbones import BACKBONES, build_backbone
 from .checkpoints import load_checkpoint, save_checkpoint
 from .embed import extract
 from .images import SPECS, ImageSet, load_images
+from .tasks import TaskSampler
 from .transforms import train_view
 
-WAY, QUERY = 5, 15  # of the validation tasks
+# What a resumed run must share with the one it continues, and what the checkpoints tell.
+SETTINGS = tuple("dataset backbone epochs batch_size lr image_size load_size min_area seed".split())
 
 
 def one_shot_accuracy(features: Tensor, labels: Tensor, tasks: int, seed: int = 0) -> float:
@@ -39,25 +41,13 @@ def one_shot_accuracy(features: Tensor, labels: Tensor, tasks: int, seed: int = 
     Raises:
         ValueError: If there are fewer than 5 classes or fewer than 16 images in a class.
     """
-    counts = labels.bincount()
-    if len(counts) < WAY or counts.min() < 1 + QUERY:
-        raise ValueError(
-            f"validation needs {WAY} classes of {1 + QUERY} images "
-            f"(got {len(counts)} classes, the smallest of {int(counts.min())} images)"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    members = [(labels == c).nonzero().squeeze(1) for c in range(len(counts))]
-    features = F.normalize(features, dim=1)
-    right = 0.0
-    for _ in range(tasks):
-        drawn = []
-        for c in torch.randperm(len(counts), generator=generator)[:WAY].tolist():
-            order = torch.randperm(len(members[c]), generator=generator)
-            drawn.append(members[c][order[: 1 + QUERY]])
-        points = features[torch.stack(drawn)]  # [way, 1 + query, d]
-        nearest = (points[:, 1:] @ points[:, 0].T).argmax(-1)  # [way, query]
-        right += (nearest == torch.arange(WAY).unsqueeze(1)).float().mean().item()
-    return right / max(tasks, 1)
+    sampler = TaskSampler(F.normalize(features, dim=1), labels, seed=seed)
+    right = 0
+    for first in range(0, tasks, 100):
+        drawn = sampler(first, min(100, tasks - first))
+        nearest = (drawn.query @ drawn.prototypes.mT).argmax(-1)
+        right += int((nearest == drawn.query_labels).sum())
+    return right / (tasks * drawn.query_labels.size(1))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,18 +101,15 @@ class Training:
         torch.manual_seed(args.seed)
         self.backbone = build_backbone(args.backbone, self.spec.channels, args.image_size)
         head = nn.Linear(self.backbone.dim, len(train.classes))
-        self.model = nn.Sequential(self.backbone, head).to(
-            args.device, memory_format=torch.channels_last
-        )
+        self.model = nn.Sequential(self.backbone, head).to(args.device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward: nn.Module = self.model
         if self.world > 1:
             self.forward = DistributedDataParallel(self.model)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), args.lr, momentum=0.9, weight_decay=5e-4
         )
-        names = ("dataset", "backbone", "epochs", "batch_size", "lr", "image_size", "load_size")
-        names += ("min_area", "seed")
-        self.settings = {name: getattr(args, name) for name in names}
+        self.settings = {name: getattr(args, name) for name in SETTINGS}
         self.settings["crop"] = self.spec.crop
         self.epoch, self.best = 0, -1.0
         self.out = Path(args.out or f"runs/fewshot/{args.dataset}_{args.backbone}")
@@ -252,7 +239,7 @@ def main(argv: list[str] | None = None) -> None:
             load_images(args.dataset, split, args.data_root, args.load_size)
             for split in ("train", "val")
         )
-        one_shot_accuracy(torch.zeros(len(val.labels), 1), val.labels, tasks=0)  # enough images?
+        TaskSampler(torch.zeros(len(val.labels), 1), val.labels)  # enough images? fail now
         training = Training(args, train, val)
         if args.resume:
             training.load()
