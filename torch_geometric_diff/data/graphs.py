@@ -126,7 +126,7 @@ def _shchur(root: Path, name: str) -> Data:
     path = root / "shchur" / f"{name}.npz"
     _download(path.parent, [path.name], SHCHUR_URL)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             adjacency, features = (
                 sparse.csr_matrix(
                     (file[f"{key}_data"], file[f"{key}_indices"], file[f"{key}_indptr"]),

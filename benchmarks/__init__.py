@@ -1,0 +1,1 @@
+"""Benchmarks of the package: accuracy on graphs, peers, ablations and speed."""

@@ -1,0 +1,217 @@
+"""Accuracy on citation graphs over random splits and initialisations.
+
+python -m benchmarks.planetoid --dataset cora --step_size 0.25 --layer_num 20 --dropout 0.25
+"""
+
+import argparse
+import inspect
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import cuda
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from benchmarks.models import METHODS
+from benchmarks.settings import DATASETS, SETTINGS, load_settings
+from torch_geometric_diff.data import data_root, load_graph
+from torch_geometric_diff.experiment import (
+    ResultFile,
+    Trial,
+    accuracy,
+    command_line,
+    draw_trials,
+    environment,
+    fit,
+    read_rows,
+    share_of_rank,
+    world,
+)
+
+Row = dict[str, Any]
+NUM_TRAIN, NUM_VAL = 20, 30
+SPLIT_KIND = f"random, {NUM_TRAIN} train and {NUM_VAL} val per class, largest component"
+TRAINING = {
+    name
+    for name, parameter in inspect.signature(fit).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; those of the original implementation keep their names."""
+    p = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
+    )
+    p.add_argument("--dataset", default="cora", choices=DATASETS)
+    p.add_argument(
+        "--source",
+        choices=["planetoid", "shchur"],
+        help="files to read the graph from (default: shchur where DATA_ROOT has it)",
+    )
+    p.add_argument("--model", default="diff-resnet", choices=list(METHODS))
+    p.add_argument("--num_splits", type=int, default=100)
+    p.add_argument("--num_inits", type=int, default=20)
+    p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
+    p.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
+    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
+    p.add_argument("--out", type=Path, help="result file (default: a new one in runs/planetoid)")
+    p.add_argument("--resume", action="store_true", help="go on with the result file --out")
+    p.add_argument(
+        "--fallback", choices=["digits"], help="run on this graph if the data set is unreachable"
+    )
+    settings = p.add_argument_group("settings (default: benchmarks/settings/DATASET.toml)")
+    for name, kind in SETTINGS.items():
+        settings.add_argument(f"--{name}", type=kind)
+    return p
+
+
+def default_source(dataset: str, root: Path) -> str:
+    """Shchur's graphs are the paper's; where the file is missing, Planetoid's are taken."""
+    return "shchur" if (root / "shchur" / f"{dataset}.npz").is_file() else "planetoid"
+
+
+def open_graph(args: argparse.Namespace) -> Data:
+    """Load the graph that the flags ask for, or the fallback."""
+    root = args.data_root or data_root()
+    try:
+        data = load_graph(args.dataset, args.source or default_source(args.dataset, root), root)
+    except FileNotFoundError as error:
+        if args.fallback is None:
+            raise
+        print(f"{error}; running on the embedded graph '{args.fallback}' instead", file=sys.stderr)
+        data = load_graph(args.fallback)
+    return data.to(args.device)
+
+
+def choose_settings(dataset: str, model: str, overrides: Row) -> Row:
+    """The published settings of a model, with the flags that were given laid over them."""
+    allowed = {*TRAINING, *inspect.signature(METHODS[model].__init__).parameters} - {"self", "data"}
+    unknown = sorted(set(overrides) - allowed)
+    if unknown:
+        raise ValueError(
+            f"Model '{model}' has no setting {unknown}; it has {sorted(allowed & set(SETTINGS))}"
+        )
+    return {**load_settings(dataset, model), **overrides}
+
+
+class Results:
+    """The rows of an experiment: the file ``out``, or one file per rank beside it.
+
+    Args:
+        out (Path): The result file; under ``torchrun``, rank R appends to ``NAME.rankR.jsonl``.
+        header (dict): Fields that all rows share, checked against the rows found.
+        resume (bool): Go on with rows that are there.
+    """
+
+    def __init__(self, out: Path, header: Row, resume: bool) -> None:
+        self.header = header
+        self.out = out
+        rank, size = world()
+        own = out if size == 1 else out.with_suffix(f".rank{rank}{out.suffix}")
+        self.file = ResultFile(own, resume=resume)
+        self.others = self.rows() if resume else []
+
+    def rows(self) -> list[Row]:
+        """All rows, those of other ranks included."""
+        files = [self.out, *sorted(self.out.parent.glob(f"{self.out.stem}.rank*{self.out.suffix}"))]
+        rows = read_rows(path for path in files if path.exists())
+        for row in rows:
+            for name, value in self.header.items():
+                if row.get(name) != value:
+                    raise ValueError(
+                        f"'{self.out}' holds rows of another experiment: {name} is "
+                        f"{row.get(name)} there and {value} here; choose another '--out'"
+                    )
+        return rows
+
+    @property
+    def finished(self) -> set[tuple[Any, ...]]:
+        """Trials that need not be run again."""
+        return self.file.finished | {(row["split"], row["init"]) for row in self.others}
+
+
+def run_trial(data: Data, method: Any, trial: Trial, training: Row) -> Row:
+    """Run one trial and measure it."""
+    start = time.perf_counter()
+    result = method.run(trial, **training)
+    return {
+        "split": trial.split,
+        "init": trial.init,
+        "split_seed": trial.split_seed,
+        "init_seed": trial.init_seed,
+        "test_acc": accuracy(result.logits, data.y, trial.test),
+        "val_acc": accuracy(result.logits, data.y, trial.val),
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def summary(rows: list[Row]) -> str:
+    """Mean and standard deviation over all runs, in the form of the paper."""
+    values = 100 * np.array([row["test_acc"] for row in rows])
+    splits = len({row["split"] for row in rows})
+    inits = len({row["init"] for row in rows})
+    return (
+        f"test accuracy: {values.mean():.2f} ± {values.std():.2f} % "
+        f"({len(rows)} runs: {splits} splits x {inits} inits)"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the trials that are not yet in the result file and print the accuracy over all."""
+    args = parser().parse_args(argv)
+    if args.out is None and (args.resume or world()[1] > 1):
+        raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
+    data = open_graph(args)
+    dataset = data.name
+    given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    settings = choose_settings(dataset, args.model, given)
+    training = {name: settings[name] for name in settings if name in TRAINING}
+    method = METHODS[args.model](
+        data, **{name: value for name, value in settings.items() if name not in TRAINING}
+    )
+    header = {
+        "dataset": dataset,
+        "source": data.source,
+        "split_kind": SPLIT_KIND,
+        "model": args.model,
+        "seed": args.seed,
+        "settings": settings,
+    }
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = args.out or Path("runs/planetoid") / f"{dataset}-{data.source}-{args.model}-{stamp}.jsonl"
+    results = Results(out, header, args.resume)
+    print(
+        f"{args.model} on {dataset} ({data.source}): {data.num_nodes} nodes, "
+        f"{data.num_edges // 2} edges; rows go to {results.file.path}"
+    )
+
+    trials = list(
+        draw_trials(data.y, args.seed, args.num_splits, args.num_inits, NUM_TRAIN, NUM_VAL)
+    )
+    finished = results.finished
+    mine = [t for t in share_of_rank(trials) if (t.split, t.init) not in finished]
+    versions = environment()
+    with tqdm(mine, disable=None, unit="trial") as bar:
+        for trial in bar:
+            row = run_trial(data, method, trial, training)
+            results.file.append({**header, **row, "versions": versions})
+            mean = np.mean([row["test_acc"] for row in results.file.rows])
+            bar.set_postfix_str(f"mean test accuracy {100 * mean:.2f} %")
+
+    done = {(row["split"], row["init"]): row for row in results.rows()}
+    rows = [done[t.split, t.init] for t in trials if (t.split, t.init) in done]
+    if len(rows) == len(trials):
+        print(summary(rows))
+    else:
+        print(f"{len(rows)} of {len(trials)} trials are done; other ranks are still running")
+
+
+if __name__ == "__main__":
+    command_line(main)

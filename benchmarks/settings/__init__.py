@@ -1,0 +1,38 @@
+"""Published settings: one TOML file per data set, one table per model, its source in a comment."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent
+DATASETS = ["cora", "citeseer", "pubmed", "digits"]
+
+# Settings that have a flag of their own.
+SETTINGS: dict[str, type] = {
+    "step_size": float,
+    "layer_num": int,
+    "dropout": float,
+    "diffuse": str,
+    "hidden": int,
+    "lr": float,
+    "weight_decay": float,
+    "max_epochs": int,
+    "patience": int,
+}
+
+
+def load_settings(dataset: str, model: str) -> dict[str, Any]:
+    """The settings of a model on a data set.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    tables = tomllib.loads((FOLDER / f"{dataset}.toml").read_text(encoding="utf-8"))
+    if model not in tables:
+        raise ValueError(f"There are no settings of model '{model}' for '{dataset}'")
+    return tables[model]

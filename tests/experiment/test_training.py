@@ -1,0 +1,98 @@
+"""Early stopping and the training loop."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module, Parameter
+
+from torch_geometric_diff.experiment import accuracy, fit
+from torch_geometric_diff.experiment.training import EarlyStopping
+
+
+def test_either_measure_counts_as_progress() -> None:
+    stopping = EarlyStopping(patience=2)
+    steps = [  # loss, accuracy, kept, epochs waited
+        (1.0, 0.5, True, 0),
+        (1.0, 0.4, True, 0),  # an equal loss is progress
+        (2.0, 0.5, True, 0),  # an equal accuracy is progress
+        (2.0, 0.4, False, 1),
+        (2.0, 0.6, True, 0),
+        (0.9, 0.1, True, 0),
+        (0.95, 0.59, False, 1),  # the bests are kept apart: 0.9 and 0.6
+        (0.95, 0.59, False, 2),
+    ]
+    for loss, acc, kept, waited in steps:
+        assert not stopping.stop
+        assert stopping.progress(loss, acc) is kept
+        assert stopping.waited == waited
+    assert stopping.stop
+
+
+def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(60) % 2
+    x = torch.randn(60, 4, generator=generator) + 2 * y[:, None]
+    return x, y, torch.arange(20), torch.arange(20, 40)
+
+
+def test_learns_and_returns_the_kept_state() -> None:
+    x, y, train, val = data()
+    torch.manual_seed(0)
+    model = Linear(4, 2)
+    result = fit(model, (x,), y, train, val, lr=0.1, patience=5, max_epochs=200)
+    assert accuracy(result.logits, y, torch.arange(40, 60)) > 0.8
+    assert result.logits.equal(model(x)) and not result.logits.requires_grad
+    assert result.best_epoch < result.epochs <= 200
+
+
+class Schedule(Module):
+    """Validation logits by epoch, whatever the parameter is."""
+
+    def __init__(self, margins: list[float]) -> None:
+        super().__init__()
+        self.weight = Parameter(torch.zeros(()))
+        self.margins = margins
+        self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
+
+    def forward(self, y: Tensor) -> Tensor:
+        if self.training:
+            self.epoch += 1
+        margin = self.margins[int(self.epoch) - 1]
+        right = torch.nn.functional.one_hot(y, 2).float()
+        return margin * right + self.weight
+
+
+def test_stops_after_patience_and_restores_the_best_epoch() -> None:
+    y = torch.arange(10) % 2
+    model = Schedule([1.0, 2.0, 3.0, -1.0, -1.0, -1.0, 9.0])
+    result = fit(model, (y,), y, torch.arange(5), torch.arange(5, 10), patience=3)
+    assert (result.best_epoch, result.epochs) == (2, 6)  # the seventh epoch is never seen
+    assert int(model.epoch) == 3 and accuracy(result.logits, y, torch.arange(10)) == 1
+
+
+def test_max_epochs() -> None:
+    x, y, train, val = data()
+    assert fit(Linear(4, 2), (x,), y, train, val, max_epochs=3).epochs == 3
+
+
+def test_parameter_groups_decide_what_decays() -> None:
+    class Model(Linear):
+        def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+            return [
+                {"params": [self.weight], "weight_decay": 0.0},
+                {"params": [self.bias], "weight_decay": weight_decay},
+            ]
+
+    x, y, train, val = data()
+    torch.manual_seed(0)
+    model = Model(4, 2)
+    fit(model, (x,), y, train, val, lr=0.1, weight_decay=100.0, patience=50, max_epochs=50)
+    assert model.bias.abs().max() < 0.1 < 0.4 < model.weight.abs().max()
+
+
+def test_bad_options_and_divergence() -> None:
+    x, y, train, val = data()
+    with pytest.raises(ValueError, match="'patience'.*got 10 and 0"):
+        fit(Linear(4, 2), (x,), y, train, val, max_epochs=10, patience=0)
+    with pytest.raises(ValueError, match="not finite in epoch 0"):
+        fit(Linear(4, 2), (x * float("inf"),), y, train, val)
