@@ -56,12 +56,12 @@ class DiffusionOperator:
             require gradients get them through :meth:`~torch_geometric_diff.ops.diffuse`.
             (default: ones)
         num_nodes (int, optional): The number of nodes :math:`N`. (default: read off ``adj``)
-        step_size (float or Tensor, optional): The step size :math:`h > 0`. (default: :obj:`1.0`)
+        step_size (float or Tensor, optional): The step size :math:`h > 0`. (default: :obj:`0.25`)
         normalization (str, optional): :obj:`"sym"` for
             :math:`\mathbf{D}^{-1/2} \mathbf{W} \mathbf{D}^{-1/2}`, :obj:`"row"` for
             :math:`\mathbf{D}^{-1} \mathbf{W}`, or :obj:`None`. (default: :obj:`"sym"`)
         add_self_loops (bool, optional): Count a self-loop of weight 1 into the degrees of the
-            normalisation. (default: :obj:`False`)
+            normalisation. (default: :obj:`True`)
         dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
 
     Raises:
@@ -81,9 +81,9 @@ class DiffusionOperator:
         edge_weight: Tensor | None = None,
         *,
         num_nodes: int | None = None,
-        step_size: float | Tensor = 1.0,
+        step_size: float | Tensor = 0.25,
         normalization: str | None = "sym",
-        add_self_loops: bool = False,
+        add_self_loops: bool = True,
         dtype: torch.dtype | None = None,
     ) -> None:
         if normalization not in NORMALIZATIONS:

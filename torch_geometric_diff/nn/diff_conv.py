@@ -75,7 +75,7 @@ class DiffConv(MessagePassing):
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
     """
 
-    _cached: Optional[tuple[DiffusionOperator, Any, Optional[Tensor]]]
+    _cached: Optional[tuple[DiffusionOperator, list[Tensor], list[Tensor]]]
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ class DiffConv(MessagePassing):
                     raise ValueError("'cached=True' does not go with learned 'edge_weight'")
                 operator = self._build(x, edge_index, edge_weight)
                 # copies, so that a graph changed in place is noticed
-                self._cached = (operator, _clone(edge_index), _clone(edge_weight))
-            operator, *graph = self._cached
-            if not (_same(graph[0], edge_index) and _same(graph[1], edge_weight)):
+                self._cached = (operator, _copy(edge_index), _copy(edge_weight))
+            operator, graph, weight = self._cached
+            if not (_same(graph, edge_index) and _same(weight, edge_weight)):
                 raise ValueError(
                     f"'{self.__class__.__name__}(cached=True)' was called with another graph than "
                     "the one in its cache; call 'reset_parameters()' or set 'cached=False'"
@@ -236,33 +236,30 @@ class DiffConv(MessagePassing):
         return f"{self.__class__.__name__}(num_steps={self.num_steps}, step_size={step:g})"
 
 
-def _clone(value: Any) -> Any:
-    """A copy of a graph, for comparison only."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    return value.clone() if value is not None else None
+def _parts(graph: Any) -> list[Tensor]:
+    """The Tensors that make up an adjacency or its weights."""
+    if graph is None:
+        return []
+    if not isinstance(graph, Tensor):  # torch_sparse.SparseTensor
+        return [part for part in graph.coo() if part is not None]
+    if graph.layout == torch.sparse_coo:
+        graph = graph.coalesce()
+        return [graph.indices(), graph.values()]
+    if graph.layout == torch.sparse_csr:
+        return [graph.crow_indices(), graph.col_indices(), graph.values()]
+    if graph.layout == torch.sparse_csc:
+        return [graph.ccol_indices(), graph.row_indices(), graph.values()]
+    return [graph.as_tensor() if hasattr(graph, "as_tensor") else graph]
 
 
-def _parts(value: Any) -> list[Tensor]:
-    if not isinstance(value, Tensor):  # torch_sparse.SparseTensor
-        return [part for part in value.coo() if part is not None]
-    if value.layout == torch.sparse_coo:
-        value = value.coalesce()
-        return [value.indices(), value.values()]
-    if value.layout == torch.sparse_csr:
-        return [value.crow_indices(), value.col_indices(), value.values()]
-    if value.layout == torch.sparse_csc:
-        return [value.ccol_indices(), value.row_indices(), value.values()]
-    return [value.as_tensor() if hasattr(value, "as_tensor") else value]
+def _copy(graph: Any) -> list[Tensor]:
+    return [part.detach().clone() for part in _parts(graph)]
 
 
-def _same(first: Any, second: Any) -> bool:
-    """Whether two graphs are equal in form, place and every entry."""
-    if first is None or second is None or type(first) is not type(second):
-        return first is second
-    if isinstance(first, Tensor) and (
-        first.layout != second.layout or first.device != second.device
-    ):
-        return False
-    parts = list(zip(_parts(first), _parts(second)))
-    return all(a.shape == b.shape and torch.equal(a, b) for a, b in parts)
+def _same(copy: list[Tensor], graph: Any) -> bool:
+    """Whether a graph is what it was when it was copied: form, place and every entry."""
+    parts = _parts(graph)
+    return len(parts) == len(copy) and all(
+        a.device == b.device and a.shape == b.shape and torch.equal(a, b)
+        for a, b in zip(copy, parts, strict=True)
+    )

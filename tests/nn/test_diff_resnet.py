@@ -1,0 +1,95 @@
+import pytest
+import torch
+from conftest import random_graph
+
+from torch_geometric_diff import DiffusionOperator
+from torch_geometric_diff.nn import DiffResNet, ResidualBlock
+
+N = 23
+
+
+def bag_of_words(channels=30):
+    torch.manual_seed(0)
+    return (torch.rand(N, channels) < 0.2).float()
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_residual_block(num_layers):
+    x = torch.randn(N, 6)
+    block = ResidualBlock(6, num_layers)
+    inner = torch.relu(x @ block.lin1.weight.t() + block.lin1.bias)
+    if num_layers == 2:
+        inner = inner @ block.lin2.weight.t() + block.lin2.bias
+    torch.testing.assert_close(block(x), x + inner)
+    before = block.lin1.weight.clone()
+    block.reset_parameters()
+    assert not torch.equal(before, block.lin1.weight)
+    assert repr(block) == f"ResidualBlock(6, num_layers={num_layers})"
+
+
+@pytest.mark.parametrize("diffuse", ["features", "logits", "probabilities"])
+@pytest.mark.parametrize("training", [True, False])
+def test_sparse_input_equals_dense(diffuse, training):
+    edge_index, weight = random_graph(N, 60)
+    x = bag_of_words()
+    model = DiffResNet(30, 4, 3, 0.25, dropout=0.3, diffuse=diffuse).train(training)
+    gradients, outs = [], []
+    for form in (x, x.to_sparse_csr()):
+        model.zero_grad()
+        torch.manual_seed(0)
+        outs.append(model(form, edge_index, weight.float()))
+        outs[-1].square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*outs)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+def test_logits_are_diffused_where_that_is_equal():
+    edge_index, weight = random_graph(N, 60)
+    x = torch.randn(N, 30, dtype=torch.float64)
+    model = DiffResNet(30, 4, 20, 0.1, dropout=0.3).double().eval()
+    operator = DiffusionOperator(edge_index, weight, num_nodes=N, step_size=0.1)
+    step = torch.linalg.matrix_power(operator.to_dense(), 20)
+    expected = model.classifier(step @ model.block(x))
+    torch.testing.assert_close(model(x, edge_index, weight), expected)
+    torch.testing.assert_close(model(x, operator), expected)
+    widths = []
+    model.conv.register_forward_pre_hook(lambda module, args: widths.append(args[0].size(-1)))
+    model(x, edge_index, weight)
+    model.train()(x, edge_index, weight)
+    model.conv.dropout = 0.0
+    torch.testing.assert_close(model(x, edge_index, weight), expected)
+    assert widths == [4, 30, 4]
+
+
+def test_probabilities():
+    edge_index, weight = random_graph(N, 60)
+    model = DiffResNet(30, 4, 5, 0.01, diffuse="probabilities")
+    out = model(bag_of_words(), edge_index, weight.float())
+    torch.testing.assert_close(out.exp().sum(1), torch.ones(N))
+    u = model.classifier(model.block(bag_of_words())).softmax(1)
+    operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N, step_size=0.01)
+    step = torch.linalg.matrix_power(operator.to_dense(), 5)
+    torch.testing.assert_close(out.exp(), step @ u)
+
+
+def test_reset_and_repr():
+    model = DiffResNet(30, 4, 3, 0.25, cached=True)
+    edge_index, weight = random_graph(N, 60)
+    model(bag_of_words(), edge_index)
+    state = {name: value.clone() for name, value in model.named_parameters()}
+    model.reset_parameters()
+    assert model.conv._cached is None
+    assert all(not torch.equal(state[name], value) for name, value in model.named_parameters())
+    assert repr(model) == (
+        "DiffResNet(30, 4, diffuse='features', conv=DiffConv(num_steps=3, step_size=0.25))"
+    )
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"'diffuse' .*\(got 'edges'\)"):
+        DiffResNet(30, 4, 3, 0.25, diffuse="edges")
+    with pytest.raises(ValueError, match=r"'channels' .*\(got 0\)"):
+        ResidualBlock(0)
+    with pytest.raises(ValueError, match=r"'num_layers' .*\(got 3\)"):
+        ResidualBlock(4, 3)
