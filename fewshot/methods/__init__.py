@@ -1,0 +1,12 @@
+"""Methods that label the queries of few-shot tasks, all behind :class:`Method`."""
+
+from .base import Method as Method
+from .bdcspn import BDCSPN as BDCSPN
+from .diffusion import Diffusion as Diffusion
+from .laplacian import LaplacianShot as LaplacianShot
+from .logistic import LogisticRegression as LogisticRegression
+from .propagation import LabelPropagation as LabelPropagation
+from .prototype import PowerPrototype as PowerPrototype
+from .prototype import SimpleShot as SimpleShot
+from .ptmap import PTMAP as PTMAP
+from .tim import TIM as TIM

@@ -1,0 +1,59 @@
+"""The graph on the points of a task: Gaussian weights with local widths, dense, batched."""
+
+import torch
+from torch import Tensor
+
+
+def distances(points: Tensor) -> Tensor:
+    """Euclidean distances between all points, [..., N, F] -> [..., N, N].
+
+    From inner products in float64, whose rounding (1e-8 of the length of the points) is far below
+    that of float32 features, with an exact zero on the diagonal.
+    """
+    points = points.double()
+    square = points.square().sum(-1)
+    gram = points @ points.mT
+    r = (square.unsqueeze(-1) + square.unsqueeze(-2) - 2 * gram).clamp(min=0).sqrt()
+    r.diagonal(dim1=-2, dim2=-1).zero_()
+    return r
+
+
+def gaussian_weights(points: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
+    r"""Symmetric normalised Gaussian weights between the points of each task.
+
+    With :math:`r_{ij}` the distances and :math:`\sigma_i` the distance of point i to its
+    ``sigma``-th nearest point (itself the first),
+
+    .. math:: w_{ij} = \exp(-(r_{ij} / \sigma_i)^2)
+
+    for :math:`r_{ij}` strictly below the ``n_top``-th smallest of row i, zero elsewhere; then
+    :math:`W \leftarrow S^{-1/2} W S^{-1/2}`, S the row sums, and :math:`W \leftarrow (W + W^T)/2`.
+    Where duplicates make :math:`\sigma_i` zero, the duplicates get weight 1 and all others 0; a
+    point is always its own neighbour.
+
+    Args:
+        points (Tensor): The points, ``[..., N, F]``.
+        n_top (int): One more than the neighbours kept, the point itself counted. (default: ``8``)
+        sigma (int): Index of the neighbour that sets the width. (default: ``4``)
+
+    Raises:
+        ValueError: If ``n_top`` or ``sigma`` is not in ``1 ... N``.
+    """
+    n = points.shape[-2]
+    for name, value in (("n_top", n_top), ("sigma", sigma)):
+        if not 1 <= value <= n:
+            raise ValueError(f"'{name}' must be in 1 ... {n}, the points of a task (got {value})")
+    r = distances(points)
+    smallest = r.topk(max(n_top, sigma), largest=False).values
+    width = smallest[..., sigma - 1, None].clamp(min=torch.finfo(r.dtype).tiny)
+    kept = r < smallest[..., n_top - 1, None]
+    kept.diagonal(dim1=-2, dim2=-1).fill_(True)
+    w = torch.exp(-((r / width) ** 2)) * kept
+    scale = w.sum(-1).rsqrt()
+    w = w * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    return ((w + w.mT) / 2).to(points.dtype)
+
+
+def laplacian(weights: Tensor) -> Tensor:
+    """``diag(W 1) - W``, [..., N, N]."""
+    return torch.diag_embed(weights.sum(-1)) - weights
