@@ -127,7 +127,11 @@ def test_explainers(algorithm):
         explanation_type="model",
         node_mask_type="attributes",
         edge_mask_type="object",
-        model_config={"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"},
+        model_config={
+            "mode": "multiclass_classification",
+            "task_level": "node",
+            "return_type": "raw",
+        },
     )
     explanation = explainer(torch.randn(N, 4), edge_index)
     assert explanation.edge_mask.shape == (edge_index.size(1),)
@@ -144,7 +148,7 @@ def test_sequential_summary_and_hetero():
     assert model(x, edge_index, weight).shape == (N, 3)
     assert "DiffConv" in summary(model, x, edge_index, weight)
     hetero = to_hetero(
-        Sequential("x, edge_index", [(DiffConv(2), "x, edge_index -> x")]),
+        Sequential("x, edge_index", [(DiffConv(2, add_self_loops=False), "x, edge_index -> x")]),
         (["a", "b"], [("a", "to", "b"), ("b", "to", "a")]),
     )
     features = {"a": x, "b": x}

@@ -11,11 +11,11 @@ NORMALIZATIONS = ("sym", "row", None)
 
 
 class Edges(NamedTuple):
-    """A graph as weighted edges from ``col`` (sources) to ``row`` (targets).
+    r"""A graph as weighted edges from ``col`` (sources) to ``row`` (targets).
 
     Attributes:
-        row (Tensor): The target nodes, the rows of :math:`\\mathbf{W}`, shape :math:`(E,)`.
-        col (Tensor): The source nodes, the columns of :math:`\\mathbf{W}`, shape :math:`(E,)`.
+        row (Tensor): The target nodes, the rows of :math:`\mathbf{W}`, shape :math:`(E,)`.
+        col (Tensor): The source nodes, the columns of :math:`\mathbf{W}`, shape :math:`(E,)`.
         weight (Tensor): The edge weights :math:`w_{ij}`, shape :math:`(E,)`.
         num_nodes (int): The number of nodes :math:`N`.
     """
@@ -159,9 +159,9 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
         w_{ij} \leftarrow \frac{w_{ij}}{\sqrt{d_i d_j}} \ (\textrm{sym}) \qquad
         w_{ij} \leftarrow \frac{w_{ij}}{d_i} \ (\textrm{row})
 
-    with :math:`d_i = \sum_j w_{ij}` the weight that enters node :math:`i`. ``add_self_loops`` counts
-    a loop of weight 1 into the degree of every node that has none. A loop never moves anything
-    (:math:`x_i - x_i = 0`), so the degrees are the only place where it is seen.
+    with :math:`d_i = \sum_j w_{ij}` the weight that enters node :math:`i`. ``add_self_loops``
+    counts a loop of weight 1 into the degree of every node that has none. A loop never moves
+    anything (:math:`x_i - x_i = 0`), so the degrees are the only place where it is seen.
 
     Args:
         edges (Edges): The graph.

@@ -123,7 +123,7 @@ class DiffusionOperator:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether :math:`\\mathbf{P}` equals its transpose exactly."""
+        r"""Whether :math:`\mathbf{P}` equals its transpose exactly."""
         return self._permutation is None
 
     def csr(self, transpose: bool = False) -> CSR:
@@ -192,7 +192,8 @@ class DiffusionOperator:
             if self._transpose[1] is self.col
             else (self._transpose[0].to(device), self._transpose[1].to(device))
         )
-        other._permutation = None if self.is_symmetric else self._permutation.to(device)
+        if self._permutation is not None:
+            other._permutation = self._permutation.to(device)
         return other
 
     def _copy(self) -> "DiffusionOperator":
@@ -219,11 +220,11 @@ class DiffusionOperator:
 
     @property
     def gershgorin_step_size(self) -> float:
-        r"""The step size up to which every step is an average, :math:`1 / \max_i \sum_{j \ne i} w_{ij}`.
+        r"""The step size up to which every step averages, :math:`1 / \max_i \sum_{j \ne i} w_{ij}`.
 
-        Below it each row of :math:`\mathbf{P}` is a convex combination: the maximum principle holds
-        and nothing diverges. It costs nothing, and is a lower bound of :attr:`max_stable_step_size`.
-        Infinite for a graph without edges.
+        Below it each row of :math:`\mathbf{P}` is a convex combination: the maximum principle
+        holds and nothing diverges. It costs nothing, and is a lower bound of
+        :attr:`max_stable_step_size`. Infinite for a graph without edges.
         """
         largest = float(1 - self._diagonal().min()) / float(self.step_size) if self.num_nodes else 0
         return 1 / largest if largest > 0 else float("inf")

@@ -163,7 +163,9 @@ class DiffConv(MessagePassing):
             operator = self._build(x, edge_index, edge_weight)
         return operator.with_step_size(self.step_size) if self.learn_step_size else operator
 
-    def _build(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]) -> DiffusionOperator:
+    def _build(
+        self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
+    ) -> DiffusionOperator:
         self._check_flow(edge_index)
         if self.flow == "target_to_source":
             edge_index = edge_index.flip([0])
@@ -201,7 +203,9 @@ class DiffConv(MessagePassing):
 
     def _propagate_steps(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]) -> Tensor:
         if isinstance(edge_index, DiffusionOperator):
-            raise ValueError("Explanations and hooks need an 'edge_index' (got a DiffusionOperator)")
+            raise ValueError(
+                "Explanations and hooks need an 'edge_index' (got a DiffusionOperator)"
+            )
         self._check_flow(edge_index)
         num_nodes = x.size(self.node_dim)
         edges = read_edges(edge_index, edge_weight, num_nodes, x.dtype)
@@ -232,7 +236,7 @@ class DiffConv(MessagePassing):
         return spmm(adj_t, x, reduce=self.aggr) - spmm(adj_t, ones, reduce=self.aggr) * x
 
     def __repr__(self) -> str:
-        step = float(self.step_size) if self.learn_step_size else self.step_size
+        step = self.step_size.item() if self.learn_step_size else self.step_size
         return f"{self.__class__.__name__}(num_steps={self.num_steps}, step_size={step:g})"
 
 
