@@ -1,0 +1,215 @@
+"""The Triton kernel against dense float64 algebra and a numpy form of the masks.
+
+It runs on a GPU where torch finds one. Everywhere it runs in Triton's interpreter as well, in a
+process of its own, since Triton reads TRITON_INTERPRET once for all and then patches itself.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torch_geometric_diff.ops.kernels import cuda
+from torch_geometric_diff.ops.random import random_u16
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+ROOT = Path(__file__).parents[2]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+GPU = torch.cuda.is_available() and not INTERPRETED
+DEVICE = "cuda" if GPU else "cpu"
+SEED = 0x1234_5678_9ABC_DEF0
+
+on_device = pytest.mark.skipif(
+    not (INTERPRETED or GPU),
+    reason="no GPU (test_interpreter runs this file in Triton's interpreter)",
+)
+
+
+def mix32(h: np.ndarray) -> np.ndarray:
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    h = (h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return h ^ (h >> np.uint32(16))
+
+
+def bits(seed: int, step: int, rows: int, columns: int) -> np.ndarray:
+    """The 16 bits of every mask entry, in the uint32 arithmetic of their definition."""
+    s = (seed + (step + 1) * 0x9E3779B97F4A7C15) % 2**64
+    s = (s ^ s >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    s = (s ^ s >> 27) * 0x94D049BB133111EB % 2**64
+    s ^= s >> 31
+    row, column = np.arange(rows, dtype=np.uint32)[:, None], np.arange(columns, dtype=np.uint32)
+    a, b = mix32(row ^ np.uint32(s % 2**32)), mix32(row + np.uint32(s >> 32))
+    word = column // np.uint32(32) * np.uint32(16) + column % np.uint32(16)
+    h = a + word * np.uint32(0x9E3779B1)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    h = ((h ^ (h >> np.uint32(15))) + b) * np.uint32(0x846CA68B)
+    h = h ^ (h >> np.uint32(16))
+    return h >> column // np.uint32(16) % np.uint32(2) * np.uint32(16) & np.uint32(0xFFFF)
+
+
+def mask(step: int, shape: tuple[int, int], threshold: int) -> np.ndarray:
+    return (bits(SEED, step, *shape) >= threshold) * (65536 / (65536 - threshold))
+
+
+def expected(p: np.ndarray, x: np.ndarray, steps: int, threshold: int, reverse: bool) -> np.ndarray:
+    for step in reversed(range(steps)) if reverse else range(steps):
+        m = mask(step, x.shape, threshold)
+        x = (p @ x) * m if reverse else p @ (x * m)
+    return x
+
+
+def graph(kind: str) -> np.ndarray:
+    """A dense matrix; rows 3 and 4 of the random one are empty, and its row 2 is full."""
+    rng = np.random.default_rng(0)
+    if kind == "one row":
+        return np.array([[0.5]])
+    if kind == "no edges":
+        return np.zeros((5, 5))
+    if kind == "star":  # longer than a row that shares its program, at any setting
+        p = np.diag(rng.random(cuda.LONG + 3))
+        p[1] = rng.random(len(p))
+        return p
+    p = rng.standard_normal((19, 19)) * (rng.random((19, 19)) < 0.15)
+    p[2] = rng.standard_normal(19)
+    p[3:5] = 0
+    return p
+
+
+def run(
+    p: np.ndarray,
+    x: np.ndarray,
+    steps: int,
+    threshold: int,
+    reverse: bool,
+    dtype: torch.dtype,
+    index: torch.dtype = torch.int32,
+) -> Tensor:
+    csr = torch.from_numpy(p).to(dtype).to_sparse_csr().to(DEVICE)
+    rowptr, col = csr.crow_indices().to(index), csr.col_indices().to(index)
+    x = torch.from_numpy(x).to(DEVICE, dtype)
+    before = x.clone()
+    y = cuda.diffuse(x, rowptr, col, csr.values(), steps, threshold, SEED, reverse)
+    assert y is not x and torch.equal(x, before)
+    assert y.shape == x.shape and y.dtype == dtype and y.device == x.device
+    return y.cpu()
+
+
+def check(
+    p: np.ndarray,
+    channels: int,
+    steps: int,
+    threshold: int,
+    reverse: bool,
+    dtype: torch.dtype = torch.float32,
+    index: torch.dtype = torch.int32,
+) -> None:
+    x = np.random.default_rng(1).standard_normal((len(p), channels))
+    out = run(p, x, steps, threshold, reverse, dtype, index).double().numpy()
+    wanted = expected(p, x, steps, threshold, reverse)
+    tolerance = 10 * torch.finfo(dtype).eps * abs(wanted).max(initial=0)
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=tolerance)
+
+
+@on_device
+@pytest.mark.parametrize("channels", [1, 7, 8, 9, 33, 70])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_widths(channels: int, reverse: bool) -> None:
+    check(graph("random"), channels, 2, 20000, reverse)
+
+
+@on_device
+@pytest.mark.parametrize("threshold", [0, 65535])
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_steps(steps: int, threshold: int, reverse: bool) -> None:
+    check(graph("random"), 5, steps, threshold, reverse)
+
+
+@on_device
+@pytest.mark.parametrize("kind", ["one row", "no edges", "star"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_graphs(kind: str, reverse: bool) -> None:
+    check(graph(kind), 3, 1, 1, reverse)
+
+
+@on_device
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+def test_types(dtype: torch.dtype, index: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    # row 2 goes through the program of a long row
+    monkeypatch.setattr(cuda, "LONG", 10)
+    check(graph("random"), 20, 3, 20000, False, dtype, index)
+
+
+@on_device
+def test_no_columns() -> None:
+    check(graph("random"), 0, 2, 0, False)
+
+
+@on_device
+@pytest.mark.parametrize("reverse", [False, True])
+def test_masks_bit_equal(reverse: bool) -> None:
+    # the identity shows the masks themselves: both steps, a whole block of columns and a part
+    shape, threshold = (21, 45), 30000
+    out = run(np.eye(shape[0]), np.ones(shape), 2, threshold, reverse, torch.float64).numpy()
+    np.testing.assert_array_equal(out, mask(0, shape, threshold) * mask(1, shape, threshold))
+
+
+def test_numpy_bits_are_those_of_the_reference() -> None:
+    for seed, step in [(0, 0), (SEED, 3), (2**63 - 1, 10**6)]:
+        ours = random_u16(seed, step, 40, 100).numpy()
+        np.testing.assert_array_equal(ours, bits(seed, step, 40, 100))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+def test_interpreter() -> None:
+    """This file in Triton's interpreter, on the CPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no GPU" not in done.stdout, done.stdout
+
+
+def test_available() -> None:
+    reason = cuda.available()
+    if GPU or INTERPRETED:
+        assert reason is None
+    else:
+        assert reason is not None and "TRITON_INTERPRET=1" in reason
+
+
+def test_available_names_missing_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, f"{cuda.__package__}.triton_code", raising=False)
+    monkeypatch.delattr(sys.modules[cuda.__package__], "triton_code", raising=False)
+    reason = cuda.available.__wrapped__()
+    assert reason is not None and reason.startswith("triton cannot be imported")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("dtype, index", [("fp32", "i32"), ("fp64", "i64")])
+def test_compiles_without_gpu(dtype: str, index: str) -> None:
+    """Type errors that the interpreter forgives end here; it takes no GPU."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from torch_geometric_diff.ops.kernels import triton_code as code
+
+    constants = dict(LONG=256, DROP=True, ROWS=cuda.ROWS, CHUNK=cuda.CHUNK, COLUMNS=32)
+    types = dict(x=f"*{dtype}", y=f"*{dtype}", value=f"*{dtype}", order="*i64")
+    types |= dict(rowptr=f"*{index}", col=f"*{index}") | dict.fromkeys(constants, "constexpr")
+    names = code.step.arg_names
+    source = ASTSource(
+        code.step,
+        {name: types.get(name, "i32") for name in names},
+        {(names.index(name),): value for name, value in constants.items()},
+    )
+    compiled = compile(source, target=GPUTarget("cuda", 80, 32), options=cuda.OPTIONS)
+    assert "st.global" in compiled.asm["ptx"]
