@@ -209,7 +209,7 @@ def test_learned_step_size(cached):
         conv.step_size.fill_(0.2)
     torch.testing.assert_close(conv(x, edge_index, weight), DiffConv(3, 0.2)(x, edge_index, weight))
     conv.reset_parameters()
-    torch.testing.assert_close(float(conv.step_size), 0.1)
+    torch.testing.assert_close(conv.step_size.item(), 0.1)
 
 
 def test_prebuilt_operator():

@@ -7,9 +7,9 @@ from collections.abc import Callable
 def command_line(main: Callable[[], None]) -> None:
     """Run ``main`` and turn errors that a user can mend into one line on stderr and exit code 2.
 
-    Errors of the input (``ValueError``, ``TypeError``) and of the system (``OSError``, which includes
-    a missing file, a missing permission and a full disk) are printed without a traceback, and so is a
-    missing optional package (``ImportError``). Ctrl-C exits with 130.
+    Errors of the input (``ValueError``, ``TypeError``) and of the system (``OSError``, which
+    includes a missing file, a missing permission and a full disk) are printed without a traceback,
+    and so is a missing optional package (``ImportError``). Ctrl-C exits with 130.
     """
     try:
         main()

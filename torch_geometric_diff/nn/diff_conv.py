@@ -133,7 +133,7 @@ class DiffConv(MessagePassing):
     def operator(
         self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None
     ) -> DiffusionOperator:
-        """The operator that this layer applies to ``x`` on this graph, from the cache if there is one."""
+        """The operator of this layer on a graph, from the cache if there is one."""
         if isinstance(edge_index, DiffusionOperator):
             if edge_weight is not None:
                 raise ValueError(
@@ -154,10 +154,10 @@ class DiffConv(MessagePassing):
                     f"'{self.__class__.__name__}(cached=True)' was called with another graph than "
                     "the one in its cache; call 'reset_parameters()' or set 'cached=False'"
                 )
-            if operator.num_nodes != x.size(self.node_dim):
+            if operator.num_nodes != x.size(-2):
                 raise ValueError(
-                    f"Expected 'x' to have {operator.num_nodes} rows, the nodes of the cached graph "
-                    f"(got {x.size(self.node_dim)})"
+                    f"Expected 'x' to have {operator.num_nodes} rows, the nodes of the cached "
+                    f"graph (got {x.size(-2)})"
                 )
         else:
             operator = self._build(x, edge_index, edge_weight)
@@ -172,7 +172,7 @@ class DiffConv(MessagePassing):
         return DiffusionOperator(
             edge_index,
             edge_weight,
-            num_nodes=x.size(self.node_dim),
+            num_nodes=x.size(-2),
             step_size=self.initial_step_size,
             normalization=self.normalization,
             add_self_loops=self.add_self_loops,
@@ -207,7 +207,7 @@ class DiffConv(MessagePassing):
                 "Explanations and hooks need an 'edge_index' (got a DiffusionOperator)"
             )
         self._check_flow(edge_index)
-        num_nodes = x.size(self.node_dim)
+        num_nodes = x.size(-2)
         edges = read_edges(edge_index, edge_weight, num_nodes, x.dtype)
         if self.flow == "target_to_source":
             edges = edges._replace(row=edges.col, col=edges.row)
@@ -231,8 +231,8 @@ class DiffConv(MessagePassing):
         return edge_weight.view(-1, 1) * (x_j - x_i)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
-        """All fluxes into a node, :math:`- \\mathbf{L} \\mathbf{X}`."""
-        ones = x.new_ones(x.size(self.node_dim), 1)
+        r"""All fluxes into a node, :math:`- \mathbf{L} \mathbf{X}`."""
+        ones = x.new_ones(x.size(-2), 1)
         return spmm(adj_t, x, reduce=self.aggr) - spmm(adj_t, ones, reduce=self.aggr) * x
 
     def __repr__(self) -> str:

@@ -5,18 +5,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..graph.operator import CSR, DiffusionOperator
-from .kernels import reference
+from ..graph.operator import DiffusionOperator
+from .kernels import cpu, cuda, reference
 from .random import dropout_scale, dropout_threshold, keep_mask
 
-_KERNELS: dict[str, ModuleType] = {"reference": reference}
-import importlib  # noqa: E402  TEMPORARY until both kernels have landed
-
-for _name in ("cpu", "cuda"):
-    try:
-        _KERNELS[_name] = importlib.import_module(f".kernels.{_name}", __package__)
-    except ModuleNotFoundError:
-        pass
+_KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "reference": reference}
 
 
 def kernels() -> dict[str, str | None]:
