@@ -60,7 +60,11 @@ class DiffResNetMethod(Method):
         self.arguments = (layer_num, step_size, dropout, diffuse)
 
     def model(self) -> Module:
-        return DiffResNet(self.data.num_features, self.num_classes, *self.arguments)
+        model = DiffResNet(self.data.num_features, self.num_classes, *self.arguments)
+        # Kept by columns, the weight needs no copy in front of the sparse product.
+        weight = model.block.lin1.weight
+        weight.data = weight.data.t().contiguous().t()
+        return model
 
 
 METHODS: dict[str, type[Method]] = {
