@@ -66,6 +66,11 @@ class Diffusion(Method):
     def _predict(self, tasks: Tasks) -> Tensor:
         network = Network.draw(tasks.seeds, tasks.way, tasks.query)
         logits = train(self.problem(tasks), network, self.schedule)
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"the training diverged; 'step_size' {self.step_size} (stable below about 2), "
+                f"'alpha' {self.alpha} or 'mu' {self.mu} may be too large"
+            )
         return logits[:, len(tasks.support_labels) :].argmax(-1)
 
     def predict(self, tasks: Tasks) -> Tensor:

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot import report, train
+from fewshot.features import save_features
+from torch_geometric_diff.experiment import command_line
+
+
+@pytest.fixture
+def features(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(7).repeat_interleave(30)
+    x = torch.randn(7, 16, generator=generator)[labels]
+    x = (x + torch.randn(210, 16, generator=generator)).relu()
+    path = tmp_path / "features.safetensors"
+    meta = {"dataset": "toy", "backbone": "conv4", "split": "test"}
+    save_features(path, x, labels, meta, base_mean=x.mean(0))
+    return path
+
+
+def run(features, out, *flags, method="simple"):
+    argv = ["--dataset", "toy", "--backbone", "conv4", "--features", str(features), "--silent"]
+    train.main([*argv, "--out", str(out), "--method", method, *map(str, flags)])
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_a_killed_run_resumes_as_the_unbroken_one(features, tmp_path, capsys):
+    whole = run(features, tmp_path / "whole.jsonl", "--test_iter", 230)
+    assert [row["first"] for row in whole] == [0, 100, 200]
+    assert [len(row["correct"]) for row in whole] == [100, 100, 30]
+    half = tmp_path / "half.jsonl"
+    run(features, half, "--test_iter", 100)
+    with half.open("a") as file:
+        file.write('{"first": 100, "corr')  # killed while writing
+    resumed = run(features, half, "--test_iter", 230, "--resume")
+    assert [row["correct"] for row in resumed] == [row["correct"] for row in whole]
+    accuracy = np.concatenate([row["correct"] for row in whole]) / 75
+    half_width = 1.96 * accuracy.std() / 230**0.5
+    expected = f"{100 * accuracy.mean():.2f} ± {100 * half_width:.2f} % over 230 tasks"
+    assert expected in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_results_of_other_settings_are_not_mixed(features, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    run(features, out, "--test_iter", 5)
+    with pytest.raises(ValueError, match="other settings.*'--out'"):
+        run(features, out, "--test_iter", 9, "--resume", "--shot", 5)
+    with pytest.raises(ValueError, match="--resume"):
+        run(features, out)
+
+
+@pytest.mark.parametrize("method", train.METHODS)
+@pytest.mark.parametrize("flags", [(), ("--raw",), ("--unbalanced", "--query_per_class", 4)])
+def test_every_method_runs_in_every_form(features, tmp_path, monkeypatch, method, flags):
+    monkeypatch.setattr(train.methods.tim.TIM.__init__, "__defaults__", (15.0, 50, 1e-4))
+    rows = run(features, tmp_path / "rows.jsonl", "--test_iter", 6, *flags, method=method)
+    assert np.mean(rows[0]["correct"]) / rows[0]["queries"] > 0.4  # chance is 0.2
+    assert rows[0]["settings"]["method"] == method
+
+
+def test_diffusion_takes_the_papers_flags(features, tmp_path):
+    flags = "--step_size 0.4 --layer_num 3 --n_top 6 --sigma 3 --alpha 0.1 --mu 0.01".split()
+    rows = run(features, tmp_path / "a.jsonl", "--test_iter", 2, *flags, method="diffusion")
+    own = rows[0]["settings"]["own"]
+    assert (own["step_size"], own["layer_num"], own["n_top"], own["sigma"]) == (0.4, 3, 6, 3)
+    assert (own["alpha"], own["mu"]) == (0.1, 0.01)
+    with pytest.raises(ValueError, match="diverged; 'step_size' 900"):
+        run(features, tmp_path / "b.jsonl", "--step_size", 900, method="diffusion")
+    assert (tmp_path / "b.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--dataset", "mini"), "expected 'mini'"),
+        (("--backbone", "wideres"), "expected 'wideres'"),
+        (("--split", "val"), "expected 'val'"),
+        (("--way", "9"), "only 7 classes"),
+        (("--shot", "20"), "needs 35 images per class"),
+        (("--features", "nowhere.safetensors"), "nowhere.safetensors"),
+        (("--test_iter", "0"), "'--test_iter' must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(features, tmp_path, capsys, flags, message):
+    out = tmp_path / "rows.jsonl"
+    argv = ["--dataset", "toy", "--backbone", "conv4", "--features", str(features)]
+    with pytest.raises(SystemExit) as end:
+        command_line(lambda: train.main([*argv, "--out", str(out), *flags]))
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and printed.out == ""
+    assert printed.err.count("\n") == 1 and message in printed.err
+    assert not out.exists()
+
+
+def test_the_table_is_made_of_the_rows(features, tmp_path, capsys):
+    files = []
+    for method in ("simple", "power"):
+        for shot in (1, 5):
+            files.append(tmp_path / f"{method}{shot}.jsonl")
+            run(features, files[-1], "--test_iter", 20, "--shot", shot, method=method)
+    capsys.readouterr()
+    report.main([str(file) for file in files])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| method | toy conv4 1-shot | toy conv4 5-shot |"
+    rows = [json.loads(line) for line in files[0].read_text().splitlines()]
+    mean = 100 * np.mean(rows[0]["correct"]) / 75
+    assert lines[2].startswith(f"| simple | {mean:.2f} ± ") and lines[3].startswith("| power |")
+    other = tmp_path / "other.jsonl"
+    run(features, other, "--test_iter", 20, "--seed", 1)
+    with pytest.raises(ValueError, match="'simple' has 2 different settings"):
+        report.main([str(files[0]), str(other)])
