@@ -21,6 +21,8 @@ import torch
 
 from torch_geometric_diff.experiment import command_line
 
+_CHUNK = 1 << 22  # edges drawn at a time
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -100,14 +102,18 @@ def _edges(rng: np.random.Generator, label: np.ndarray, count: int, homophily: f
 
     pairs = np.empty(0, dtype=np.int64)
     while len(pairs) < count:
-        size = int((count - len(pairs)) * 1.1) + 100
-        source = draw(0, total[-1], size)
-        inside = rng.random(size) < homophily
-        own = label[source]
-        target = draw(np.where(inside, start[own], 0), np.where(inside, end[own], total[-1]), size)
-        low, high = np.minimum(source, target), np.maximum(source, target)
-        pairs = np.union1d(pairs, (low * nodes + high)[low < high])
-    pairs = rng.permutation(rng.choice(pairs, count, replace=False, shuffle=False))
+        drawn, missing = [pairs], int((count - len(pairs)) * 1.1) + 100
+        for first in range(0, missing, _CHUNK):
+            size = min(_CHUNK, missing - first)
+            source = draw(0, total[-1], size)
+            inside, own = rng.random(size) < homophily, label[source]
+            low, high = np.where(inside, [start[own], end[own]], [[0], total[-1:]])
+            target = draw(low, high, size)
+            one, other = np.minimum(source, target), np.maximum(source, target)
+            drawn.append((one * nodes + other)[one < other])
+        pairs = np.unique(np.concatenate(drawn))
+    rng.shuffle(pairs)
+    pairs = pairs[:count]
     return np.stack([pairs // nodes, pairs % nodes])
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch_geometric.utils import remove_self_loops, to_undirected
 
-from torch_geometric_diff.data.ogb import find_ogb, load_ogb, unpack_features
+from torch_geometric_diff.data.ogb import find_ogb, load_ogb, undirected, unpack_features
 
 NODES, EDGES, FEATURES, CLASSES = 30, 70, 4, 3
 SPLIT = {"train": np.arange(10), "valid": np.arange(10, 16), "test": np.arange(16, NODES)}
@@ -243,3 +244,9 @@ def test_unpacking_needs_the_npz_layout(csv_set: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no 'node_feat' in"):
         unpack_features(csv_set, tmp_path / "x.npy")
     assert not (tmp_path / "x.npy").exists()
+
+
+def test_undirected_is_that_of_pyg() -> None:
+    edge_index = torch.from_numpy(_arrays()["edge_index"])
+    expected = to_undirected(remove_self_loops(edge_index)[0])
+    assert torch.equal(undirected(edge_index, NODES + 3), expected)

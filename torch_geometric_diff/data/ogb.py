@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -107,9 +108,9 @@ def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = Tr
     r"""Read a node classification set in OGB's layout.
 
     Both kinds are read: csv.gz, as ogbn-arxiv and ogbn-products, and npz, as ogbn-papers100M and
-    whatever :class:`ogb.io.DatasetSaver` writes. The result equals what the ``ogb`` package reads, without its pickled caches, which torch >= 2.6
-    refuses to load, and without its questions on stdin. Files are checked against each other before
-    anything is returned; nothing is written.
+    whatever :class:`ogb.io.DatasetSaver` writes. The result equals what the ``ogb`` package reads,
+    without its pickled caches, which torch >= 2.6 refuses to load, and without its questions on
+    stdin. Files are checked against each other before anything is returned; nothing is written.
 
     Args:
         name (str or Path): ``'ogbn-arxiv'``, ``'ogbn-products'``, ``'ogbn-papers100M'``, or the
@@ -275,3 +276,18 @@ def unpack_features(name: str | Path, out: str | Path, root: str | Path = "datas
         with _reading(path), zipfile.ZipFile(path) as archive:
             with archive.open("node_feat.npy") as source, open(temporary, "wb") as target:
                 shutil.copyfileobj(source, target, length=1 << 22)
+
+
+def undirected(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Both directions of every edge, each once and without loops, in the order of rows.
+
+    The same as ``to_undirected(remove_self_loops(edge_index)[0])`` of PyG in a third of the memory,
+    which is what ogbn-products asks for.
+    """
+    row, col = edge_index.numpy().astype(np.int32 if num_nodes < 2**31 else np.int64)
+    keep = row != col
+    row, col = row[keep], col[keep]
+    ones = np.ones(len(row), dtype=bool)
+    matrix = scipy.sparse.coo_matrix((ones, (row, col)), shape=(num_nodes, num_nodes)).tocsr()
+    matrix = (matrix + matrix.T.tocsr()).tocoo()
+    return torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
