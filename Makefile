@@ -7,7 +7,7 @@ WHEELS ?= ../shared/wheels
 DATA_ROOT ?= $(firstword $(wildcard ../shared/data) data)
 export DATA_ROOT
 
-.PHONY: run test slow lint types sanitize toys clean
+.PHONY: run test slow bare lint types sanitize clean
 
 $(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard torch_geometric_diff/csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test: $(VENV)/installed
 
 slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
+
+# the core's tests as if the compiled extras, the fused kernel and Triton were not installed
+bare: $(VENV)/installed
+	WITHOUT_EXTRAS=1 $(BIN)/python -m pytest tests/graph tests/ops tests/nn tests/experiment
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

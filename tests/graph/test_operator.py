@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import as_form, dense_step, dense_weight, random_graph
+from dense import as_form, dense_step, dense_weight, random_graph
 from torch_geometric import EdgeIndex
 
 from torch_geometric_diff import DiffusionOperator

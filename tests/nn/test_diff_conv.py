@@ -3,7 +3,7 @@ import io
 
 import pytest
 import torch
-from conftest import as_form, dense_step, dense_weight, random_graph
+from dense import as_form, dense_step, dense_weight, random_graph
 from torch_geometric.explain import DummyExplainer, Explainer, GNNExplainer
 from torch_geometric.nn import Sequential, summary, to_hetero
 from torch_geometric.testing import assert_module

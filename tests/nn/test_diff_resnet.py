@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import random_graph
+from dense import random_graph
 
 from torch_geometric_diff import DiffusionOperator
 from torch_geometric_diff.nn import DiffResNet, ResidualBlock

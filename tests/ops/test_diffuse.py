@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import as_form, dense_step, dense_weight, random_graph
+from dense import as_form, dense_step, dense_weight, random_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
