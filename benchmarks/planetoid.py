@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import cuda
+import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -42,6 +42,16 @@ TRAINING = {
 }
 
 
+def device(name: str) -> torch.device:
+    """A device that works here."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"'{name}' is no device here ({reason})") from error
+    return torch.device(name)
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags; those of the original implementation keep their names."""
     p = argparse.ArgumentParser(
@@ -57,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_splits", type=int, default=100)
     p.add_argument("--num_inits", type=int, default=20)
     p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
-    p.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
+    p.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
     p.add_argument("--out", type=Path, help="result file (default: a new one in runs/planetoid)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")

@@ -105,7 +105,7 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
     kinds = sorted({group[2] for group in groups})
     versions = sorted(
         {
-            f"torch {row['versions']['torch']}, torch_geometric {row['versions']['torch_geometric']}"
+            ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "torch_geometric"))
             for models in groups.values()
             for rows in models.values()
             for row in rows

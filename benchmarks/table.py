@@ -1,7 +1,7 @@
 """The paper's table: every model on every graph, resumable at any moment.
 
 python -m benchmarks.table                                    # goes on from benchmarks/results
-torchrun --nproc-per-node 2 --no-python nice python -m benchmarks.table   # trials shared by two
+torchrun --nproc-per-node 2 -m benchmarks.table               # trials shared by two
 python -m benchmarks.report benchmarks/results/*.jsonl        # the table
 """
 

@@ -35,7 +35,8 @@ def test_split_draws_class_by_class_in_numpy_order() -> None:
 
 def test_same_seed_same_split_and_generator_goes_on() -> None:
     generator = RandomState(11)
-    assert all(a.equal(b) for a, b in zip(per_class_split(Y, generator), per_class_split(Y, 11)))
+    pairs = zip(per_class_split(Y, generator), per_class_split(Y, 11), strict=True)
+    assert all(a.equal(b) for a, b in pairs)
     assert generator.randint(0, 1000) != RandomState(11).randint(0, 1000)
 
 

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 def sparse_features(data: Data) -> Tensor:
     """The features ``data.x`` as a :obj:`torch.sparse_csr` matrix with 32-bit indices.
 
-    A bag of words has 1 to 10 % nonzeros, so a first linear layer that reads it in this form is many
-    times cheaper.
+    A bag of words has 1 to 10 % nonzeros, so a first linear layer that reads it in this form is
+    many times cheaper.
 
     Args:
         data (torch_geometric.data.Data): A graph with features ``x``, dense or sparse.

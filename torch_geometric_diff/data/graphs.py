@@ -53,12 +53,12 @@ def load_graph(name: str, source: str = "planetoid", root: str | Path | None = N
     r"""Load a graph in the standard form of the paper.
 
     The largest connected component of the undirected, loop-free, unweighted graph, features
-    binarised and divided by their row sum. Files are only read, so ``root`` may be read-only; missing
-    ones are downloaded into it.
+    binarised and divided by their row sum. Files are only read, so ``root`` may be read-only;
+    missing ones are downloaded into it.
 
     Args:
-        name (str): ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten digits
-            that come with scikit-learn, joined to their 10 nearest neighbours, without any file.
+        name (str): ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten
+            digits that come with scikit-learn, joined to their 10 nearest neighbours; no file.
         source (str, optional): ``'planetoid'`` (files
             ``planetoid/<Name>/raw/ind.*`` as in :class:`torch_geometric.datasets.Planetoid`) or
             ``'shchur'`` (file ``shchur/<name>.npz``). The two Citeseer graphs differ. Not used by
@@ -91,8 +91,8 @@ def _check_sizes(data: Data, name: str, source: str, path: Path) -> Data:
     expected = SIZES[name, source]
     if any(want is not None and got != want for got, want in zip(sizes, expected, strict=True)):
         raise ValueError(
-            f"'{path}' is damaged or another graph: its largest component has {sizes} nodes, edges, "
-            f"features and classes, expected {expected}"
+            f"'{path}' is damaged or another graph: its largest component has {sizes} nodes, "
+            f"edges, features and classes, expected {expected}"
         )
     return data
 
@@ -109,7 +109,9 @@ def _planetoid(root: Path, name: str) -> Data:
                 planetoid_files.read_file(str(raw), name, part)
             except Exception as cause:
                 path = raw / f"ind.{name}.{part}"
-                raise ValueError(f"'{path}' is damaged ({type(cause).__name__}: {cause})") from cause
+                raise ValueError(
+                    f"'{path}' is damaged ({type(cause).__name__}: {cause})"
+                ) from cause
         raise ValueError(f"The files 'ind.{name}.*' in '{raw}' do not fit together") from error
     test = data.test_mask.nonzero().view(-1)
     if len(test) != 1000 or int(test[0]) != FIRST_TEST_NODE[name]:
@@ -174,7 +176,8 @@ def _digits(k: int = 10) -> Data:
     x = torch.from_numpy(digits.data)  # whole numbers, so squared distances are exact
     norm = x.square().sum(dim=1)
     distance = (norm[:, None] + norm[None, :] - 2 * x @ x.t()).fill_diagonal_(float("inf"))
-    nearest = distance.sort(dim=1, stable=True).indices[:, :k].numpy()
+    ranked = distance * len(x) + torch.arange(len(x))  # of equal distances, the lowest index first
+    nearest = ranked.topk(k, dim=1, largest=False).indices.numpy()
     rows = np.repeat(np.arange(len(nearest)), k)
     adjacency = sparse.csr_matrix(
         (np.ones(rows.size), (rows, nearest.ravel())), shape=(len(nearest), len(nearest))

@@ -15,8 +15,8 @@ from torch.optim import Adam
 class EarlyStopping:
     """Patience on two measures: loss and accuracy of the validation set.
 
-    An epoch counts as progress when its loss is at most the best loss **or** its accuracy at least the
-    best accuracy, both bests kept separately.
+    An epoch counts as progress when its loss is at most the best loss **or** its accuracy at least
+    the best accuracy, both bests kept separately.
 
     Args:
         patience (int): Stop after so many epochs in a row without progress.
@@ -70,8 +70,8 @@ def fit(
 ) -> Fit:
     """Train ``model(*inputs)`` on the nodes ``train``, keeping the state that ``val`` likes best.
 
-    Cross-entropy and Adam. A model may define ``parameter_groups(weight_decay)`` to decay only some of
-    its parameters.
+    Cross-entropy and Adam. A model may define ``parameter_groups(weight_decay)`` to decay only
+    some of its parameters.
 
     Args:
         model (torch.nn.Module): Maps the inputs to logits of all nodes.
