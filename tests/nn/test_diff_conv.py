@@ -14,6 +14,15 @@ from torch_geometric_diff.nn import DiffConv
 N = 23
 
 
+class Encoder(torch.nn.Module):
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
 def graph(undirected=False, dtype=torch.float64):
     edge_index, weight = random_graph(N, 60, undirected=undirected)
     return edge_index, weight.to(dtype)
@@ -113,16 +122,8 @@ def test_mask_of_an_explainer_removes_an_edge():
 def test_explainers(algorithm):
     edge_index, _ = graph()
 
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = DiffConv(2)
-
-        def forward(self, x, edge_index):
-            return self.conv(x, edge_index)
-
     explainer = Explainer(
-        Model(),
+        Encoder(DiffConv(2)),
         algorithm,
         explanation_type="model",
         node_mask_type="attributes",
@@ -148,7 +149,7 @@ def test_sequential_summary_and_hetero():
     assert model(x, edge_index, weight).shape == (N, 3)
     assert "DiffConv" in summary(model, x, edge_index, weight)
     hetero = to_hetero(
-        Sequential("x, edge_index", [(DiffConv(2, add_self_loops=False), "x, edge_index -> x")]),
+        Encoder(DiffConv(2, add_self_loops=False)),
         (["a", "b"], [("a", "to", "b"), ("b", "to", "a")]),
     )
     features = {"a": x, "b": x}

@@ -1,36 +1,60 @@
-"""A linear layer whose input may be sparse."""
+"""A linear layer whose input may be sparse, such as a bag of words."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear
 
 
 class _SparseLinear(torch.autograd.Function):
-    """A constant CSR matrix times the transposed weight; its gradient is one sparse product too.
+    """A constant CSR matrix times a weight, and the one sparse product of its gradient.
 
-    torch's own backward densifies or transposes the matrix at every step; the transpose is made
-    once here and kept on the Tensor, which is constant through a training.
+    torch's own backward transposes the matrix at every call; here the transpose is made once and
+    kept on the Tensor, which is constant through a training.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.x = x
         # contiguous, and the sum: twice as fast as `x @ weight.t()`
-        return torch.sparse.mm(x, weight.t().contiguous(), "sum")
+        return torch.sparse.mm(x, weight.t().contiguous(), "sum").add_(bias)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        if ctx.needs_input_grad[0]:
-            raise NotImplementedError("A sparse input of a linear layer has no gradient")
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor]:
+        (grad,) = grads
         transpose = getattr(ctx.x, "_transposed", None)
         if transpose is None:
             transpose = ctx.x._transposed = ctx.x.t().to_sparse_csr()
-        return None, torch.sparse.mm(transpose, grad.contiguous(), "sum").t()
+        return None, torch.sparse.mm(transpose, grad.contiguous(), "sum").t(), grad.sum(0)
 
 
-def linear(x: Tensor, layer: Linear) -> Tensor:
-    """``layer(x)`` for dense ``x`` or a constant ``torch.sparse`` CSR ``x`` (a bag of words)."""
+def densify(x: Tensor) -> Tensor:
+    """A dense form of ``x``, made once for a sparse matrix."""
     if x.layout != torch.sparse_csr:
-        return layer(x)
-    out = _SparseLinear.apply(x, layer.weight)
-    return out if layer.bias is None else out + layer.bias
+        return x
+    dense = getattr(x, "_dense", None)
+    if dense is None:
+        dense = x._dense = x.to_dense()  # type: ignore[attr-defined]
+    return dense
+
+
+class Linear(torch.nn.Linear):
+    r"""A :class:`torch.nn.Linear` that also takes a constant ``torch.sparse`` CSR matrix.
+
+    The weight lies in memory by columns, so that neither the sparse product nor its gradient needs
+    to transpose it.
+
+    Shapes:
+        - **input:** features :math:`(*, F_{in})`, dense, or CSR of shape :math:`(N, F_{in})`
+        - **output:** dense features :math:`(*, F_{out})`
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.weight.data = self.weight.data.t().contiguous().t()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the layer."""
+        if input.layout != torch.sparse_csr:
+            return super().forward(input)
+        return _SparseLinear.apply(input, self.weight, self.bias)

@@ -1,12 +1,9 @@
 """The convection part of Diff-ResNet."""
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Module
 
-from .linear import linear
+from .linear import Linear, densify
 
 
 class ResidualBlock(Module):
@@ -25,16 +22,13 @@ class ResidualBlock(Module):
     Args:
         channels (int): The width :math:`F`.
         num_layers (int, optional): 1 for the first form, 2 for the second. (default: :obj:`1`)
-        act (callable, optional): The activation. (default: :func:`torch.relu`)
 
     Shapes:
         - **input:** features :math:`(*, F)`, dense or ``torch.sparse`` CSR :math:`(N, F)`
         - **output:** dense features of the same shape
     """
 
-    def __init__(
-        self, channels: int, num_layers: int = 1, act: Callable[[Tensor], Tensor] = torch.relu
-    ) -> None:
+    def __init__(self, channels: int, num_layers: int = 1) -> None:
         super().__init__()
         if channels < 1:
             raise ValueError(f"Expected 'channels' to be at least 1 (got {channels})")
@@ -42,7 +36,6 @@ class ResidualBlock(Module):
             raise ValueError(f"Expected 'num_layers' to be 1 or 2 (got {num_layers})")
         self.channels = channels
         self.num_layers = num_layers
-        self.act = act
         self.lin1 = Linear(channels, channels)
         self.lin2 = Linear(channels, channels) if num_layers == 2 else None
 
@@ -54,10 +47,10 @@ class ResidualBlock(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        out = self.act(linear(x, self.lin1))
+        out = self.lin1(x).relu_()
         if self.lin2 is not None:
             out = self.lin2(out)
-        return out + (x.to_dense() if x.layout == torch.sparse_csr else x)
+        return out + densify(x)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.channels}, num_layers={self.num_layers})"
