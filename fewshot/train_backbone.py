@@ -215,6 +215,10 @@ class Training:
             }
             if not self.args.silent:
                 print(json.dumps(row), flush=True)
+        if self.world > 1:
+            # Rank 0 is still validating; and gloo's threads must let go of the last gradients
+            # before the process group is torn down under Python's lock, or they wait for each other.
+            dist.barrier()
         if self.rank == 0:
             print(f"{self.out}/best.safetensors: 1-shot validation accuracy {self.best:.4f}")
 
