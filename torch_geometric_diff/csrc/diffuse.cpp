@@ -105,7 +105,6 @@ template <class T, class I>
 void run_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Options& options,
               StepFunction<T, I> step, Tile tile, T* front, T* back, std::int64_t first,
               std::int64_t last, bool prefetch, Barrier& barrier) {
-  constexpr std::int64_t ahead = 16;
   Mask dropout;
   const auto set_mask = [&](std::int64_t k) -> const Mask* {
     if (!options.threshold || k < 0 || k >= options.steps) return nullptr;
@@ -114,7 +113,7 @@ void run_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, 
   };
   const std::int64_t edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
   Step<T, I> s{nullptr, op.col, op.value, op.original, x, front, columns, first, last,
-               prefetch ? edges - ahead : 0, tile, set_mask(options.reverse ? -1 : 0), false};
+               prefetch ? edges - kPrefetchEdges : 0, tile, set_mask(options.reverse ? -1 : 0), false};
   step(s);
   barrier.wait();
   s.rowptr = op.rowptr;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kBytes = TGD_VECTOR_BYTES;
 constexpr int kKeyRows = 16;    // rows whose keys are computed together
-constexpr int kPrefetch = 16;   // edges that a prefetch runs ahead
+constexpr int kPrefetchRows = 8;
 
 template <class T>
 using Vec __attribute__((vector_size(kBytes))) = T;
@@ -125,96 +125,136 @@ struct Dropout {
   }
 };
 
+// What a loop needs of a step, in registers: stores of T could alias the members of Step.
+template <class T, class I>
+struct Csr {
+  const I *rowptr, *col;
+  const T* value;
+  const T* source;
+  std::int64_t prefetch_end;
+};
+
 template <class T, class I, int B>
-TGD_INLINE void accumulate(const Step<T, I>& s, std::int64_t i, Vec<T>* acc) {
+TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
   constexpr int width = B * kBlock;
   for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
-  for (std::int64_t e = s.rowptr[i], end = s.rowptr[i + 1]; e < end; ++e) {
-    if (e < s.prefetch_end) {
-      const char* ahead =
-          reinterpret_cast<const char*>(s.source + static_cast<std::int64_t>(s.col[e + kPrefetch]) * width);
-      for (int line = 0; line < width * static_cast<int>(sizeof(T)); line += 64)
-        __builtin_prefetch(ahead + line);
-    }
-    const Vec<T> w = Vec<T>{} + s.value[e];
-    const T* from = s.source + static_cast<std::int64_t>(s.col[e]) * width;
+  const auto add = [&](std::int64_t e) {
+    const T* from = m.source + static_cast<std::int64_t>(m.col[e]) * width;
+    const T w = m.value[e];
 #pragma GCC unroll 32
-    for (int v = 0; v < B * kVecs<T>; ++v)
-      acc[v] += w * load<Vec<T>>(from + v * kLanes<T>);
+    for (int v = 0; v < B * kVecs<T>; ++v) acc[v] += w * load<Vec<T>>(from + v * kLanes<T>);
+  };
+  std::int64_t e = m.rowptr[i];
+  const std::int64_t end = m.rowptr[i + 1];
+  if (end <= m.prefetch_end) {
+    for (; e < end; ++e) {
+      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + kPrefetchEdges]) * width;
+#pragma GCC unroll 8
+      for (int line = 0; line < width; line += 64 / static_cast<int>(sizeof(T)))
+        __builtin_prefetch(ahead + line);
+      add(e);
+    }
+  } else {
+    for (; e < end; ++e) add(e);
   }
 }
 
-template <class T, class I, int B>
-TGD_INLINE void load_row(const Step<T, I>& s, std::int64_t row, Vec<T>* acc) {
-  const T* from = s.source + row * s.stride + s.tile.first_block * kBlock;
+// Rows of the feature matrix lie far apart, which hardware does not prefetch.
+template <int Write, class T>
+TGD_INLINE void prefetch_row(const T* row, int columns) {
+  for (int j = 0; j < columns; j += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(row + j, Write);
+  __builtin_prefetch(row + columns - 1, Write);
+}
+
+template <class T, int B>
+TGD_INLINE void load_row(const T* from, int columns, Vec<T>* acc) {
+  const int full = columns / kBlock;
   alignas(kBytes) T part[kBlock] = {};
-  const int full = s.tile.columns / kBlock;
-  copy_part(part, from + full * kBlock, s.tile.columns % kBlock);
+  if (full < B) copy_part(part, from + full * kBlock, columns % kBlock);
+#pragma GCC unroll 4
   for (int b = 0; b < B; ++b) {
     const T* block = b < full ? from + b * kBlock : part;
-    for (int v = 0; v < kVecs<T>; ++v)
-      acc[b * kVecs<T> + v] = load<Vec<T>>(block + v * kLanes<T>);
+#pragma GCC unroll 8
+    for (int v = 0; v < kVecs<T>; ++v) acc[b * kVecs<T> + v] = load<Vec<T>>(block + v * kLanes<T>);
   }
 }
 
-template <class T, class I, int B>
-TGD_INLINE void store_row(const Step<T, I>& s, std::int64_t row, const Vec<T>* acc) {
-  T* to = s.target + row * s.stride + s.tile.first_block * kBlock;
-  const int full = s.tile.columns / kBlock;
+template <class T, int B>
+TGD_INLINE void store_row(T* to, int columns, const Vec<T>* acc) {
+  const int full = columns / kBlock;
+#pragma GCC unroll 4
   for (int b = 0; b < B; ++b) {
     alignas(kBytes) T part[kBlock];
     T* block = b < full ? to + b * kBlock : part;
+#pragma GCC unroll 8
     for (int v = 0; v < kVecs<T>; ++v) store(block + v * kLanes<T>, acc[b * kVecs<T> + v]);
-    if (b == full) copy_part(to + b * kBlock, part, s.tile.columns % kBlock);
+    if (b == full) copy_part(to + b * kBlock, part, columns % kBlock);
   }
 }
 
-template <class T, class I, int B, bool Masked, bool Load>
+enum Kind { kLoad, kInner, kLast };
+
+template <class T, class I, int B, bool Masked, Kind K>
 void rows(const Step<T, I>& s) {
+  constexpr int width = B * kBlock;
+  const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
+  const I* original = s.original;
+  const std::int64_t last_row = s.last_row, stride = s.stride;
+  const int columns = s.tile.columns;
+  // In a feature matrix: the first column of the tile.
+  const T* from = s.source + (K == kLoad ? s.tile.first_block * kBlock : 0);
+  T* to = s.target + (K == kLast ? s.tile.first_block * kBlock : 0);
+  const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
   Dropout<T, B> dropout(Masked ? *s.mask : Mask{}, s.tile.first_block);
-  for (std::int64_t i0 = s.first_row; i0 < s.last_row; i0 += kKeyRows) {
-    const int n = static_cast<int>(s.last_row - i0 < kKeyRows ? s.last_row - i0 : kKeyRows);
-    if constexpr (Masked) dropout.keys(i0, n, s.original);
+  for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
+    const int n = static_cast<int>(last_row - i0 < kKeyRows ? last_row - i0 : kKeyRows);
+    if constexpr (Masked) dropout.keys(i0, n, original);
     for (int r = 0; r < n; ++r) {
-      const std::int64_t i = i0 + r, row = s.original ? static_cast<std::int64_t>(s.original[i]) : i;
+      const std::int64_t i = i0 + r;
       Vec<T> acc[B * kVecs<T>];
-      if constexpr (Load)
-        load_row<T, I, B>(s, row, acc);
-      else
-        accumulate<T, I, B>(s, i, acc);
-      if constexpr (Masked) dropout.apply(r, acc);
-      if (!Load && s.last) {
-        store_row<T, I, B>(s, row, acc);
+      if constexpr (K == kLoad) {
+        if (i + kPrefetchRows < last_row) prefetch_row<0>(from + name(i + kPrefetchRows) * stride, columns);
+        load_row<T, B>(from + name(i) * stride, columns, acc);
       } else {
-        for (int v = 0; v < B * kVecs<T>; ++v)
-          store(s.target + i * (B * kBlock) + v * kLanes<T>, acc[v]);
+        if (K == kLast && i + kPrefetchRows < last_row)
+          prefetch_row<1>(to + name(i + kPrefetchRows) * stride, columns);
+        accumulate<T, I, B>(csr, i, acc);
+      }
+      if constexpr (Masked) dropout.apply(r, acc);
+      if constexpr (K == kLast) {
+        store_row<T, B>(to + name(i) * stride, columns, acc);
+      } else {
+#pragma GCC unroll 32
+        for (int v = 0; v < B * kVecs<T>; ++v) store(to + i * width + v * kLanes<T>, acc[v]);
       }
     }
   }
 }
 
+template <class T, class I, int B, Kind K>
+void either(const Step<T, I>& s) {
+  s.mask ? rows<T, I, B, true, K>(s) : rows<T, I, B, false, K>(s);
+}
+
 template <class T, class I, int B>
 void blocks(const Step<T, I>& s) {
-  if (s.rowptr)
-    s.mask ? rows<T, I, B, true, false>(s) : rows<T, I, B, false, false>(s);
-  else
-    s.mask ? rows<T, I, B, true, true>(s) : rows<T, I, B, false, true>(s);
+  if (!s.rowptr) either<T, I, B, kLoad>(s);
+  else if (s.last) either<T, I, B, kLast>(s);
+  else either<T, I, B, kInner>(s);
 }
 
-template <class T, class I>
-void step(const Step<T, I>& s) {
-  switch (s.tile.blocks) {
-    case 1: return blocks<T, I, 1>(s);
-    case 2: return blocks<T, I, 2>(s);
-    case 3: return blocks<T, I, 3>(s);
-    default: return blocks<T, I, 4>(s);
-  }
-}
-
-// Accumulators take at most half of the vector registers.
-constexpr int kRegisters = TGD_REGISTERS / 2;
+// The accumulators of a row take at most half of the vector registers.
 template <class T>
-constexpr int kWidest = kRegisters / kVecs<T> < kMaxBlocks ? kRegisters / kVecs<T> : kMaxBlocks;
+constexpr int kFit = TGD_REGISTERS / 2 / kVecs<T>;
+template <class T>
+constexpr int kWidest = kFit<T> < kMaxBlocks ? kFit<T> : kMaxBlocks;
+
+template <class T, class I, int B = kWidest<T>>
+void step(const Step<T, I>& s) {
+  if constexpr (B > 1)
+    if (s.tile.blocks < B) return step<T, I, B - 1>(s);
+  blocks<T, I, B>(s);
+}
 
 }  // namespace
 
