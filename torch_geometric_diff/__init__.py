@@ -2,6 +2,6 @@
 
 from .graph import DiffusionOperator as DiffusionOperator
 from .ops import diffuse as diffuse
-from .ops import kernels as kernels
+from .ops.diffusion import kernels as kernels
 
 __version__ = "0.1.0"

@@ -17,7 +17,7 @@ def environment() -> Row:
     """The versions and the machine that a result depends on, to be stored in every row."""
     import torch
 
-    from torch_geometric_diff.ops import kernels
+    from torch_geometric_diff import kernels
 
     def installed(package: str) -> str | None:
         try:

@@ -1,4 +1,3 @@
 """The functional core: K steps of diffusion in one call."""
 
 from .diffusion import diffuse as diffuse
-from .diffusion import kernels as kernels
