@@ -1,0 +1,247 @@
+"""kNN graphs are exact on every backend, whatever the points."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from torch_geometric_diff.graph import knn_graph
+
+
+def needs(package):
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"'{package}' is not installed")
+
+
+EXACT = [
+    "auto",
+    "blocked",
+    "kdtree",
+    pytest.param("torch_cluster", marks=needs("torch_cluster")),
+]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    ),
+]
+
+
+def brute_force(x, k, loop=False):
+    """Neighbours by (squared distance in double precision, index), one row a point."""
+    points = x.double()
+    rows = []
+    for i, point in enumerate(points):
+        squared = (points - point).square().sum(dim=1).tolist()
+        others = sorted((j for j in range(len(x)) if j != i), key=lambda j: (squared[j], j))
+        rows.append([i] * loop + others[: k - loop])
+    return torch.tensor(rows)
+
+
+def degenerate():
+    """Points that trip nearest-neighbour codes."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    line = torch.arange(9.0)
+    return {
+        "normal": normal(80, 3),
+        "high-dimensional": normal(60, 40),
+        "double": normal(60, 20).double(),
+        "all equal": torch.full((50, 5), 0.3),
+        "many copies": torch.randint(0, 3, (80, 4), generator=generator).float(),
+        "lattice": torch.cartesian_prod(line, line),
+        "far": torch.cat([normal(40, 3), 1e10 * normal(40, 3)]),
+        "one far": torch.cat([normal(50, 20), torch.full((1, 20), 1e10)]),
+        "far from the origin": normal(60, 20) + 1e4,
+        "tiny": 1e-30 * normal(60, 3),
+        "huge": 1e37 * normal(60, 20),
+    }
+
+
+@pytest.mark.parametrize("backend", EXACT)
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("case", degenerate())
+def test_equals_brute_force(case, loop, backend):
+    x = degenerate()[case]
+    edge_index = knn_graph(x, 7, loop=loop, backend=backend)
+    assert torch.equal(edge_index[1], torch.arange(len(x)).repeat_interleave(7))
+    assert torch.equal(edge_index[0].view(-1, 7), brute_force(x, 7, loop))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    points=st.lists(st.lists(st.integers(-2, 2), min_size=2, max_size=2), min_size=1, max_size=12),
+    k=st.integers(1, 12),
+    loop=st.booleans(),
+    backend=st.sampled_from(["blocked", "kdtree"]),
+)
+def test_points_on_a_lattice(points, k, loop, backend):
+    x = torch.tensor(points, dtype=torch.float)
+    if k > len(x) - (not loop):
+        with pytest.raises(ValueError, match="'k'"):
+            knn_graph(x, k, loop=loop, backend=backend)
+    else:
+        edge_index = knn_graph(x, k, loop=loop, backend=backend)
+        assert torch.equal(edge_index[0].view(-1, k), brute_force(x, k, loop))
+
+
+@pytest.mark.parametrize("backend", EXACT)
+def test_small_blocks_change_nothing(backend):
+    x = torch.randn(200, 20, generator=torch.Generator().manual_seed(1))
+    whole = knn_graph(x, 5, backend=backend)
+    assert torch.equal(knn_graph(x, 5, backend=backend, block_bytes=1), whole)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
+def test_device(device, backend):
+    x = torch.randn(150, 4, generator=torch.Generator().manual_seed(2))
+    edge_index = knn_graph(x.to(device), 6, backend=backend)
+    assert edge_index.device.type == device
+    assert torch.equal(edge_index[0].view(-1, 6).cpu(), brute_force(x, 6))
+
+
+@pytest.mark.parametrize("k", [1, 6])
+@pytest.mark.parametrize("loop", [False, True])
+def test_agrees_with_torch_cluster(k, loop):
+    torch_cluster = pytest.importorskip("torch_cluster", reason="'torch_cluster' is not installed")
+    x = torch.randn(90, 3, generator=torch.Generator().manual_seed(3))
+    batch = torch.arange(3).repeat_interleave(30)
+    ours = knn_graph(x, k, batch, loop)
+    theirs = torch_cluster.knn_graph(x, k, batch, loop)
+    assert set(map(tuple, ours.t().tolist())) == set(map(tuple, theirs.t().tolist()))
+    assert torch.equal(ours[1], theirs[1])
+
+
+def test_batch_with_empty_sets():
+    x = torch.randn(30, 3, generator=torch.Generator().manual_seed(4))
+    batch = torch.tensor([1] * 12 + [4] * 18)
+    edge_index = knn_graph(x, 4, batch)
+    first, second = knn_graph(x[:12], 4), knn_graph(x[12:], 4) + 12
+    assert torch.equal(edge_index, torch.cat([first, second], dim=1))
+    with pytest.raises(ValueError, match="each set of 'batch'.*k = 12 and 12 points"):
+        knn_graph(x, 12, batch)
+
+
+def test_no_points_and_one_point():
+    assert knn_graph(torch.empty(0, 3), 4).shape == (2, 0)
+    assert knn_graph(torch.empty(0, 3), 4, torch.empty(0, dtype=torch.long)).shape == (2, 0)
+    assert knn_graph(torch.ones(1, 3), 1, loop=True).tolist() == [[0], [0]]
+    with pytest.raises(ValueError, match="k = 1 and 1 points"):
+        knn_graph(torch.ones(1, 3), 1)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("loop", [False, True])
+def test_distances(cosine, loop):
+    x = torch.randn(40, 5, generator=torch.Generator().manual_seed(5)).double()
+    edge_index, distance = knn_graph(x, 4, None, loop, cosine, return_distances=True)
+    difference = x[edge_index[0]] - x[edge_index[1]]
+    similarity = torch.cosine_similarity(x[edge_index[0]], x[edge_index[1]])
+    torch.testing.assert_close(distance, 1 - similarity if cosine else difference.norm(dim=1))
+    assert (distance.view(-1, 4).diff(dim=1) >= 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_distances_of_far_and_tiny_points(scale):
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]]) * scale
+    distance = knn_graph(x, 1, return_distances=True)[1]
+    torch.testing.assert_close(distance / (5 * scale), torch.ones(2))
+
+
+def test_cosine_orders_by_angle():
+    x = torch.randn(60, 8, generator=torch.Generator().manual_seed(6)).double()
+    unit = x / x.norm(dim=1, keepdim=True)
+    nearest = (unit @ unit.t() - 2 * torch.eye(60)).topk(5).indices
+    assert torch.equal(knn_graph(x, 5, cosine=True)[0].view(-1, 5), nearest)
+    with pytest.raises(ValueError, match="row 2"):
+        knn_graph(x.index_fill(0, torch.tensor([2]), 0.0), 5, cosine=True)
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_distances_are_differentiable(cosine):
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(7)).double().requires_grad_()
+
+    def distance(x):
+        return knn_graph(x, 3, cosine=cosine, return_distances=True)[1]
+
+    assert torch.autograd.gradcheck(distance, x)
+
+
+def test_gradient_between_coincident_points_is_zero():
+    x = torch.ones(4, 3, requires_grad=True)
+    knn_graph(x, 2, return_distances=True)[1].sum().backward()
+    assert torch.equal(x.grad, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(8)).to(dtype)
+    edge_index, distance = knn_graph(x, 5, return_distances=True)
+    assert torch.equal(edge_index[0].view(-1, 5), brute_force(x.float(), 5))
+    assert distance.dtype == dtype
+
+
+def test_exact_whatever_precision_users_allow():
+    x = torch.randn(200, 30, generator=torch.Generator().manual_seed(9))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            edge_index = knn_graph(x, 6, backend="blocked")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(edge_index[0].view(-1, 6), brute_force(x, 6))
+
+
+@pytest.mark.slow
+@needs("pynndescent")
+def test_approximate_backend():
+    x = torch.randn(2000, 30, generator=torch.Generator().manual_seed(10))
+    approximate = knn_graph(x, 10, backend="pynndescent")
+    exact = knn_graph(x, 10)
+    assert torch.equal(approximate[1], exact[1])
+    assert (approximate[0] != approximate[1]).all()
+    hits = (approximate[0].view(-1, 10, 1) == exact[0].view(-1, 1, 10)).any(dim=2)
+    assert hits.float().mean() > 0.9
+    equal = knn_graph(torch.ones(50, 3), 4, backend="pynndescent")
+    assert torch.equal(equal, knn_graph(torch.ones(50, 3), 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"x": torch.tensor([[0.0], [float("nan")], [1.0]])}, ValueError, "finite.*row 1"),
+        ({"x": torch.tensor([[0.0], [1.0], [float("inf")]])}, ValueError, "finite.*row 2"),
+        ({"x": torch.arange(3)}, TypeError, "floating Tensor .got torch.int64"),
+        ({"x": [[0.0], [1.0]]}, TypeError, "floating Tensor .got list"),
+        ({"x": torch.rand(3)}, ValueError, r"shape \[N, D\]"),
+        ({"x": torch.rand(3, 0)}, ValueError, "D > 0"),
+        ({"k": 0}, ValueError, "k = 0"),
+        ({"k": 3}, ValueError, "k = 3 and 3 points"),
+        ({"k": 4, "loop": True}, ValueError, "k = 4 and 3 points"),
+        ({"k": 1.5}, TypeError, "'k' to be an integer .got float"),
+        ({"batch": torch.zeros(2, dtype=torch.long)}, ValueError, r"'batch'.*\[3\]"),
+        ({"batch": torch.zeros(3)}, ValueError, "'batch' to be int64"),
+        ({"batch": torch.tensor([1, 0, 0])}, ValueError, "sorted"),
+        ({"backend": "magic"}, ValueError, "'blocked', 'kdtree'.*got 'magic'"),
+        ({"block_bytes": 0}, ValueError, "'block_bytes'"),
+    ],
+)
+def test_bad_input_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        knn_graph(**{"x": torch.rand(3, 2), "k": 1} | arguments)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_cluster", None)
+    x = torch.rand(5, 2)
+    with pytest.raises(ValueError, match="'torch_cluster', which is not installed"):
+        knn_graph(x, 2, backend="torch_cluster")
+    assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="kdtree"))

@@ -1,0 +1,145 @@
+"""Gaussian weights on the nearest neighbours, as the paper builds them."""
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from .adjacency import NORMALIZATIONS, Edges, normalize
+from .knn import BLOCK_BYTES, knn_graph
+
+SYMMETRIZATIONS = ("mean", "max", "mutual", None)
+
+
+def gaussian_knn_graph(
+    x: Tensor,
+    n_top: int,
+    sigma: float | tuple[str, int],
+    batch: Tensor | None = None,
+    *,
+    cosine: bool = False,
+    normalization: str | None = None,
+    symmetrize: str | None = None,
+    backend: str = "auto",
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Tensor, Tensor]:
+    r"""Connect every point to its nearest ones with weights that fall with the distance,
+
+    .. math::
+        w_{ij} = \exp \left( - \frac{r_{ij}^2}{\sigma_i^2} \right),
+
+    for the ``n_top`` points :math:`j` nearest to :math:`i`, with :math:`i` itself the first of
+    them. :math:`\sigma_i` is a fixed width, or the distance to one of the neighbours
+    (`"Self-Tuning Spectral Clustering" <https://papers.nips.cc/paper/2619>`_). From `"Diffusion
+    Mechanism in Residual Neural Network: Theory and Applications"
+    <https://arxiv.org/abs/2105.03155>`_, which uses
+
+    * ``gaussian_knn_graph(x, 25, 0.5, normalization="row")`` for its toys, where a diffusion step
+      is :math:`\mathbf{x} \leftarrow \mathbf{W} \mathbf{x}`;
+    * ``gaussian_knn_graph(x, 7, ("local", 4), normalization="sym", symmetrize="mean")`` for
+      few-shot tasks. (Its ``n_top`` of 8 keeps what lies strictly below the 8th smallest distance,
+      hence 7 points.)
+
+    The normalisation comes first and the symmetrisation second, as there. To normalise a symmetric
+    graph, leave the normalisation to :class:`~torch_geometric_diff.DiffusionOperator`.
+
+    Args:
+        x (Tensor): Finite floating points of shape :math:`(N, D)`.
+        n_top (int): The number of weights kept for each point, that of the point itself included.
+        sigma (float or tuple): The width :math:`\sigma > 0`, or :obj:`("local", s)` to set
+            :math:`\sigma_i` to the distance of the :math:`s`-th nearest point, the point itself
+            being the first. A point with :math:`s` or more copies then weighs its copies by 1 and
+            all others by 0.
+        batch (Tensor, optional): Sorted vector :math:`(N,)` that assigns each point to one of
+            several sets. (default: :obj:`None`)
+        cosine (bool, optional): Use :math:`1 - \cos(x_i, x_j)` for :math:`r_{ij}`.
+            (default: :obj:`False`)
+        normalization (str, optional): :obj:`"row"` for :math:`\mathbf{D}^{-1} \mathbf{W}`,
+            :obj:`"sym"` for :math:`\mathbf{D}^{-1/2} \mathbf{W} \mathbf{D}^{-1/2}` with
+            :math:`\mathbf{D}` the row sums. (default: :obj:`None`)
+        symmetrize (str, optional): :obj:`"mean"` for :math:`(w_{ij} + w_{ji}) / 2`, :obj:`"max"`
+            for the larger of both, :obj:`"mutual"` for the mean where both exist and no edge
+            elsewhere, or :obj:`None` for the directed graph. (default: :obj:`None`)
+        backend (str, optional): See :func:`~torch_geometric_diff.graph.knn_graph`.
+            (default: :obj:`"auto"`)
+        block_bytes (int, optional): See :func:`~torch_geometric_diff.graph.knn_graph`.
+            (default: 64 MiB)
+
+    Raises:
+        ValueError: On what :func:`~torch_geometric_diff.graph.knn_graph` refuses, a ``sigma`` that
+            is not positive, an index of fewer than 2 points, or an unknown name.
+
+    Shapes:
+        - **output:** ``edge_index`` :math:`(2, E)` sorted by target, and ``edge_weight``
+          :math:`(E,)`, differentiable with respect to :obj:`x`; :math:`E = N \cdot` ``n_top``
+          without symmetrisation.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
+        )
+    if symmetrize not in SYMMETRIZATIONS:
+        raise ValueError(
+            f"Expected 'symmetrize' to be 'mean', 'max', 'mutual' or None (got {symmetrize!r})"
+        )
+    width, nearest = _read_sigma(sigma)
+    if isinstance(n_top, bool) or not isinstance(n_top, int) or n_top < 1:
+        raise ValueError(f"Expected 'n_top' to be a positive integer (got {n_top!r})")
+    k = max(n_top, nearest)
+    edge_index, distance = knn_graph(
+        x,
+        k,
+        batch,
+        True,
+        cosine,
+        return_distances=True,
+        backend=backend,
+        block_bytes=block_bytes,
+    )
+    edge_index = edge_index.view(2, -1, k)[:, :, :n_top].flatten(1)
+    distance = distance.view(-1, k)
+    weight = _gaussian(distance[:, :n_top], distance[:, nearest - 1] if nearest else width)
+    num_points = x.size(0)
+    col, row = edge_index
+    weight = normalize(Edges(row, col, weight.flatten(), num_points), normalization, False)
+    if symmetrize is None:
+        return edge_index, weight
+    return _symmetrize(edge_index, weight, num_points, symmetrize)
+
+
+def _read_sigma(sigma: float | tuple[str, int]) -> tuple[float, int]:
+    """A fixed width and 0, or 0 and the rank of the neighbour that sets the width."""
+    if isinstance(sigma, (int, float)) and not isinstance(sigma, bool):
+        if 0 < sigma < float("inf"):
+            return float(sigma), 0
+    elif isinstance(sigma, (tuple, list)) and len(sigma) == 2 and sigma[0] == "local":
+        if isinstance(sigma[1], int) and sigma[1] >= 2:
+            return 0.0, sigma[1]
+    raise ValueError(
+        "Expected 'sigma' to be a positive finite number or ('local', s) with an integer s >= 2 "
+        f"(got {sigma!r})"
+    )
+
+
+def _gaussian(distance: Tensor, width: Tensor | float) -> Tensor:
+    if not isinstance(width, Tensor):
+        return torch.exp(-(distance / width).square())
+    width = width.unsqueeze(1)
+    positive = width > 0
+    weight = torch.exp(-(distance / torch.where(positive, width, 1.0)).square())
+    return torch.where(positive, weight, (distance == 0).to(weight.dtype))  # its limit
+
+
+def _symmetrize(
+    edge_index: Tensor, weight: Tensor, num_points: int, how: str
+) -> tuple[Tensor, Tensor]:
+    """Join each edge with its opposite; the edges come out sorted by target and source."""
+    col, row = edge_index
+    key = torch.cat([row * num_points + col, col * num_points + row])
+    key, place, size = torch.unique(key, return_inverse=True, return_counts=True)
+    reduce = "max" if how == "max" else "sum"
+    weight = scatter(torch.cat([weight, weight]), place, dim_size=key.numel(), reduce=reduce)
+    if how != "max":
+        weight = weight / 2
+    if how == "mutual":
+        key, weight = key[size == 2], weight[size == 2]
+    return torch.stack([key % num_points, key // num_points]), weight

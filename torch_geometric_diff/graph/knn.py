@@ -1,0 +1,271 @@
+"""k nearest neighbours: one function, exact and reproducible on every backend."""
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from .search import BACKENDS, Search, TorchCluster
+
+BLOCK_BYTES = 64 * 2**20
+
+
+@overload
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    cosine: bool = False,
+    *,
+    return_distances: Literal[False] = False,
+    backend: str = "auto",
+    block_bytes: int = BLOCK_BYTES,
+) -> Tensor: ...
+
+
+@overload
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    cosine: bool = False,
+    *,
+    return_distances: Literal[True],
+    backend: str = "auto",
+    block_bytes: int = BLOCK_BYTES,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    cosine: bool = False,
+    *,
+    return_distances: bool = False,
+    backend: str = "auto",
+    block_bytes: int = BLOCK_BYTES,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Connect every point to its :math:`k` nearest neighbours.
+
+    Edges point from the neighbour to the point, as in ``torch_cluster.knn_graph``. Every point gets
+    exactly :math:`k` of them, whatever duplicates there are, nearest first. The point itself is
+    told apart by its index, and of points at the same distance the lowest index comes first.
+    Backends only propose candidates; these are ranked by squared distances in double precision,
+    :math:`\sum_c (x_{ic} - x_{jc})^2`, and rows in which a point left out could belong to the
+    neighbours are searched again. So every backend but ``"pynndescent"`` gives the same edges.
+
+    ================= ============================================ =================================
+    ``backend``       what it is                                   ``"auto"`` takes it
+    ================= ============================================ =================================
+    ``torch_cluster`` tree on the CPU, brute force on the GPU      if installed: on a GPU up to 32
+                                                                   dimensions and 64 neighbours, on
+                                                                   the CPU up to 8 dimensions and
+                                                                   10,000 points
+    ``kdtree``        scipy's ``cKDTree``, on the CPU              else: on the CPU up to 8
+                                                                   dimensions
+    ``blocked``       matrix products and top-k, any device        everywhere else
+    ``pynndescent``   approximate (most neighbours are right),     never: pays off past about
+                      on the CPU; an extra                         100,000 points in high dimension
+    ================= ============================================ =================================
+
+    Args:
+        x (Tensor): Finite floating points of shape :math:`(N, D)`. Half precision is searched as
+            single.
+        k (int): The number of neighbours of each point.
+        batch (Tensor, optional): Sorted vector :math:`(N,)` that assigns each point to one of
+            several sets, among which there are no edges. Numbers may be left out. (default:
+            :obj:`None`)
+        loop (bool, optional): Count the point itself as its first neighbour.
+            (default: :obj:`False`)
+        cosine (bool, optional): Use :math:`1 - \cos(x_i, x_j)` in place of the Euclidean distance.
+            (default: :obj:`False`)
+        return_distances (bool, optional): Return distances as well. They carry gradients to
+            :obj:`x` (0 between coincident points), which takes memory :math:`O(N k D)`; under
+            ``torch.no_grad()`` it does not. (default: :obj:`False`)
+        backend (str, optional): :obj:`"auto"` or a name of the table. (default: :obj:`"auto"`)
+        block_bytes (int, optional): Bound on the intermediates, beside copies of the input and the
+            output: rows go through in blocks of this size, of one row at least.
+            (default: 64 MiB)
+
+    Raises:
+        ValueError: On entries that are not finite, ``k`` below 1 or above the points there are, a
+            ``batch`` that is not sorted or does not match, ``cosine`` with a row of zeros, an
+            unknown backend or one that is not installed.
+        TypeError: If :obj:`x` is not a floating Tensor or ``k`` not an integer.
+
+    Shapes:
+        - **output:** ``edge_index`` :math:`(2, N k)`, sorted by target; with ``return_distances``
+          also the distances :math:`(N k,)`, of the type of :obj:`x`.
+    """
+    sizes = _check(x, k, batch, loop, backend, block_bytes)
+    with torch.no_grad():
+        points, scale = _prepare(x.detach(), cosine)
+        index = torch.empty(x.size(0), k, dtype=torch.long, device=x.device)
+        squared = torch.zeros(x.size(0), k, dtype=torch.float64, device=x.device)
+        if loop:
+            index[:, 0] = torch.arange(x.size(0), device=x.device)
+        start = 0
+        for size in sizes:
+            part = slice(start, start + size)
+            name = _automatic(points[part], k) if backend == "auto" else backend
+            search = BACKENDS[name](points[part], block_bytes)
+            found, squared[part, loop:] = _neighbours(points[part], k - loop, search)
+            index[part, loop:] = found + start
+            start += size
+        target = torch.arange(x.size(0), device=x.device).repeat_interleave(k)
+        edge_index = torch.stack([index.flatten(), target])
+    if not return_distances:
+        return edge_index
+    if x.requires_grad and torch.is_grad_enabled():
+        return edge_index, _distances(x, edge_index, cosine)
+    squared = squared.flatten() / scale**2
+    return edge_index, (squared / 2 if cosine else squared.sqrt()).to(x.dtype)
+
+
+def _check(
+    x: Tensor, k: int, batch: Tensor | None, loop: bool, backend: str, block_bytes: int
+) -> list[int]:
+    """Refuse bad input; the sizes of the sets that hold points."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
+    if x.dim() != 2 or x.size(1) == 0:
+        raise ValueError(f"Expected 'x' of shape [N, D] with D > 0 (got {list(x.shape)})")
+    finite = torch.isfinite(x.detach()).all(dim=1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0])
+        raise ValueError(f"Expected 'x' to be finite (got NaN or infinity in row {row})")
+    if backend != "auto" and backend not in BACKENDS:
+        names = ", ".join(repr(name) for name in ("auto", *BACKENDS))
+        raise ValueError(f"Expected 'backend' to be one of {names} (got {backend!r})")
+    if backend != "auto" and (reason := BACKENDS[backend].missing()):
+        raise ValueError(f"Expected 'backend' to be installed (got {backend!r}: {reason})")
+    if block_bytes < 1:
+        raise ValueError(f"Expected 'block_bytes' to be positive (got {block_bytes})")
+    sizes = [x.size(0)] if batch is None else _set_sizes(batch, x.size(0))
+    sizes = [size for size in sizes if size > 0]
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"Expected 'k' to be an integer (got {type(k).__name__})")
+    smallest = min(sizes, default=k + 1)
+    if not 1 <= k <= smallest - (not loop):
+        where = "'x'" if batch is None else "each set of 'batch'"
+        raise ValueError(
+            f"Expected 'k' to be at least 1 and, {'with' if loop else 'without'} 'loop', to need "
+            f"no more than the points of {where} (got k = {k} and {smallest} points)"
+        )
+    return sizes
+
+
+def _set_sizes(batch: Tensor, num_points: int) -> list[int]:
+    if batch.dtype != torch.long or batch.shape != (num_points,):
+        raise ValueError(
+            f"Expected 'batch' to be int64 of shape [{num_points}], one number a point "
+            f"(got {batch.dtype} of shape {list(batch.shape)})"
+        )
+    if (batch.diff() < 0).any():
+        raise ValueError("Expected 'batch' to be sorted (got a number below its predecessor)")
+    return torch.unique_consecutive(batch, return_counts=True)[1].tolist()
+
+
+def _prepare(x: Tensor, cosine: bool) -> tuple[Tensor, float]:
+    """The points to search, scaled by a power of two into [-1, 1], and that scale."""
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.float()
+    if cosine:
+        norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
+        if (norm == 0).any():
+            row = int((norm == 0).nonzero()[0, 0])
+            raise ValueError(f"Expected 'x' to have no row of zeros with 'cosine' (got row {row})")
+        x = (x / norm).to(x.dtype)
+    # exact, and it keeps the squares of far and of tiny points in range
+    exponent = math.frexp(float(x.abs().max()) if x.numel() else 0.0)[1]
+    limit = 126 if x.dtype == torch.float32 else 1022
+    scale = 2.0 ** max(-limit, min(limit, -exponent))
+    return x * scale, scale
+
+
+def _automatic(x: Tensor, k: int) -> str:
+    num_points, dim = x.shape
+    small = (dim <= 32 and k <= 64) if x.is_cuda else (dim <= 8 and num_points <= 10_000)
+    if small and TorchCluster.missing() is None:
+        return "torch_cluster"
+    return "kdtree" if dim <= 8 and x.device.type == "cpu" else "blocked"
+
+
+def _neighbours(x: Tensor, k: int, search: Search) -> tuple[Tensor, Tensor]:
+    """The ``k`` others nearest to each row, by (squared distance, index), and those distances."""
+    num_points = x.size(0)
+    near = torch.empty(num_points, k + 1, dtype=torch.long, device=x.device)
+    squared = torch.empty(num_points, k + 1, dtype=torch.float64, device=x.device)
+    rows, count = search.order, min(num_points, k + 4 + k // 8)
+    twin = None
+    while rows.numel() > 0:
+        open_rows = []
+        for part in rows.split(max(1, search.block_bytes // search.row_bytes(count))):
+            near[part], squared[part], settled = _rank(x, part, k + 1, search, count)
+            open_rows.append(part[~settled])
+        rows = torch.cat(open_rows)
+        if twin is None and rows.numel() > 0:  # coincident points have the same neighbours
+            twin = torch.arange(num_points, device=x.device)
+            _, group = torch.unique(x[rows], dim=0, return_inverse=True)
+            first = rows.new_empty(int(group.max()) + 1)
+            first[group] = rows  # any one of the group
+            twin[rows] = first[group]
+            rows = first
+        search, count = search.wider(), min(num_points, 2 * count)
+    if twin is not None:
+        near, squared = near[twin], squared[twin]
+    # drop the point itself; among more coincident points than k it may not be listed
+    other = near != torch.arange(num_points, device=x.device).unsqueeze(1)
+    other[:, k] &= ~other.all(dim=1)
+    return near[other].view(num_points, k), squared[other].view(num_points, k)
+
+
+def _rank(
+    x: Tensor, rows: Tensor, size: int, search: Search, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``size`` nearest candidates of each row, and which rows no other point could enter."""
+    index, slack = search(rows, count)
+    squared = _squared_distances(x, rows, index.clamp(min=0), search.block_bytes)
+    squared.masked_fill_(index < 0, math.inf)
+    behind = (squared.diff(dim=1) < 0) | ((squared.diff(dim=1) == 0) & (index.diff(dim=1) < 0))
+    mixed = behind.any(dim=1).nonzero().flatten()
+    if mixed.numel() > 0:
+        by_index, place = index[mixed].sort(dim=1)
+        by_distance, order = squared[mixed].gather(1, place).sort(dim=1, stable=True)
+        index[mixed], squared[mixed] = by_index.gather(1, order), by_distance
+    last = squared[:, size - 1]
+    if search.exact and count < x.size(0):
+        settled = last < squared[:, -1] * (1 - search.relative) - slack
+    else:
+        settled = last.isfinite()
+    return index[:, :size], squared[:, :size], settled
+
+
+def _squared_distances(x: Tensor, rows: Tensor, index: Tensor, block_bytes: int) -> Tensor:
+    """Squared distances in double precision between ``rows`` and the points of ``index``."""
+    if x.size(1) <= 16:
+        squared = torch.zeros(index.shape, dtype=torch.float64, device=x.device)
+        for column in x.t().contiguous():
+            gap = column[index].double() - column[rows].double().unsqueeze(1)
+            squared.addcmul_(gap, gap)
+        return squared
+    source, target = index.flatten(), rows.repeat_interleave(index.size(1))
+    size = max(1, block_bytes // (24 * x.size(1)))
+    parts = [
+        (x[i].double() - x[j]).square_().sum(dim=1)
+        for i, j in zip(source.split(size), target.split(size), strict=True)
+    ]
+    return torch.cat(parts).view(index.shape)
+
+
+def _distances(x: Tensor, edge_index: Tensor, cosine: bool) -> Tensor:
+    source, target = x[edge_index[0]], x[edge_index[1]]
+    if cosine:
+        return 1 - torch.cosine_similarity(source, target, dim=1)
+    return torch.linalg.vector_norm(target - source, dim=1)
