@@ -39,7 +39,7 @@ def test_toy_construction():
     edge_index, weight = gaussian_knn_graph(x, 25, 0.5, normalization="row")
     expected = toy_weights(x, 25, 0.5)
     torch.testing.assert_close(dense(edge_index, weight, 40), expected, rtol=0, atol=1e-6)
-    step = DiffusionOperator(edge_index, weight, num_nodes=40, normalization=None)
+    step = DiffusionOperator(edge_index, weight, num_nodes=40, step_size=1.0, normalization=None)
     torch.testing.assert_close(step.to_dense(), expected, rtol=0, atol=1e-6)
 
 

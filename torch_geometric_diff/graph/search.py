@@ -18,7 +18,7 @@ class Proposal(NamedTuple):
             ``(1 - relative) * (farthest candidate) - slack``.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
     slack: Tensor
 
 

@@ -1,0 +1,3 @@
+"""Graph transforms, used as those of PyG."""
+
+from .gaussian_knn_graph import GaussianKNNGraph as GaussianKNNGraph
