@@ -49,9 +49,12 @@ SHAPES = {
 
 
 def block_model(
-    shape: Shape, seed: int, homophily: float = 0.5, signal: float = 0.15
+    shape: Shape, seed: int, homophily: float = 0.5, separation: float = 2.4
 ) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
-    """Draw the graph (as ``DatasetSaver`` takes it), the labels and the split."""
+    """Draw the graph (as ``DatasetSaver`` takes it), the labels and the split.
+
+    ``separation`` is the distance of two class means, in standard deviations of the noise.
+    """
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(3, shape.classes + 3)
     label = rng.choice(shape.classes, shape.nodes, p=share / share.sum())
@@ -64,11 +67,11 @@ def block_model(
         edge_index[:, older_first] = edge_index[::-1, older_first]
 
     feature = rng.standard_normal((shape.nodes, shape.features), dtype=np.float32)
-    mean = rng.standard_normal((shape.classes, shape.features), dtype=np.float32) * signal
-    drift = rng.standard_normal((shape.classes, shape.features), dtype=np.float32) * signal / 2
+    scale = np.float32(separation / (2 * shape.features) ** 0.5)
+    mean, drift = rng.standard_normal((2, shape.classes, shape.features), dtype=np.float32) * scale
     for c in range(shape.classes):
         rows = np.flatnonzero(label == c)
-        feature[rows] += mean[c] + drift[c] * (age[rows, None] / np.float32(shape.nodes))
+        feature[rows] += mean[c] + drift[c] * (age[rows, None] / np.float32(2 * shape.nodes))
 
     order = np.argsort(age)
     parts = np.split(order, [shape.train, shape.train + shape.valid])

@@ -1,0 +1,168 @@
+"""Accuracy on OGB's node sets with their official splits, over several seeds.
+
+python -m benchmarks.ogb --dataset ogbn-arxiv --model diff-resnet
+python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model gcn --num_inits 3 --max_epochs 50
+torchrun --nproc-per-node 2 -m benchmarks.ogb --dataset ogbn-arxiv --out runs/arxiv.jsonl
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, cuda
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from benchmarks.ogb_models import METHODS, Method, settings_of
+from benchmarks.planetoid import Results, summary
+from torch_geometric_diff.data.ogb import load_ogb, undirected
+from torch_geometric_diff.experiment import (
+    Trial,
+    accuracy,
+    command_line,
+    environment,
+    share_of_rank,
+    world,
+)
+
+Row = dict[str, Any]
+TRAINING: Row = {"lr": 0.01, "weight_decay": 0.0, "max_epochs": 500, "patience": 50}
+MODEL_SETTINGS: dict[str, type] = {
+    name: type(default)
+    for method in METHODS.values()
+    for name, default in settings_of(method).items()
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    p = argparse.ArgumentParser(
+        prog="python -m benchmarks.ogb",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    p.add_argument("--dataset", required=True, help="ogbn-arxiv, ogbn-products, ... or a folder")
+    p.add_argument("--root", type=Path, default=Path("dataset"), help="where official sets lie")
+    p.add_argument("--model", default="diff-resnet", choices=list(METHODS))
+    p.add_argument("--num_inits", type=int, default=10, help="number of seeds")
+    p.add_argument("--seed", type=int, default=0, help="the first of the seeds")
+    p.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
+    p.add_argument("--out", type=Path, help="result file (default: a new one in runs/ogb)")
+    p.add_argument("--resume", action="store_true", help="go on with the result file --out")
+    settings = p.add_argument_group("settings (default: those of the model)")
+    for name, kind in {**MODEL_SETTINGS, **{n: type(v) for n, v in TRAINING.items()}}.items():
+        settings.add_argument(f"--{name}", type=kind)
+    return p
+
+
+def choose_settings(args: argparse.Namespace) -> tuple[Row, Row]:
+    """The settings of the model and of the training, flags laid over the defaults."""
+    defaults = settings_of(METHODS[args.model])
+    given = {
+        n: v for n, v in vars(args).items() if n in {*MODEL_SETTINGS, *TRAINING} and v is not None
+    }
+    unknown = sorted(given.keys() - defaults.keys() - TRAINING.keys())
+    if unknown:
+        raise ValueError(
+            f"Model '{args.model}' has no setting {unknown}; "
+            f"it has {sorted({*defaults, *TRAINING})}"
+        )
+    model = {name: given.get(name, value) for name, value in defaults.items()}
+    return model, {name: given.get(name, value) for name, value in TRAINING.items()}
+
+
+def open_set(dataset: str, root: Path, device: str) -> Data:
+    """Read a set and make its graph undirected, as the leaderboard's models do."""
+    data = load_ogb(dataset, root)
+    if data.x is None:
+        raise ValueError(f"'{dataset}' has no node features, which every model here needs")
+    data.x = data.x.float()
+    data.edge_index = undirected(data.edge_index, data.num_nodes)
+    return data.to(device)
+
+
+def scorer(name: str) -> tuple[str, Callable[[Tensor, Tensor, Tensor], float]]:
+    """OGB's ``Evaluator`` for an official set where ``ogb`` is installed, else accuracy itself."""
+    if not name.startswith("ogbn-"):
+        return "accuracy", accuracy
+    try:
+        from ogb.nodeproppred import Evaluator
+    except ImportError:
+        return "accuracy", accuracy
+    evaluator = Evaluator(name)
+
+    def score(logits: Tensor, y: Tensor, nodes: Tensor) -> float:
+        true, predicted = y[nodes, None], logits[nodes].argmax(dim=-1, keepdim=True)
+        return float(evaluator.eval({"y_true": true, "y_pred": predicted})["acc"])
+
+    return f"ogb {version('ogb')}", score
+
+
+def run_trial(data: Data, method: Method, trial: Trial, training: Row, score: Any) -> Row:
+    """Train from one seed and measure."""
+    start = time.perf_counter()
+    result = method.run(trial, **training)
+    seconds = time.perf_counter() - start
+    return {
+        "split": trial.split,
+        "init": trial.init,
+        "init_seed": trial.init_seed,
+        "test_acc": score(result.logits, data.y, trial.test),
+        "val_acc": score(result.logits, data.y, trial.val),
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "seconds": round(seconds, 3),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the seeds that are not yet in the result file and print the accuracy over all."""
+    args = parser().parse_args(argv)
+    if args.out is None and (args.resume or world()[1] > 1):
+        raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
+    if args.num_inits < 1:
+        raise ValueError(f"Expected '--num_inits' to be positive (got {args.num_inits})")
+    settings, training = choose_settings(args)
+    data = open_set(args.dataset, args.root, args.device)
+    evaluator, score = scorer(data.name)
+    header = {
+        "dataset": data.name,
+        "source": "ogb layout",
+        "split_kind": f"official, {data.split}",
+        "model": args.model,
+        "seed": args.seed,
+        "evaluator": evaluator,
+        "settings": {**settings, **training},
+    }
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = args.out or Path("runs/ogb") / f"{data.name}-{args.model}-{stamp}.jsonl"
+    results = Results(out, header, args.resume)
+    print(
+        f"{args.model} on {data.name}: {data.num_nodes} nodes, {data.num_edges // 2} edges; "
+        f"rows go to {results.file.path}",
+        flush=True,
+    )
+    split = (data.train_index, data.valid_index, data.test_index)
+    trials = [Trial(0, init, 0, args.seed + init, *split) for init in range(args.num_inits)]
+    finished = results.finished
+    mine = [trial for trial in share_of_rank(trials) if (0, trial.init) not in finished]
+    if mine:
+        method = METHODS[args.model](data, **settings)
+    for trial in tqdm(mine, disable=None, unit="seed"):
+        row = run_trial(data, method, trial, training, score)
+        results.file.append({**header, **row, "versions": environment()})
+
+    done = {row["init"]: row for row in results.rows()}
+    rows = [done[trial.init] for trial in trials if trial.init in done]
+    if len(rows) == len(trials):
+        print(summary(rows))
+    else:
+        print(f"{len(rows)} of {len(trials)} seeds are done; other ranks are still running")
+
+
+if __name__ == "__main__":
+    command_line(main)
