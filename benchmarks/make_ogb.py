@@ -110,7 +110,8 @@ def _edges(rng: np.random.Generator, label: np.ndarray, count: int, homophily: f
             size = min(_CHUNK, missing - first)
             source = draw(0, total[-1], size)
             inside, own = rng.random(size) < homophily, label[source]
-            low, high = np.where(inside, [start[own], end[own]], [[0], total[-1:]])
+            low = np.where(inside, start[own], 0)
+            high = np.where(inside, end[own], total[-1])
             target = draw(low, high, size)
             one, other = np.minimum(source, target), np.maximum(source, target)
             drawn.append((one * nodes + other)[one < other])
