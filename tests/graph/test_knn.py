@@ -98,6 +98,14 @@ def test_small_blocks_change_nothing(backend):
     assert torch.equal(knn_graph(x, 5, backend=backend, block_bytes=1), whole)
 
 
+def test_a_row_that_is_near_to_all_and_has_many_copies():
+    # all others are further from each other than from the copies, which tie
+    x = torch.randn(60, 30, generator=torch.Generator().manual_seed(2))
+    x[20:40] = 0
+    for k in (5, 25):
+        assert torch.equal(knn_graph(x, k)[0].view(-1, k), brute_force(x, k))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["auto", "blocked"])
 def test_device(device, backend):

@@ -9,6 +9,7 @@ from torch import Tensor
 from .search import BACKENDS, Search, TorchCluster
 
 BLOCK_BYTES = 64 * 2**20
+CACHE_BYTES = 4 * 2**20
 
 
 @overload
@@ -114,7 +115,7 @@ def knn_graph(
             part = slice(start, start + size)
             name = _automatic(points[part], k) if backend == "auto" else backend
             search = BACKENDS[name](points[part], block_bytes)
-            found, squared[part, loop:] = _neighbours(points[part], k - loop, search)
+            found, squared[part, loop:] = _neighbours(k - loop, search)
             index[part, loop:] = found + start
             start += size
         target = torch.arange(x.size(0), device=x.device).repeat_interleave(k)
@@ -197,54 +198,97 @@ def _automatic(x: Tensor, k: int) -> str:
     return "kdtree" if dim <= 8 and x.device.type == "cpu" else "blocked"
 
 
-def _neighbours(x: Tensor, k: int, search: Search) -> tuple[Tensor, Tensor]:
-    """The ``k`` others nearest to each row, by (squared distance, index), and those distances."""
-    num_points = x.size(0)
-    near = torch.empty(num_points, k + 1, dtype=torch.long, device=x.device)
-    squared = torch.empty(num_points, k + 1, dtype=torch.float64, device=x.device)
-    rows, count = search.order, min(num_points, k + 4 + k // 8)
-    twin = None
-    while rows.numel() > 0:
-        open_rows = []
-        for part in rows.split(max(1, search.block_bytes // search.row_bytes(count))):
-            near[part], squared[part], settled = _rank(x, part, k + 1, search, count)
-            open_rows.append(part[~settled])
-        rows = torch.cat(open_rows)
-        if twin is None and rows.numel() > 0:  # coincident points have the same neighbours
-            twin = torch.arange(num_points, device=x.device)
-            _, group = torch.unique(x[rows], dim=0, return_inverse=True)
-            first = rows.new_empty(int(group.max()) + 1)
-            first[group] = rows  # any one of the group
-            twin[rows] = first[group]
-            rows = first
-        search, count = search.wider(), min(num_points, 2 * count)
-    if twin is not None:
-        near, squared = near[twin], squared[twin]
+def _neighbours(k: int, search: Search) -> tuple[Tensor, Tensor]:
+    """The ``k`` others nearest to each point, by (squared distance, index), and those distances."""
+    num_points = search.points.size(0)
+    near, squared = _empty(search, k + 1)
+    rows = _sweep(search.order, search, k + 5 + k // 8, near, squared)
+    if rows.numel() > 0:
+        near[rows], squared[rows] = _settle(rows, k + 1, search)
     # drop the point itself; among more coincident points than k it may not be listed
-    other = near != torch.arange(num_points, device=x.device).unsqueeze(1)
+    other = near != torch.arange(num_points, device=near.device).unsqueeze(1)
     other[:, k] &= ~other.all(dim=1)
     return near[other].view(num_points, k), squared[other].view(num_points, k)
 
 
-def _rank(
-    x: Tensor, rows: Tensor, size: int, search: Search, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``size`` nearest candidates of each row, and which rows no other point could enter."""
-    index, slack = search(rows, count)
-    squared = _squared_distances(x, rows, index.clamp(min=0), search.block_bytes)
-    squared.masked_fill_(index < 0, math.inf)
-    behind = (squared.diff(dim=1) < 0) | ((squared.diff(dim=1) == 0) & (index.diff(dim=1) < 0))
-    mixed = behind.any(dim=1).nonzero().flatten()
+def _empty(search: Search, size: int) -> tuple[Tensor, Tensor]:
+    shape, device = (search.points.size(0), size), search.points.device
+    near = torch.empty(shape, dtype=torch.long, device=device)
+    return near, torch.empty(shape, dtype=torch.float64, device=device)
+
+
+def _sweep(rows: Tensor, search: Search, count: int, near: Tensor, squared: Tensor) -> Tensor:
+    """Write the nearest of ``count`` candidates of ``rows``; the rows that others could enter."""
+    num_points, size = near.shape
+    count = min(count, num_points)
+    unsettled = []
+    for part in rows.split(max(1, search.block_bytes // search.row_bytes(count))):
+        index, slack = search(part, count)
+        gap = _squared_distances(search.points, part, index.clamp(min=0), search.block_bytes)
+        index, gap = _order(index, gap.masked_fill_(index < 0, math.inf))
+        near[part], squared[part] = index[:, :size], gap[:, :size]
+        if search.exact and count < num_points:
+            settled = gap[:, size - 1] < gap[:, -1] * (1 - search.relative) - slack
+            settled &= gap[:, -1].isfinite()
+        else:
+            settled = gap[:, size - 1].isfinite()
+        unsettled.append(part[~settled])
+    return torch.cat(unsettled)
+
+
+def _order(index: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each row by squared distance and index."""
+    step = squared.diff(dim=1)
+    behind = (step < 0) | ((step == 0) & (index.diff(dim=1) < 0))
+    mixed = behind.any(dim=1).nonzero().flatten()  # a tree has sorted most rows
     if mixed.numel() > 0:
         by_index, place = index[mixed].sort(dim=1)
         by_distance, order = squared[mixed].gather(1, place).sort(dim=1, stable=True)
         index[mixed], squared[mixed] = by_index.gather(1, order), by_distance
-    last = squared[:, size - 1]
-    if search.exact and count < x.size(0):
-        settled = last < squared[:, -1] * (1 - search.relative) - slack
-    else:
-        settled = last.isfinite()
-    return index[:, :size], squared[:, :size], settled
+    return index, squared
+
+
+def _settle(rows: Tensor, size: int, search: Search) -> tuple[Tensor, Tensor]:
+    """The ``size`` nearest of ``rows``, by ever more candidates among the distinct points."""
+    num_points = search.points.size(0)
+    distinct, group, members, start = _distinct(search.points)
+    search, count = search.wider(distinct), 2 * size
+    near, squared = _empty(search, min(size, len(distinct)))
+    left = torch.unique(group[rows])
+    while left.numel() > 0:
+        left = _sweep(left, search, count, near, squared)
+        count *= 2
+    if len(distinct) == num_points:
+        return near[rows], squared[rows]
+    # the nearest points are among the first copies of the nearest distinct points
+    copy = torch.arange(size, device=rows.device)
+    ranked = []
+    for part in group[rows].split(max(1, search.block_bytes // (64 * size * near.size(1)))):
+        place = start[near[part]].unsqueeze(2) + copy
+        gap = squared[part].unsqueeze(2).expand(place.shape)
+        gap = gap.masked_fill(place >= start[near[part] + 1].unsqueeze(2), math.inf)
+        index = members[place.clamp(max=num_points - 1)]
+        index, gap = _order(index.flatten(1), gap.flatten(1))
+        ranked.append((index[:, :size], gap[:, :size]))
+    index, gap = (torch.cat(column) for column in zip(*ranked, strict=True))
+    return index, gap
+
+
+def _distinct(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The distinct points in the order of their first copies, and where all copies are.
+
+    Returns:
+        The distinct points, which of them each row equals, the rows sorted by that and by index,
+        and where the rows of each distinct point start and end there.
+    """
+    sorted_points, group = torch.unique(points, dim=0, return_inverse=True)
+    rows = torch.arange(len(points), device=points.device)
+    first = torch.full((len(sorted_points),), len(points), device=points.device)
+    first, order = first.scatter_reduce(0, group, rows, "amin").sort()
+    group = order.argsort()[group]
+    start = torch.bincount(group, minlength=len(first) + 1).cumsum(0).roll(1)
+    start[0] = 0
+    return points[first], group, group.argsort(stable=True), start
 
 
 def _squared_distances(x: Tensor, rows: Tensor, index: Tensor, block_bytes: int) -> Tensor:
@@ -256,6 +300,8 @@ def _squared_distances(x: Tensor, rows: Tensor, index: Tensor, block_bytes: int)
             squared.addcmul_(gap, gap)
         return squared
     source, target = index.flatten(), rows.repeat_interleave(index.size(1))
+    if x.device.type == "cpu":
+        block_bytes = min(block_bytes, CACHE_BYTES)
     size = max(1, block_bytes // (24 * x.size(1)))
     parts = [
         (x[i].double() - x[j]).square_().sum(dim=1)

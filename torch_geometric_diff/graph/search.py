@@ -23,38 +23,38 @@ class Proposal(NamedTuple):
 
 
 class Search:
-    """A way to find near points among the rows of ``x``.
+    """A way to find near points.
 
     Args:
-        x (Tensor): Finite points of shape :math:`(N, D)` with entries in [-1, 1].
+        points (Tensor): Finite points of shape :math:`(N, D)` with entries in [-1, 1].
         block_bytes (int): Bytes that the search may use for its intermediates.
 
     Attributes:
         order (Tensor): All rows, in the order in which it is best to ask for them.
         relative (float): The relative error of the squared distances that the search compares.
-        exact (bool): Whether ``slack`` and ``relative`` bound what was left out.
+        exact (bool): Whether ``relative`` and the slack of a proposal bound what was left out.
     """
 
     package: str | None = None
     exact = True
 
-    def __init__(self, x: Tensor, block_bytes: int) -> None:
-        self.x = x
+    def __init__(self, points: Tensor, block_bytes: int) -> None:
+        self.points = points
         self.block_bytes = block_bytes
-        self.order = torch.arange(x.size(0), device=x.device)
-        self.relative = _relative_error(x)
-
-    def row_bytes(self, count: int) -> int:
-        """Bytes that one row of a proposal of ``count`` candidates takes."""
-        return 64 * count
+        self.order = torch.arange(points.size(0), device=points.device)
+        self.relative = _relative_error(points)
 
     def __call__(self, rows: Tensor, count: int) -> Proposal:
         """Propose ``count`` candidates, themselves among them, for each of ``rows``."""
         raise NotImplementedError
 
-    def wider(self) -> "Search":
-        """The search to ask for more candidates where these did not settle the neighbours."""
-        return self
+    def row_bytes(self, count: int) -> int:
+        """Bytes that one row of a proposal of ``count`` candidates takes."""
+        return 64 * count
+
+    def wider(self, points: Tensor) -> "Search":
+        """The search that goes on among ``points`` where this one did not settle all rows."""
+        return Blocked(points.double(), self.block_bytes)
 
     @classmethod
     def missing(cls) -> str | None:
@@ -64,14 +64,14 @@ class Search:
         return f"it needs the package '{cls.package}', which is not installed"
 
 
-def _relative_error(x: Tensor) -> float:
-    # (d + 2) u for a sum of squared differences, and some more for the bounds a tree prunes by
-    return 8 * (x.size(1) + 32) * torch.finfo(x.dtype).eps
+def _relative_error(points: Tensor) -> float:
+    # (D + 2) u for a sum of squared differences, and some more for the bounds a tree prunes by
+    return 8 * (points.size(1) + 32) * torch.finfo(points.dtype).eps
 
 
-def _floor(x: Tensor) -> float:
+def _floor(points: Tensor) -> float:
     # squares below the smallest normal number may have been flushed to 0
-    return x.size(1) * torch.finfo(x.dtype).tiny
+    return points.size(1) * torch.finfo(points.dtype).tiny
 
 
 def _constant(value: float, rows: Tensor) -> Tensor:
@@ -81,18 +81,13 @@ def _constant(value: float, rows: Tensor) -> Tensor:
 class Blocked(Search):
     r"""Blocks of rows of :math:`|b|^2 - 2 a \cdot b` and the smallest of each: any device."""
 
-    def __init__(self, x: Tensor, block_bytes: int) -> None:
+    def __init__(self, points: Tensor, block_bytes: int) -> None:
+        super().__init__(points, block_bytes)
         # the identity cancels badly far from the origin: move a central point there
-        centre = x[:: max(1, x.size(0) // 1024)].median(dim=0).values
-        super().__init__(x - centre, block_bytes)
+        self.x = points - points[:: max(1, points.size(0) // 1024)].median(dim=0).values
         self.norm = self.x.square().sum(dim=1)
-        unit = _matmul_error(self.x) + (x.size(1) + 16) * torch.finfo(x.dtype).eps
-        self.unit = unit
-        self.relative = 8 * unit
-
-    def row_bytes(self, count: int) -> int:
-        """A row of the distance matrix, and the candidates."""
-        return self.x.size(0) * self.x.element_size() + 64 * count
+        self.unit = _product_error(points) + (points.size(1) + 16) * torch.finfo(points.dtype).eps
+        self.relative = 8 * self.unit
 
     def __call__(self, rows: Tensor, count: int) -> Proposal:
         """Propose the smallest entries of a block of the distance matrix."""
@@ -103,14 +98,14 @@ class Blocked(Search):
         slack = 10 * self.unit * self.norm[rows].double() + _floor(self.x)
         return Proposal(index, slack)
 
-    def wider(self) -> Search:
-        """The same in double precision."""
-        return self if self.x.dtype == torch.float64 else Blocked(self.x.double(), self.block_bytes)
+    def row_bytes(self, count: int) -> int:
+        """A row of the distance matrix, and the candidates."""
+        return self.x.size(0) * self.x.element_size() + 64 * count
 
 
-def _matmul_error(x: Tensor) -> float:
+def _product_error(points: Tensor) -> float:
     """The rounding of the factors of a float32 product, which users may have allowed."""
-    if x.dtype != torch.float32:
+    if points.dtype != torch.float32:
         return 0.0
     try:
         precision = torch.get_float32_matmul_precision()
@@ -122,21 +117,24 @@ def _matmul_error(x: Tensor) -> float:
 class KDTree(Search):
     """scipy's cKDTree: few dimensions, on the CPU."""
 
-    def __init__(self, x: Tensor, block_bytes: int) -> None:
-        super().__init__(x, block_bytes)
-        self.points = x.double().cpu().numpy()
-        self.tree = cKDTree(self.points, balanced_tree=False)
+    def __init__(self, points: Tensor, block_bytes: int) -> None:
+        points = points.double()
+        super().__init__(points, block_bytes)
+        self.array = points.cpu().numpy()
+        self.tree = cKDTree(self.array, balanced_tree=False)
         # neighbours in the tree share their path through it, and with it the cache
-        self.order = torch.from_numpy(self.tree.indices).to(x.device)
-        self.relative = _relative_error(x.double())
+        self.order = torch.from_numpy(self.tree.indices).to(points.device)
 
     def __call__(self, rows: Tensor, count: int) -> Proposal:
         """Propose what the tree finds."""
         wanted = np.arange(1, count + 1)
-        points = self.points[rows.cpu().numpy()]
+        points = self.array[rows.cpu().numpy()]
         _, index = self.tree.query(points, wanted, workers=torch.get_num_threads())
-        index = torch.from_numpy(index).to(rows.device)
-        return Proposal(index, _constant(_floor(self.x.double()), rows))
+        return Proposal(torch.from_numpy(index).to(rows), _constant(_floor(self.points), rows))
+
+    def wider(self, points: Tensor) -> Search:
+        """A tree of those points."""
+        return KDTree(points, self.block_bytes)
 
 
 class TorchCluster(Search):
@@ -149,16 +147,13 @@ class TorchCluster(Search):
         """Propose what torch_cluster finds, which may be less than asked for."""
         from torch_cluster import knn
 
-        row, found = knn(self.x, self.x[rows], count)
-        size = torch.bincount(row, minlength=rows.numel())
-        place = torch.arange(row.numel(), device=row.device) - (size.cumsum(0) - size)[row]
-        index = row.new_full((rows.numel(), count), -1)
-        index[row, place] = found
-        return Proposal(index, _constant(_floor(self.x), rows))
-
-    def wider(self) -> Search:
-        """Blocks, since torch_cluster stops at 100 neighbours on the GPU."""
-        return Blocked(self.x.double(), self.block_bytes)
+        index = rows.new_full((rows.numel(), count), -1)
+        if not self.points.is_cuda or count <= self.gpu_limit:
+            row, found = knn(self.points, self.points[rows], count)
+            size = torch.bincount(row, minlength=rows.numel())
+            place = torch.arange(row.numel(), device=row.device) - (size.cumsum(0) - size)[row]
+            index[row, place] = found
+        return Proposal(index, _constant(_floor(self.points), rows))
 
 
 class PyNNDescent(Search):
@@ -177,14 +172,10 @@ class PyNNDescent(Search):
     def _descend(self, count: int) -> Tensor:
         from pynndescent import NNDescent
 
-        points = self.x.float().cpu().numpy()
+        points = self.points.float().cpu().numpy()
         workers = torch.get_num_threads()
         found = NNDescent(points, n_neighbors=count, random_state=0, n_jobs=workers).neighbor_graph
-        return torch.from_numpy(found[0]).long().to(self.x.device)
-
-    def wider(self) -> Search:
-        """Exact blocks for the rows where the descent found too little."""
-        return Blocked(self.x.double(), self.block_bytes)
+        return torch.from_numpy(found[0]).to(self.order)
 
 
 BACKENDS: dict[str, type[Search]] = {
