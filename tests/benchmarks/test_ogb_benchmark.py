@@ -97,13 +97,13 @@ def test_official_evaluator_is_accuracy() -> None:
     assert ogb.scorer("sbm") == ("accuracy", accuracy)
 
 
-def test_diffusing_logits_equals_diffusing_features() -> None:
+def test_diffusing_columns_equals_diffusing_hidden_features() -> None:
     torch.manual_seed(0)
     operator = DiffusionOperator(torch.randint(30, (2, 90)), num_nodes=30, step_size=0.5)
     model = WideDiffResNet((6, 8, 3, 4), dropout=0.5, num_steps=5, step_size=0.5).eval()
     x = torch.randn(30, 6)
     hidden = model.blocks(model.encoder(x))
-    expected = model.classifier(model.conv(hidden, operator))
+    expected = model.classifier(model.columns(model.conv(hidden, operator)))
     torch.testing.assert_close(model(x, operator), expected)
 
 
