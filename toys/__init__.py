@@ -1,0 +1,1 @@
+"""The toys of the paper: what diffusion does to points in the plane."""

@@ -1,0 +1,275 @@
+"""The run that all toys share: train with and without diffusion, print, draw."""
+
+import argparse
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from numpy.random import RandomState
+from scipy.stats import t as student
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
+from torch.nn import Linear
+from torch.nn.functional import cross_entropy
+
+from torch_geometric_diff import DiffusionOperator, diffuse
+from torch_geometric_diff.graph import gaussian_knn_graph
+from torch_geometric_diff.metrics import distance_diameter_ratio
+from torch_geometric_diff.nn import ResidualBlock
+
+from .data import Points
+
+SHOWN_STEPS = 36
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A set of points and the constants of the paper for it; 0 updates mean no network."""
+
+    name: str
+    draw: Callable[[int, float, RandomState], Points]
+    noise: float
+    n_top: int
+    steps: int
+    seed: int
+    lr: float = 1.0
+    points: int = 1000
+    updates: int = 20
+    sigma: float = 0.5
+    step_size: float = 1.0
+
+
+class Fit(NamedTuple):
+    """A network trained from several starts: the accuracy of each, and the first in detail."""
+
+    accuracy: Tensor
+    features: Tensor
+    line: tuple[Tensor, float]
+    wrong: Tensor
+
+
+class Moment(NamedTuple):
+    """The features after some steps of diffusion."""
+
+    step: int
+    features: Tensor
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a run found; scores are accuracies, or without a network log10 ratios."""
+
+    toy: Toy
+    x: Tensor
+    y: Tensor
+    plain: Fit | None
+    diffused: Fit | None
+    moments: list[Moment]
+    scores: dict[str, list[float]]
+
+
+def parser(toy: Toy) -> argparse.ArgumentParser:
+    """The flags, whose defaults are the constants of the paper."""
+    flags = argparse.ArgumentParser(
+        prog=f"python -m toys.{toy.name}",
+        description=f"What diffusion does to {toy.name}: prints accuracy and distance-diameter "
+        "ratio without and with diffusion, and writes a PNG, a GIF and an HTML page.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    flags.add_argument("--points", type=int, default=toy.points, help="points of both classes")
+    flags.add_argument("--noise", type=float, default=toy.noise, help="deviation of the points")
+    flags.add_argument("--n_top", type=int, default=toy.n_top, help="weights kept a point")
+    flags.add_argument("--sigma", type=float, default=toy.sigma, help="width of the Gaussian")
+    flags.add_argument("--steps", type=int, default=toy.steps, help="steps of diffusion")
+    flags.add_argument("--step_size", type=float, default=toy.step_size, help="size of a step")
+    if toy.updates:
+        flags.add_argument("--updates", type=int, default=toy.updates, help="updates by SGD")
+        flags.add_argument("--lr", type=float, default=toy.lr, help="learning rate")
+        flags.add_argument(
+            "--momentum",
+            type=float,
+            default=0.0,
+            help="momentum; the paper's code says 0.9 but makes a new optimiser for every update, "
+            "so that none builds up, and these figures are those without",
+        )
+    flags.add_argument("--seed", type=int, default=toy.seed, help="seed of points and network")
+    flags.add_argument("--seeds", type=int, default=20, help="starts to compare, from --seed on")
+    flags.add_argument("--no_diffusion", action="store_true", help="leave diffusion out")
+    flags.add_argument(
+        "--out", type=Path, default=Path("runs/toys") / toy.name, help="prefix of the files"
+    )
+    return flags
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse numbers out of range, by the name of their flag."""
+    least = {"points": 4, "n_top": 1, "steps": 1, "updates": 1, "seeds": 1, "seed": 0}
+    for name, bound in least.items():
+        if getattr(args, name, bound) < bound:
+            raise ValueError(f"Expected '--{name}' of at least {bound} (got {getattr(args, name)})")
+    if args.n_top > args.points:
+        raise ValueError(
+            f"Expected '--n_top' of at most '--points', {args.points} (got {args.n_top})"
+        )
+    if not 0 <= args.noise < math.inf:
+        raise ValueError(f"Expected '--noise' to be finite and not negative (got {args.noise})")
+    if not 0 < getattr(args, "lr", 1.0) < math.inf:
+        raise ValueError(f"Expected '--lr' to be positive and finite (got {args.lr})")
+    if not 0 <= getattr(args, "momentum", 0.0) < 1:
+        raise ValueError(f"Expected '--momentum' to lie in [0, 1) (got {args.momentum})")
+
+
+def draw(toy: Toy, args: argparse.Namespace, seed: int) -> Points:
+    """The points of ``seed``."""
+    return toy.draw(args.points, args.noise, RandomState(seed))
+
+
+def operator(x: Tensor, args: argparse.Namespace) -> DiffusionOperator:
+    """One step on the graph of the points: I - step_size * (I - W), the rows of W summing to 1."""
+    edge_index, weight = gaussian_knn_graph(x, args.n_top, args.sigma, normalization="row")
+    return DiffusionOperator(
+        edge_index, weight, num_nodes=len(x), step_size=args.step_size, normalization=None
+    )
+
+
+def train(x: Tensor, y: Tensor, args: argparse.Namespace, step: DiffusionOperator | None) -> Fit:
+    """Train one network a seed, all at once; without ``step`` there is no diffusion."""
+    blocks, classifiers = [], []
+    for seed in range(args.seed, args.seed + args.seeds):
+        torch.manual_seed(seed)
+        blocks.append(ResidualBlock(2, num_layers=2))
+        classifiers.append(Linear(2, 2))
+    block_state, _ = stack_module_state(blocks)
+    classifier_state, _ = stack_module_state(classifiers)
+    block, classifier = blocks[0], classifiers[0]
+
+    def features() -> Tensor:
+        return torch.vmap(lambda state: functional_call(block, state, (x,)))(block_state)
+
+    def logits(h: Tensor) -> Tensor:
+        if step is not None:
+            h = diffuse(h, step, args.steps)
+        return torch.vmap(lambda state, h: functional_call(classifier, state, (h,)))(
+            classifier_state, h
+        )
+
+    parameters = [*block_state.values(), *classifier_state.values()]
+    sgd = torch.optim.SGD(parameters, lr=args.lr, momentum=args.momentum, weight_decay=5e-4)
+    target = y.expand(args.seeds, -1)
+    for _ in range(args.updates):
+        sgd.zero_grad()
+        out = logits(features())
+        # the sum over starts of the mean over points: no start sees another
+        loss = cross_entropy(out.flatten(0, 1), target.flatten(), reduction="sum") / len(x)
+        loss.backward()
+        sgd.step()
+    with torch.no_grad():
+        h = features()
+        wrong = logits(h).argmax(dim=2) != target
+        weight, bias = (classifier_state[name][0].detach() for name in ("weight", "bias"))
+    accuracy = 1 - wrong.float().mean(dim=1)
+    return Fit(accuracy, h[0], (weight[1] - weight[0], float(bias[1] - bias[0])), wrong[0])
+
+
+def evolve(h: Tensor, y: Tensor, step: DiffusionOperator, steps: int) -> list[Moment]:
+    """The features along diffusion, at steps that grow more sparse as less happens."""
+    shown = {round(steps ** (i / SHOWN_STEPS)) for i in range(SHOWN_STEPS + 1)}
+    moments = [Moment(0, h, distance_diameter_ratio(h, y))]
+    for count in sorted(shown | {steps}):
+        h = diffuse(h, step, count - moments[-1].step)
+        moments.append(Moment(count, h, distance_diameter_ratio(h, y)))
+    return moments
+
+
+def mean_and_interval(values: list[float]) -> tuple[float, float]:
+    """The mean and the half width of its 95 % interval by Student's t."""
+    data = torch.tensor(values, dtype=torch.float64)
+    if len(values) < 2:
+        return float(data.mean()), math.nan
+    quantile = student.ppf(0.975, len(values) - 1)
+    return float(data.mean()), float(quantile * data.std() / math.sqrt(len(values)))
+
+
+def log_ratio(x: Tensor, y: Tensor) -> float:
+    """The decimal logarithm of the ratio, within what single precision can tell."""
+    return math.log10(min(max(distance_diameter_ratio(x, y), 1e-7), 1e7))
+
+
+def compute(toy: Toy, args: argparse.Namespace) -> Result:
+    """Train and diffuse."""
+    x, y = draw(toy, args, args.seed)
+    step = None if args.no_diffusion else operator(x, args)
+    plain: Fit | None = None
+    diffused: Fit | None = None
+    if toy.updates:
+        plain = train(x, y, args, None)
+        if step is not None:
+            diffused = train(x, y, args, step)
+        start = x if diffused is None else diffused.features
+        scores = {"without": plain.accuracy.tolist()}
+        if diffused is not None:
+            scores["with"] = diffused.accuracy.tolist()
+    else:
+        start = x
+        scores = {"without": [], "with": []}
+        for seed in range(args.seed, args.seed + args.seeds):
+            points, labels = draw(toy, args, seed)
+            scores["without"].append(log_ratio(points, labels))
+            if step is not None:
+                points = diffuse(points, operator(points, args), args.steps)
+                scores["with"].append(log_ratio(points, labels))
+    moments = [] if step is None else evolve(start, y, step, args.steps)
+    return Result(toy, x, y, plain, diffused, moments, scores)
+
+
+def report(result: Result, args: argparse.Namespace) -> None:
+    """Print what was found."""
+    toy, y = result.toy, result.y
+    updates = f", {args.updates} updates" if toy.updates else ""
+    print(f"{toy.name}: {len(y)} points, seed {args.seed}, {args.steps} steps{updates}")
+    for name, fit in (("without", result.plain), ("with", result.diffused)):
+        if fit is not None:
+            features = fit.features if name == "without" else result.moments[-1].features
+            ratio = distance_diameter_ratio(features, y)
+            print(
+                f"  {name:>7} diffusion: accuracy {fit.accuracy[0]:.3f}, "
+                f"distance-diameter ratio {ratio:.4g}"
+            )
+    if not toy.updates:
+        print(
+            f"  distance-diameter ratio of the points: {distance_diameter_ratio(result.x, y):.4g}"
+        )
+    if result.moments:
+        print("  distance-diameter ratio after each number of steps:")
+        pairs = [f"{moment.step}: {moment.ratio:.4g}" for moment in result.moments]
+        for i in range(0, len(pairs), 8):
+            print("    " + "  ".join(pairs[i : i + 8]))
+    kind = "accuracy" if toy.updates else "log10 of the ratio"
+    scores = {name: values for name, values in result.scores.items() if values}
+    print(f"  over {args.seeds} {'starts' if toy.updates else 'draws'} (mean and 95 % interval):")
+    for name, values in scores.items():
+        mean, half = mean_and_interval(values)
+        print(f"    {kind} {name} diffusion {mean:.3f} +- {half:.3f}")
+    if len(scores) == 2:
+        gains = [b - a for a, b in zip(scores["without"], scores["with"], strict=True)]
+        mean, half = mean_and_interval(gains)
+        print(f"    gain by diffusion {mean:+.3f} +- {half:.3f}")
+
+
+def run(toy: Toy, argv: list[str] | None) -> None:
+    """The command line of a toy."""
+    args = parser(toy).parse_args(argv)
+    check(args)
+    from .picture import write_gif, write_html, write_png  # asks for the extra packages
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    result = compute(toy, args)
+    report(result, args)
+    files = [write_png(result, args.out)]
+    if result.moments:
+        files += [write_gif(result, args.out), write_html(result, args.out)]
+    print("  wrote " + ", ".join(str(path) for path in files))

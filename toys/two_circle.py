@@ -1,0 +1,17 @@
+"""A circle inside a circle: ``python -m toys.two_circle``."""
+
+from torch_geometric_diff.experiment import command_line
+
+from .data import two_circle
+from .run import Toy, run
+
+TOY = Toy("two_circle", two_circle, noise=0.05, n_top=50, steps=200, lr=1.0, seed=42)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train with and without diffusion and draw both."""
+    run(TOY, argv)
+
+
+if __name__ == "__main__":
+    command_line(main)
