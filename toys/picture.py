@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
@@ -67,10 +68,12 @@ def _fit_panel(axes: Axes, fit: Fit, features: Tensor, y: Tensor, name: str) -> 
     _line(axes, fit, limits)
     _scatter(axes, features, y)
     wrong = features[fit.wrong]
-    axes.scatter(wrong[:, 0], wrong[:, 1], s=14, facecolors="none", edgecolors=DARK, linewidths=0.5)
+    axes.scatter(
+        wrong[:, 0], wrong[:, 1], s=22, facecolors="none", edgecolors=DARK, linewidths=0.35
+    )
     ratio = distance_diameter_ratio(features, y)
     count = int(fit.wrong.sum())
-    errors = f"{count} of {len(y)} points wrong (ringed)" if count else "no point wrong"
+    errors = f"{count} of {len(y)} wrong (ringed)" if count else "no point wrong"
     title = f"{name} diffusion: {errors}\naccuracy {fit.accuracy[0]:.3f}, ratio {ratio:.2g}"
     _frame(axes, title, limits)
 
@@ -112,7 +115,10 @@ def _curve(axes: Axes, moments: list[Moment]) -> None:
     ratios = [moment.ratio for moment in moments]
     axes.plot(steps, np.clip(ratios, 1e-6, 1e8), c=DARK, lw=1.6)
     axes.axhline(1, c="#BBBBBB", lw=0.8, ls="--")
-    axes.set_yscale("log")
+    if max(ratios) > 10 * min(ratios):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel("steps of diffusion")
     before, after = ratios[0], ratios[-1]
     axes.set_title(
@@ -144,10 +150,10 @@ def _panels(result: Result) -> list[Callable[[Axes], None]]:
     ]
     if result.plain is not None:
         fit = result.plain
-        panels.append(lambda axes: _fit_panel(axes, fit, fit.features, y, "without"))
+        panels.append(lambda axes: _fit_panel(axes, fit, fit.features, y, "Without"))
     if result.diffused is not None:
         diffused = result.diffused
-        panels.append(lambda axes: _fit_panel(axes, diffused, moments[-1].features, y, "with"))
+        panels.append(lambda axes: _fit_panel(axes, diffused, moments[-1].features, y, "With"))
     elif moments:
         for moment in (moments[len(moments) // 2], moments[-1]):
             name = f"After {moment.step} steps of diffusion"
@@ -177,7 +183,8 @@ def write_png(result: Result, prefix: Path) -> Path:
 def write_gif(result: Result, prefix: Path) -> Path:
     """The features, moving from before diffusion to after it."""
     limits = _limits(result.moments[0].features)
-    figure, axes = plt.subplots(figsize=(4.4, 4.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(4.4, 4.9))
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.02, top=0.88)
     canvas = FigureCanvasAgg(figure)
     frames = []
     for moment in result.moments:
@@ -221,7 +228,10 @@ def write_html(result: Result, prefix: Path) -> Path:
     limits = _limits(first.features)
     frames = [
         go.Frame(
-            name=str(moment.step), data=clouds(moment), layout={"title": {"text": heading(moment)}}
+            name=str(moment.step),
+            data=clouds(moment),
+            traces=[0, 1],
+            layout={"title": {"text": heading(moment)}},
         )
         for moment in result.moments
     ]
@@ -231,11 +241,27 @@ def write_html(result: Result, prefix: Path) -> Path:
         for moment in result.moments
     ]
     figure = go.Figure(data=clouds(first), frames=frames)
+    if result.diffused is not None:
+        (a, b), c = result.diffused.line[0].double(), result.diffused.line[1]
+        foot = -c / (a * a + b * b) * torch.stack([a, b])
+        along = torch.stack([-b, a]) / torch.hypot(a, b) * (limits[0][1] - limits[0][0]) * 2
+        ends = torch.stack([foot - along, foot + along])
+        figure.add_trace(
+            go.Scatter(
+                x=ends[:, 0].numpy(),
+                y=ends[:, 1].numpy(),
+                mode="lines",
+                line={"color": DARK, "width": 1.5},
+                name="classifier",
+            )
+        )
     figure.update_layout(
         template="plotly_white",
         title={"text": heading(first)},
-        width=760,
-        height=800,
+        width=700,
+        height=760,
+        margin={"l": 20, "r": 20, "t": 60, "b": 20},
+        legend={"orientation": "h", "y": 1.02},
         xaxis={"range": limits[0], "visible": False},
         yaxis={"range": limits[1], "visible": False, "scaleanchor": "x"},
         sliders=[{"steps": stops, "currentvalue": {"prefix": "steps of diffusion: "}}],

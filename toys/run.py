@@ -22,7 +22,7 @@ from torch_geometric_diff.nn import ResidualBlock
 
 from .data import Points
 
-SHOWN_STEPS = 36
+SHOWN_STEPS = 24
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,11 @@ def train(x: Tensor, y: Tensor, args: argparse.Namespace, step: DiffusionOperato
 
 
 def evolve(h: Tensor, y: Tensor, step: DiffusionOperator, steps: int) -> list[Moment]:
-    """The features along diffusion, at steps that grow more sparse as less happens."""
-    shown = {round(steps ** (i / SHOWN_STEPS)) for i in range(SHOWN_STEPS + 1)}
+    """The features along diffusion, more often in the beginning, when most happens."""
+    shares = [i / SHOWN_STEPS for i in range(1, SHOWN_STEPS + 1)]
+    shown = {round(steps**share) for share in shares} | {round(steps * share) for share in shares}
     moments = [Moment(0, h, distance_diameter_ratio(h, y))]
-    for count in sorted(shown | {steps}):
+    for count in sorted(shown - {0}):
         h = diffuse(h, step, count - moments[-1].step)
         moments.append(Moment(count, h, distance_diameter_ratio(h, y)))
     return moments
