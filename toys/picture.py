@@ -268,5 +268,5 @@ def write_html(result: Result, prefix: Path) -> Path:
     )
     path = prefix.with_name(prefix.name + ".html")
     with write_atomically(path) as temporary:
-        figure.write_html(temporary, include_plotlyjs=True, full_html=True, auto_play=False)
+        figure.write_html(temporary, auto_play=False, config={"displayModeBar": False})
     return path
