@@ -6,10 +6,10 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from .distances import SquaredDistances
 from .search import BACKENDS, Search, TorchCluster
 
 BLOCK_BYTES = 64 * 2**20
-CACHE_BYTES = 4 * 2**20
 
 
 @overload
@@ -221,11 +221,11 @@ def _sweep(rows: Tensor, search: Search, count: int, near: Tensor, squared: Tens
     """Write the nearest of ``count`` candidates of ``rows``; the rows that others could enter."""
     num_points, size = near.shape
     count = min(count, num_points)
+    distances = SquaredDistances(search.points, search.block_bytes)
     unsettled = []
     for part in rows.split(max(1, search.block_bytes // search.row_bytes(count))):
         index, slack = search(part, count)
-        gap = _squared_distances(search.points, part, index.clamp(min=0), search.block_bytes)
-        index, gap = _order(index, gap.masked_fill_(index < 0, math.inf))
+        index, gap = _rank(part, index, distances)
         near[part], squared[part] = index[:, :size], gap[:, :size]
         if search.exact and count < num_points:
             settled = gap[:, size - 1] < gap[:, -1] * (1 - search.relative) - slack
@@ -234,6 +234,25 @@ def _sweep(rows: Tensor, search: Search, count: int, near: Tensor, squared: Tens
             settled = gap[:, size - 1].isfinite()
         unsettled.append(part[~settled])
     return torch.cat(unsettled)
+
+
+def _rank(rows: Tensor, index: Tensor, distances: SquaredDistances) -> tuple[Tensor, Tensor]:
+    """The candidates by (squared distance, index), those of index -1 at the end."""
+    known = index.clamp(min=0)
+    if not distances.by_product:
+        return _order(index, distances.differences(rows, known).masked_fill_(index < 0, math.inf))
+    gap, error = distances.products(rows, known)
+    index, gap = _order(index, gap.masked_fill_(index < 0, math.inf))
+    # rounding decides between neighbours, or makes up too much of the smallest distance
+    error = error.unsqueeze(1)
+    close = (gap.diff(dim=1) <= 2 * error).any(dim=1)
+    close |= (gap[:, 1:2] * torch.finfo(torch.float32).eps < error).any(dim=1)
+    again = close.nonzero().flatten()
+    if again.numel() > 0:
+        known = index[again].clamp(min=0)
+        exact = distances.differences(rows[again], known).masked_fill_(index[again] < 0, math.inf)
+        index[again], gap[again] = _order(index[again], exact)
+    return index, gap
 
 
 def _order(index: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
@@ -289,25 +308,6 @@ def _distinct(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     start = torch.bincount(group, minlength=len(first) + 1).cumsum(0).roll(1)
     start[0] = 0
     return points[first], group, group.argsort(stable=True), start
-
-
-def _squared_distances(x: Tensor, rows: Tensor, index: Tensor, block_bytes: int) -> Tensor:
-    """Squared distances in double precision between ``rows`` and the points of ``index``."""
-    if x.size(1) <= 16:
-        squared = torch.zeros(index.shape, dtype=torch.float64, device=x.device)
-        for column in x.t().contiguous():
-            gap = column[index].double() - column[rows].double().unsqueeze(1)
-            squared.addcmul_(gap, gap)
-        return squared
-    source, target = index.flatten(), rows.repeat_interleave(index.size(1))
-    if x.device.type == "cpu":
-        block_bytes = min(block_bytes, CACHE_BYTES)
-    size = max(1, block_bytes // (24 * x.size(1)))
-    parts = [
-        (x[i].double() - x[j]).square_().sum(dim=1)
-        for i, j in zip(source.split(size), target.split(size), strict=True)
-    ]
-    return torch.cat(parts).view(index.shape)
 
 
 def _distances(x: Tensor, edge_index: Tensor, cosine: bool) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from .distances import centre
+
 
 class Proposal(NamedTuple):
     """Candidates for the nearest points of some rows.
@@ -84,7 +86,7 @@ class Blocked(Search):
     def __init__(self, points: Tensor, block_bytes: int) -> None:
         super().__init__(points, block_bytes)
         # the identity cancels badly far from the origin: move a central point there
-        self.x = points - points[:: max(1, points.size(0) // 1024)].median(dim=0).values
+        self.x = points - centre(points)
         self.norm = self.x.square().sum(dim=1)
         self.unit = _product_error(points) + (points.size(1) + 16) * torch.finfo(points.dtype).eps
         self.relative = 8 * self.unit
