@@ -1,0 +1,114 @@
+"""Building a kNN graph on the CPU: ours, torch_cluster, scikit-learn and scipy's cKDTree.
+
+Every peer makes all neighbours of all points from scratch, trees included. Peers that take minutes
+in high dimension are run once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from torch_geometric_diff.graph import knn_graph
+from torch_geometric_diff.graph.knn import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from .harness import Harness
+
+OURS = "knn_graph"
+CASES = ((20_000, 512, 20), (1_000_000, 3, 10))
+QUICK = ((2_000, 512, 20), (50_000, 3, 10))
+
+
+def peers(x: Tensor, k: int) -> dict[str, Callable[[], object]]:
+    """The peers that are installed."""
+    found: dict[str, Callable[[], object]] = {}
+    points, threads = x.numpy(), torch.get_num_threads()
+    if importlib.util.find_spec("torch_cluster") is not None:
+        from torch_cluster import knn_graph as torch_cluster_graph
+
+        found["torch_cluster"] = lambda: torch_cluster_graph(x, k, num_workers=threads)
+    if importlib.util.find_spec("sklearn") is not None:
+        from sklearn.neighbors import NearestNeighbors
+
+        found["scikit-learn"] = lambda: (
+            NearestNeighbors(n_neighbors=k, n_jobs=threads).fit(points).kneighbors()
+        )
+    from scipy.spatial import cKDTree
+
+    found["cKDTree"] = lambda: cKDTree(points).query(points, k + 1, workers=threads)
+    return found
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """By how much a call raises the memory of the process at most, sampled each millisecond."""
+    process, done, peak = psutil.Process(), threading.Event(), 0
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return peak
+
+
+def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
+    """The rows of the suite; ours also says what memory it took beside its input."""
+    rows: list[dict[str, Any]] = []
+    for num_points, dim, k in QUICK if quick else CASES:
+        x = torch.randn(num_points, dim, generator=torch.Generator().manual_seed(0))
+        case = f"{num_points} x {dim}, k = {k}"
+
+        def ours(x: Tensor = x, k: int = k) -> Tensor:
+            return knn_graph(x, k)
+
+        memory = peak_bytes(ours)
+        candidates = peers(x, k)
+        once = {}
+        if dim > 16:
+            once = {
+                name: candidates.pop(name)
+                for name in ("torch_cluster", "cKDTree")
+                if name in candidates
+            }
+        found = harness.compare(case, {OURS: ours, **candidates}, ours=OURS, repeats=3)
+        reference = next(row["seconds"] for row in found if row["name"] == OURS)
+        for name, call in once.items():
+            taken = seconds(call)
+            found.append(
+                {
+                    "case": case,
+                    "name": name,
+                    "seconds": taken,
+                    "ratio": taken / reference,
+                    "repeats": 1,
+                }
+            )
+        for row in found:
+            if row["name"] == OURS:
+                output = num_points * k * 2 * 8
+                row |= {"peak_bytes": memory, "block_bytes": BLOCK_BYTES, "output_bytes": output}
+        rows += found
+    return rows
