@@ -58,7 +58,8 @@ struct Caches {
   }
 };
 
-// How the columns are cut and who works on what. Threads own tiles where a tile fits into the cache
+// How the columns are cut and who works on what. Tiles have 1, 2 or 4 blocks (the last one what is
+// left), so that wide ones begin at the low half of a word. Threads own tiles where a tile fits into the cache
 // of a core and there are enough of them; else all threads share a tile and each owns rows of it.
 struct Plan {
   int blocks;
@@ -72,7 +73,7 @@ Plan plan(std::int64_t rows, std::int64_t columns, int threads, int widest, int 
   const auto bytes = [&](int b) { return 2 * rows * b * kBlock * static_cast<std::int64_t>(sizeof(T)); };
   int width = widest;
   if (wanted) {
-    width = std::min(wanted, widest);
+    while (width > std::max(wanted, 1)) width /= 2;
   } else {
     while (width > 1 && bytes(width) > caches.l2) width /= 2;
     if (bytes(width) > caches.l2 && bytes(width) > caches.l3) width = widest;

@@ -5,7 +5,7 @@ from torch import Tensor
 
 _missing: str | None = None
 try:
-    from torch_geometric_diff import _C
+    from torch_geometric_diff import _C  # type: ignore[attr-defined]
 except ImportError as error:
     _missing = f"the C++ extension was not built when the package was installed ({error})"
 
@@ -34,7 +34,7 @@ def diffuse(
     level: str = "",
     blocks: int = 0,
 ) -> Tensor:
-    r"""Applies :math:`K` steps of a CSR operator, with dropout before each (see :mod:`..ops`).
+    r"""Apply :math:`K` steps of a CSR operator, with dropout before each (see :mod:`..ops`).
 
     The result does not depend on the number of threads, which is :func:`torch.get_num_threads`, nor
     on the width of the tiles, to the last bit.
@@ -51,7 +51,7 @@ def diffuse(
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
             :obj:`rowptr`. See :func:`torch_geometric_diff.graph.reorder.reorder`.
         level: Instruction set, one of :func:`levels`. (default: the first)
-        blocks: Width of a column tile in blocks of 16. (default: by the size of the caches)
+        blocks: Width of a column tile in blocks of 16: 1, 2 or 4. (default: by the size of the caches)
 
     Shapes:
         - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator

@@ -1,0 +1,147 @@
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from torch_geometric_diff.ops.kernels import cpu
+from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+
+if cpu.available() is not None:
+    pytest.skip(f"the C++ kernel: {cpu.available()}", allow_module_level=True)
+
+LEVELS = cpu.levels()
+BLOCKS = [0, 1, 2, 4]
+CSR = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def restore_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def random_matrix(rng: np.random.Generator, size: int) -> scipy.sparse.csr_matrix:
+    """Empty rows, no edges at all, or a hub of full degree, among others."""
+    dense = rng.standard_normal((size, size)) * (
+        rng.random((size, size)) < rng.choice([0, 0.05, 0.3])
+    )
+    if rng.random() < 0.3:
+        dense[rng.integers(size)] = rng.standard_normal(size)
+    return scipy.sparse.csr_matrix(dense)
+
+
+def csr(matrix: scipy.sparse.csr_matrix, dtype: torch.dtype, index: torch.dtype) -> CSR:
+    return (
+        torch.tensor(matrix.indptr, dtype=index),
+        torch.tensor(matrix.indices, dtype=index),
+        torch.tensor(matrix.data, dtype=dtype),
+    )
+
+
+def dense_diffuse(
+    x: Tensor, matrix: scipy.sparse.csr_matrix, steps: int, threshold: int, seed: int, reverse: bool
+) -> Tensor:
+    dense, y = torch.tensor(matrix.toarray()), x.double()
+
+    def mask(step: int) -> Tensor:
+        keep = keep_mask(seed, step, x.size(0), x.size(1), threshold)
+        return keep.double() * dropout_scale(threshold)
+
+    for step in reversed(range(steps)) if reverse else range(steps):
+        y = (dense @ y) * mask(step) if reverse else dense @ (y * mask(step))
+    return y
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fuzzed_operators_against_dense(level: str, reverse: bool, dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(LEVELS.index(level) + 10 * reverse)
+    for trial in range(18):
+        size, columns, steps = int(rng.integers(1, 60)), int(rng.integers(1, 301)), trial % 6
+        threshold = int(rng.choice([0, 1, 16384, 65535]))
+        seed = int(rng.integers(2**63))
+        index = torch.int64 if rng.random() < 0.5 else torch.int32
+        matrix = random_matrix(rng, size)
+        x = torch.tensor(rng.standard_normal((size, columns)), dtype=dtype)
+        before = x.clone()
+        expected = dense_diffuse(x, matrix, steps, threshold, seed, reverse)
+        settings = (steps, threshold, seed, reverse)
+        out = cpu.diffuse(x, *csr(matrix, dtype, index), *settings, level=level)
+        assert out.dtype == dtype and torch.equal(x, before)
+        # 65535 of 65536 dropped: what is kept grows by 2^16 a step
+        tolerance = (1e-4 if dtype == torch.float32 else 1e-11) * max(1, expected.abs().max())
+        assert (out - expected).abs().max() <= tolerance, (size, columns, settings)
+
+        order = rng.permutation(size)
+        permuted = csr(matrix[order][:, order].tocsr(), dtype, index)
+        perm = torch.tensor(order, dtype=index)
+        out = cpu.diffuse(x, *permuted, *settings, perm, level=level)
+        assert (out - expected).abs().max() <= tolerance, (size, columns, settings)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("columns", [1, 7, 16, 33, 100, 300])
+def test_same_bits_for_any_threads_and_tiles(level: str, columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    matrix = random_matrix(rng, 200) + scipy.sparse.identity(200)
+    for dtype, index, reverse in itertools.product(
+        [torch.float32, torch.float64], [torch.int32, torch.int64], [False, True]
+    ):
+        x = torch.tensor(rng.standard_normal((200, columns)), dtype=dtype)
+        arguments = (x, *csr(matrix.tocsr(), dtype, index), 4, 16384, 3, reverse)
+        outs = []
+        for threads, blocks in itertools.product([1, 2, 4], BLOCKS):
+            torch.set_num_threads(threads)
+            outs.append(cpu.diffuse(*arguments, level=level, blocks=blocks))
+        assert all(torch.equal(out, outs[0]) for out in outs)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threshold", [1, 16384, 40000, 65535])
+def test_mask_bits(level: str, dtype: torch.dtype, threshold: int) -> None:
+    identity = csr(scipy.sparse.identity(77, format="csr"), dtype, torch.int32)
+    x = torch.ones(77, 300, dtype=dtype)
+    for seed, step, blocks in itertools.product([0, 1, 2**63 - 1], [0, 1, 6], BLOCKS):
+        # Only the first mask of the forward direction and the last of the reverse one, step 0, are
+        # alone in a call; later steps show as differences of calls.
+        keep = torch.ones(77, 300, dtype=torch.bool)
+        for k in range(step + 1):
+            keep &= keep_mask(seed, k, 77, 300, threshold)
+        for reverse in (False, True):
+            out = cpu.diffuse(
+                x, *identity, step + 1, threshold, seed, reverse, level=level, blocks=blocks
+            )
+            assert torch.equal(out != 0, keep)
+        if step == 0:
+            assert torch.equal(out, keep.to(dtype) * dropout_scale(threshold))
+
+
+def test_no_rows_and_no_columns() -> None:
+    for rows, columns in [(0, 5), (5, 0)]:
+        matrix = csr(scipy.sparse.identity(rows, format="csr"), torch.float32, torch.int32)
+        out = cpu.diffuse(torch.ones(rows, columns), *matrix, 3, 100, 0, False)
+        assert out.shape == (rows, columns)
+
+
+def test_transpose_is_the_adjoint() -> None:
+    rng = np.random.default_rng(5)
+    matrix = random_matrix(rng, 50) + scipy.sparse.random(50, 50, 0.1, random_state=5)
+    forward = csr(matrix.tocsr(), torch.float64, torch.int32)
+    backward = csr(matrix.T.tocsr(), torch.float64, torch.int32)
+    x, y = torch.tensor(rng.standard_normal((2, 50, 40)))
+    left = (cpu.diffuse(x, *forward, 5, 20000, 9, False) * y).sum()
+    right = (x * cpu.diffuse(y, *backward, 5, 20000, 9, True)).sum()
+    torch.testing.assert_close(left, right)
+
+
+def test_unknown_level_is_refused() -> None:
+    matrix = csr(scipy.sparse.identity(3, format="csr"), torch.float32, torch.int32)
+    with pytest.raises(ValueError, match="no instruction set 'mmx'"):
+        cpu.diffuse(torch.ones(3, 3), *matrix, 1, 0, 0, False, level="mmx")
