@@ -1,17 +1,15 @@
 """Full-graph diffusion at the sizes of ogbn-arxiv and ogbn-products, against PyG's propagation.
 
 The graphs are stochastic block models of those sizes, nodes in random order. ``seconds`` are of one
-forward and backward pass; ``gib`` is the memory that a pass takes above what was held before it.
+forward and backward pass; ``GiB`` is the memory that a pass takes above what was held before it.
 """
-
-from __future__ import annotations
 
 import ctypes
 import dataclasses
 import gc
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +22,7 @@ from torch_geometric_diff.data.ogb import undirected
 from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
 
-if TYPE_CHECKING:
-    from .harness import Harness
+from .harness import Harness, bandwidth
 
 Row = dict[str, Any]
 Pass = Callable[[], object]
@@ -81,33 +78,19 @@ def _peers(data: Data, x: Tensor, steps: int, operator: DiffusionOperator) -> di
 
 
 def against_peers(harness: Harness, data: Data, operator: DiffusionOperator) -> list[Row]:
-    """Seconds and memory at K = 10, and memory against K."""
+    """Seconds at K = 10 and memory against K."""
     x = torch.randn(data.num_nodes, data.num_classes, requires_grad=True)
-    case = f"{data.num_nodes} nodes, {data.num_edges} edges, {data.num_classes} columns"
+    size = f"{data.num_nodes} nodes, {data.num_edges} edges, {data.num_classes} columns"
     passes = _peers(data, x, STEPS, operator)
-    rows = harness.compare(f"{case}, K = {STEPS}", passes, ours="ours", repeats=3)
-    for row in rows:
-        row["gib"] = peak_memory(passes[row["name"]])
-    for steps in (1, 5, 20):
-        for name, run in _peers(data, x, steps, operator).items():
+    rows = harness.compare(f"{size}, K = {STEPS}", passes, ours="ours", repeats=3)
+    for steps in (1, 5, 10, 20):
+        for row, run in zip(rows, _peers(data, x, steps, operator).values(), strict=True):
             run()  # fills the caches of the layers
-            rows.append({"case": f"{case}, K = {steps}", "name": name, "gib": peak_memory(run)})
+            row[f"GiB at K = {steps}"] = peak_memory(run)
     return rows
 
 
-def _bandwidth() -> float:
-    """Bytes a second of reading and writing memory, from copies far larger than the caches."""
-    source = torch.ones(1 << 27)
-    target = torch.empty_like(source)
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        target.copy_(source)
-        seconds.append(time.perf_counter() - start)
-    return 2 * source.nbytes / min(seconds)
-
-
-def large_pass(data: Data, operator: DiffusionOperator, build: float, repeats: int) -> Row:
+def large_pass(harness: Harness, data: Data, operator: DiffusionOperator, build: float) -> Row:
     """One forward and backward pass with the share of the bandwidth that it reaches.
 
     Counted are the bytes that any order of the nodes must move: the matrix once and the features
@@ -115,29 +98,21 @@ def large_pass(data: Data, operator: DiffusionOperator, build: float, repeats: i
     memory.
     """
     x = torch.randn(data.num_nodes, data.num_classes, requires_grad=True)
+    case = f"{data.num_nodes} nodes, {operator.nnz} entries, {x.size(1)} columns, K = {STEPS}, cost"
     run = _pass(DiffConv(STEPS, STEP_SIZE), x, operator)
-    memory = peak_memory(run)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
+    (row,) = harness.compare(case, {"ours": run}, ours="ours", repeats=2)
+    memory, seconds = peak_memory(run), row["seconds"]
     matrix = sum(part.nbytes for part in operator.csr())
     moved = 2 * STEPS * (matrix + 2 * x.nbytes)
     gathered = 2 * STEPS * (matrix + operator.nnz * x.size(1) * 4 + x.nbytes)
-    bandwidth = _bandwidth()
-    updates = 2 * STEPS * operator.nnz * x.size(1)
-    return {
-        "case": f"{data.num_nodes} nodes, {operator.nnz} entries, {x.size(1)} columns, K = {STEPS}",
-        "name": "ours",
-        "seconds": min(seconds),
-        "gib": memory,
-        "process_gib": _status("VmHWM") / 2**20,
-        "build_seconds": build,
-        "bandwidth_gb_s": bandwidth / 1e9,
-        "share_of_bandwidth": moved / min(seconds) / bandwidth,
-        "share_of_bandwidth_gathered": gathered / min(seconds) / bandwidth,
-        "ns_per_edge_step_column": 1e9 * min(seconds) / updates,
+    copied = bandwidth()
+    return row | {
+        "GiB": memory,
+        "GiB of the process": _status("VmHWM") / 2**20,
+        "s to build": build,
+        "share of bandwidth": moved / seconds / copied,
+        "share, gathered": gathered / seconds / copied,
+        "ns per entry, step, column": 1e9 * seconds / (2 * STEPS * operator.nnz * x.size(1)),
     }
 
 
@@ -152,5 +127,5 @@ def run(harness: Harness, quick: bool) -> list[Row]:
         if shape != "products":  # PyG's passes take minutes and 25 GiB there
             rows += against_peers(harness, data, operator)
         data.edge_index = None
-        rows.append(large_pass(data, operator, build, repeats=1 if shape == "products" else 5))
-    return [{"suite": "ogb", **row} for row in rows]
+        rows.append(large_pass(harness, data, operator, build))
+    return rows

@@ -16,6 +16,8 @@ pytest.importorskip("ogb", reason="the package ogb is not installed")
 
 from benchmarks import make_ogb, ogb, ogb_features  # noqa: E402
 from benchmarks.ogb_models import METHODS, WideDiffResNet, settings_of  # noqa: E402
+from benchmarks.speed import ogb as speed  # noqa: E402
+from benchmarks.speed.harness import Harness  # noqa: E402
 from torch_geometric_diff.experiment import accuracy, read_rows  # noqa: E402
 from torch_geometric_diff.graph import DiffusionOperator  # noqa: E402
 
@@ -149,6 +151,19 @@ def test_features_command_line(folder: Path, tmp_path: Path, capsys) -> None:
     assert np.array_equal(np.load(out)[0], data.x)
     operator = DiffusionOperator(data.edge_index, num_nodes=600, step_size=0.5).to_dense()
     np.testing.assert_allclose(np.load(out)[1], operator @ (operator @ data.x), atol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_speed_suite_measures_memory_and_time() -> None:
+    held = []
+    assert speed.peak_memory(lambda: held.append(torch.ones(1 << 26))) == pytest.approx(
+        0.25, abs=0.05
+    )
+    assert speed.peak_memory(lambda: None) < 0.05
+    rows = speed.run(Harness(), quick=True)
+    assert {"ours", "APPNP, edge_index", "SGConv, edge_index"} <= {row["name"] for row in rows}
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in rows)
+    assert rows[-1]["share, gathered"] > rows[-1]["share of bandwidth"] > 0
 
 
 @pytest.mark.slow
