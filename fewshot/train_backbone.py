@@ -216,8 +216,8 @@ class Training:
             if not self.args.silent:
                 print(json.dumps(row), flush=True)
         if self.world > 1:
-            # Rank 0 is still validating; and gloo's threads must let go of the last gradients before
-            # the process group is torn down under the lock of Python, or both wait for ever.
+            # Rank 0 is still validating; and gloo's threads must let go of the last gradients
+            # before the process group is torn down under Python's lock, or both wait for ever.
             dist.barrier()
         if self.rank == 0:
             print(f"{self.out}/best.safetensors: 1-shot validation accuracy {self.best:.4f}")

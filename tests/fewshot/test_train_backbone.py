@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("PIL", reason="needs Pillow")
 pytest.importorskip("safetensors", reason="needs safetensors")
 
-from fewshot import train_backbone  # noqa: E402
 from fewshot.checkpoints import load_backbone, load_checkpoint  # noqa: E402
 from fewshot.train_backbone import Training, main, one_shot_accuracy  # noqa: E402
+from torch_geometric_diff.experiment import command_line  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -122,27 +122,47 @@ def test_one_shot_accuracy() -> None:
         one_shot_accuracy(directions[:64], labels[:64], tasks=1)
 
 
-def test_command_line_ends_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fewshot.train_backbone", *flags(tmp_path, tmp_path / "out")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ") and "train.csv' is missing" in done.stderr
+def test_command_line_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        command_line(lambda: main(flags(tmp_path, tmp_path / "out")))
+    text = capsys.readouterr().err
+    assert exit.value.code == 2 and len(text.splitlines()) == 1
+    assert text.startswith("error: ") and "train.csv' is missing" in text
     assert not (tmp_path / "out").exists()
+
+
+TWO_RANKS = """
+import sys, torch
+from torch import distributed as dist
+from fewshot.train_backbone import Training, main
+run = Training.run
+def run_and_compare(self):
+    run(self)
+    mine = torch.cat([p.detach().flatten() for p in self.model.parameters()])
+    all_ranks = [torch.empty_like(mine) for _ in range(2)]
+    dist.all_gather(all_ranks, mine)
+    print("same weights" if torch.equal(*all_ranks) else "other weights", flush=True)
+Training.run = run_and_compare
+main(sys.argv[1:])
+"""
 
 
 @pytest.mark.slow
 def test_two_ranks_share_the_batch(image_root: Path, tmp_path: Path) -> None:
-    assert train_backbone.dist.is_available()
-    launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m fewshot.train_backbone"
+    script = tmp_path / "two_ranks.py"
+    script.write_text(TWO_RANKS)
+    launch = [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split()]
     done = subprocess.run(
-        [sys.executable, *launch.split(), *flags(image_root, tmp_path)],
+        [*launch, str(script), *flags(image_root, tmp_path)],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [json.loads(line)["epoch"] for line in lines[:-1]] == [1, 2, 3, 4]  # one rank prints
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]  # one rank prints
+    assert lines.count("same weights") == 2
     _, meta = load_backbone(tmp_path / "best.safetensors")
     assert meta["val_accuracy"] > 0.9
