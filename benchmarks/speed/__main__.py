@@ -1,0 +1,87 @@
+"""Speed against peers, side by side in one run.
+
+python -m benchmarks.speed --suite kernels --json runs/kernels.json
+"""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import torch
+
+from torch_geometric_diff.experiment import command_line, environment, write_atomically
+
+from .harness import Harness, Row, bandwidth
+
+SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--suite", choices=SUITES, default="kernels")
+    p.add_argument("--quick", action="store_true", help="few cases, under a minute")
+    p.add_argument("--json", type=Path, help="write the rows and the environment to this file")
+    p.add_argument("--plot", type=Path, help="draw the ratios into this PNG")
+    p.add_argument("--threads", type=int, help="threads of torch (default: all)")
+    return p
+
+
+def table(rows: list[Row]) -> str:
+    """The rows in markdown, one table a case."""
+    lines: list[str] = []
+    for case in dict.fromkeys(row["case"] for row in rows):
+        chosen = [row for row in rows if row["case"] == case]
+        plain = ("suite", "case", "name", "seconds", "ratio", "repeats")
+        extra = list(dict.fromkeys(key for row in chosen for key in row if key not in plain))
+        lines += [f"\n**{case}**\n", "| " + " | ".join(["what", "ms", "ratio", *extra]) + " |"]
+        lines.append("| --- " * (3 + len(extra)) + "|")
+        for row in chosen:
+            cells = [f"{1e3 * row['seconds']:.4g}", f"{row['ratio']:.2f}x"]
+            more = [row.get(key, "") for key in extra]
+            cells += [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in more]
+            lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Bars of the ratios, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    names = [f"{row['case']}: {row['name']}" for row in rows][::-1]
+    colors = ["#0072B2" if row["ratio"] == 1 else "#999999" for row in rows][::-1]
+    bars = axes.barh(names, [row["ratio"] for row in rows][::-1], color=colors)
+    axes.bar_label(bars, fmt="%.1fx", fontsize=7, padding=2)
+    axes.set_xscale("log")
+    axes.set_xlabel("time, ours = 1")
+    axes.tick_params(axis="y", labelsize=7)
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one suite."""
+    args = parser().parse_args(argv)
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"Expected '--threads' to be at least 1 (got {args.threads})")
+        torch.set_num_threads(args.threads)
+    suite = importlib.import_module(f".{args.suite}", __package__)
+    machine, copy = environment(), bandwidth()
+    print(machine)
+    print(f"copy bandwidth {copy / 1e9:.1f} GB/s")
+    rows = [{"suite": args.suite, **row} for row in suite.run(Harness(), args.quick)]
+    print(table(rows))
+    if args.json:
+        with write_atomically(args.json) as temporary:
+            record = {"environment": machine, "copy_bytes_per_second": copy, "rows": rows}
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
+    if args.plot:
+        plot(rows, args.plot)
+
+
+if __name__ == "__main__":
+    command_line(main)
