@@ -41,5 +41,11 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
+# the C++ kernel alone, under AddressSanitizer and UndefinedBehaviorSanitizer
+sanitize: $(VENV)/installed
+	$(BIN)/cmake -S . -B build/sanitize -DTGD_TESTS=ON
+	$(BIN)/cmake --build build/sanitize --parallel 2
+	build/sanitize/test_diffuse
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info

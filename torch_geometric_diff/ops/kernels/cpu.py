@@ -49,9 +49,10 @@ def diffuse(
         seed: Seed of the dropout masks.
         reverse: Mask the output of every step, last step first (the transpose, if the operator is).
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
-            :obj:`rowptr`. See :func:`torch_geometric_diff.graph.reorder.reorder`.
+            :obj:`rowptr`.
         level: Instruction set, one of :func:`levels`. (default: the first)
-        blocks: Width of a column tile in blocks of 16: 1, 2 or 4. (default: by the size of the caches)
+        blocks: Width of a column tile in blocks of 16: 1, 2 or 4. (default: by the
+            size of the caches)
 
     Shapes:
         - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator
