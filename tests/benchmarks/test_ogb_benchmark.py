@@ -153,6 +153,39 @@ def test_features_command_line(folder: Path, tmp_path: Path, capsys) -> None:
     np.testing.assert_allclose(np.load(out)[1], operator @ (operator @ data.x), atol=1e-5)
 
 
+def test_mlp_on_diffused_features(folder: Path, tmp_path: Path) -> None:
+    """What the graph knows is in the features: the plain MLP gets better by them."""
+    files = [tmp_path / "plain.npy", tmp_path / "diffused.npy"]
+    for steps, out in zip((["0"], ["0", "2", "4"]), files, strict=True):
+        ogb_features.main(["--dataset", str(folder), "--num_steps", *steps, "--out", str(out)])
+    flags = ["--model", "mlp", "--hidden", "16"]
+    plain, diffused = (
+        np.mean(
+            [
+                row["test_acc"]
+                for row in _run(folder, file.with_suffix(".jsonl"), *flags, "--features", str(file))
+            ]
+        )
+        for file in files
+    )
+    assert diffused > plain + 0.1
+    with pytest.raises(ValueError, match="'--features' is for the model 'mlp'"):
+        _run(folder, tmp_path / "r", "--model", "gcn", "--features", str(files[0]))
+    np.save(tmp_path / "short.npy", np.ones((9, 3), np.float32))
+    with pytest.raises(ValueError, match=r"short.npy' has shape \[9, 3\], expected \[600, F\]"):
+        _run(folder, tmp_path / "r", *flags, "--features", str(tmp_path / "short.npy"))
+
+
+def test_diffused_features_of_labelled_nodes(folder: Path, tmp_path: Path) -> None:
+    data = ogb.open_set(str(folder), tmp_path, "cpu")
+    np.save(tmp_path / "x.npy", np.stack([data.x, 2 * data.x]))
+    found = ogb.open_diffused(str(folder), tmp_path, "cpu", tmp_path / "x.npy")
+    for part in ("train_index", "valid_index", "test_index"):
+        assert torch.equal(found.y[found[part]], data.y[data[part]])
+        assert torch.equal(found.x[found[part], 32:], 2 * data.x[data[part]])
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_speed_suite_measures_memory_and_time() -> None:
     held = []

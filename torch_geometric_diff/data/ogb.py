@@ -104,7 +104,9 @@ class _Raw:
         return array.T if name == "edge_index" else array
 
 
-def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = True) -> Data:
+def load_ogb(
+    name: str | Path, root: str | Path = "dataset", features: bool = True, edges: bool = True
+) -> Data:
     r"""Read a node classification set in OGB's layout.
 
     Both kinds are read: csv.gz, as ogbn-arxiv and ogbn-products, and npz, as ogbn-papers100M and
@@ -118,6 +120,7 @@ def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = Tr
         root (str or Path): Where the folders of the official sets lie. (default: ``'dataset'``)
         features (bool): Read the node features. Without them see :func:`unpack_features`.
             (default: ``True``)
+        edges (bool): Read the edges. (default: ``True``)
 
     Returns:
         ``Data`` with ``x`` :math:`(N, F)`, ``edge_index`` :math:`(2, E)` as stored (citations
@@ -132,12 +135,9 @@ def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = Tr
     folder = find_ogb(name, root)
     raw = _Raw(folder)
     num_nodes = _single(raw, "num_nodes_list")
-    edge_index = raw.read("edge_index", np.int64)
-    _check_edges(edge_index, num_nodes, _single(raw, "num_edges_list"), raw.file("edge_index"))
     y = _labels(raw, num_nodes)
     split, indices = _read_split(folder, y)
     data = Data(
-        edge_index=torch.from_numpy(np.ascontiguousarray(edge_index)),
         y=torch.from_numpy(y),
         num_nodes=num_nodes,
         num_classes=int(y.max()) + 1,
@@ -145,6 +145,8 @@ def load_ogb(name: str | Path, root: str | Path = "dataset", features: bool = Tr
         split=split,
         **{f"{part}_index": index for part, index in indices.items()},
     )
+    if edges:
+        data.edge_index = _edges(raw, num_nodes)
     if features and raw.has("node_feat"):
         data.x = _per_node(raw, "node_feat", np.float32, num_nodes)
     if raw.has("node_year"):
@@ -158,14 +160,15 @@ def _single(raw: _Raw, name: str) -> int:
     return int(counts[0])
 
 
-def _check_edges(edge_index: np.ndarray, num_nodes: int, num_edges: int, path: Path) -> None:
+def _edges(raw: _Raw, num_nodes: int) -> Tensor:
+    path, edge_index = raw.file("edge_index"), raw.read("edge_index", np.int64)
     _require(
         edge_index.ndim == 2 and edge_index.shape[0] == 2 and edge_index.dtype == np.int64,
         path,
         f"edges have shape {edge_index.shape} and type {edge_index.dtype}, expected two int64 ends",
     )
-    found = edge_index.shape[1]
-    _require(found == num_edges, path, f"{found} edges, but the list of counts says {num_edges}")
+    found, listed = edge_index.shape[1], _single(raw, "num_edges_list")
+    _require(found == listed, path, f"{found} edges, but the list of counts says {listed}")
     if found:
         low, high = int(edge_index.min()), int(edge_index.max())
         _require(
@@ -173,6 +176,7 @@ def _check_edges(edge_index: np.ndarray, num_nodes: int, num_edges: int, path: P
             path,
             f"edges name nodes {low} to {high}, but there are {num_nodes} nodes",
         )
+    return torch.from_numpy(np.ascontiguousarray(edge_index))
 
 
 def _per_node(raw: _Raw, name: str, dtype: type, num_nodes: int) -> Tensor:
