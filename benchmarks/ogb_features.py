@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--features", type=Path, help="npy file of features (default: the set's own)")
     p.add_argument("--num_steps", type=int, nargs="+", required=True, help="ascending")
     p.add_argument("--step_size", type=float, default=0.5)
+    p.add_argument("--normalization", choices=["row", "sym"], default="row")
     p.add_argument("--block_columns", type=int, default=32)
     p.add_argument("--no_resume", action="store_true", help="drop the blocks of a killed run")
     p.add_argument("--out", type=Path, required=True, help="npy file [steps, nodes, columns]")
@@ -40,7 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.features is None and data.x is None:
         raise ValueError(f"'{args.dataset}' has no node features; pass '--features'")
     operator = DiffusionOperator(
-        undirected(data.edge_index, data.num_nodes), step_size=args.step_size
+        undirected(data.edge_index, data.num_nodes),
+        num_nodes=data.num_nodes,
+        step_size=args.step_size,
+        normalization=args.normalization,
     )
     rank, ranks = world()
     if ranks > 1:
