@@ -115,17 +115,17 @@ int trial() {
   for (auto level = tgd::levels(); *level; ++level) {
     std::vector<T> first;
     for (const int threads : {1, 2, 4})
-      for (const int blocks : {0, 1, 4}) {
+      for (const int width : {0, 1, 4}) {
         options.level = *level;
         options.threads = threads;
-        options.blocks = blocks;
+        options.width = width;
         std::unique_ptr<T[]> out(new T[y.size()]);
         tgd::diffuse<T, I>(out.get(), px.get(), op, columns, options);
         if (first.empty()) first.assign(out.get(), out.get() + y.size());
         for (std::size_t i = 0; i < y.size(); ++i)
           if (out[i] != first[i] || !(std::abs(out[i] - y[i]) <= tolerance)) {
-            std::printf("%s: %td rows, %td columns, %td steps, threads %d, blocks %d: [%zu] %g, not %g\n",
-                        (*level)->name, rows, columns, options.steps, threads, blocks, i,
+            std::printf("%s: %td rows, %td columns, %td steps, threads %d, width %d: [%zu] %g, not %g\n",
+                        (*level)->name, rows, columns, options.steps, threads, width, i,
                         static_cast<double>(out[i]), y[i]);
             return 1;
           }

@@ -14,7 +14,7 @@ if cpu.available() is not None:
     pytest.skip(f"the C++ kernel: {cpu.available()}", allow_module_level=True)
 
 LEVELS = cpu.levels()
-BLOCKS = [0, 1, 2, 4]
+WIDTHS = [0, 1, 2, 4]
 CSR = tuple[Tensor, Tensor, Tensor]
 
 
@@ -96,9 +96,9 @@ def test_same_bits_for_any_threads_and_tiles(level: str, columns: int) -> None:
         x = torch.tensor(rng.standard_normal((200, columns)), dtype=dtype)
         arguments = (x, *csr(matrix.tocsr(), dtype, index), 4, 16384, 3, reverse)
         outs = []
-        for threads, blocks in itertools.product([1, 2, 4], BLOCKS):
+        for threads, width in itertools.product([1, 2, 4], WIDTHS):
             torch.set_num_threads(threads)
-            outs.append(cpu.diffuse(*arguments, level=level, blocks=blocks))
+            outs.append(cpu.diffuse(*arguments, level=level, width=width))
         assert all(torch.equal(out, outs[0]) for out in outs)
 
 
@@ -108,7 +108,7 @@ def test_same_bits_for_any_threads_and_tiles(level: str, columns: int) -> None:
 def test_mask_bits(level: str, dtype: torch.dtype, threshold: int) -> None:
     identity = csr(scipy.sparse.identity(77, format="csr"), dtype, torch.int32)
     x = torch.ones(77, 300, dtype=dtype)
-    for seed, step, blocks in itertools.product([0, 1, 2**63 - 1], [0, 1, 6], BLOCKS):
+    for seed, step, width in itertools.product([0, 1, 2**63 - 1], [0, 1, 6], WIDTHS):
         # Only the first mask of the forward direction and the last of the reverse one, step 0, are
         # alone in a call; later steps show as differences of calls.
         keep = torch.ones(77, 300, dtype=torch.bool)
@@ -116,11 +116,26 @@ def test_mask_bits(level: str, dtype: torch.dtype, threshold: int) -> None:
             keep &= keep_mask(seed, k, 77, 300, threshold)
         for reverse in (False, True):
             out = cpu.diffuse(
-                x, *identity, step + 1, threshold, seed, reverse, level=level, blocks=blocks
+                x, *identity, step + 1, threshold, seed, reverse, level=level, width=width
             )
             assert torch.equal(out != 0, keep)
         if step == 0:
             assert torch.equal(out, keep.to(dtype) * dropout_scale(threshold))
+
+
+@pytest.mark.parametrize("columns", [7, 40, 300])
+def test_same_bits_for_any_threads_on_larger_graphs(columns: int) -> None:
+    """Enough work for the kernel to use its threads by its own choice."""
+    rng = np.random.default_rng(columns)
+    matrix = csr(
+        scipy.sparse.random(3000, 3000, 2e-3, "csr", random_state=1), torch.float32, torch.int32
+    )
+    x = torch.tensor(rng.standard_normal((3000, columns)), dtype=torch.float32)
+    outs = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        outs.append(cpu.diffuse(x, *matrix, 5, 16384, 3, False))
+    assert all(torch.equal(out, outs[0]) for out in outs)
 
 
 def test_no_rows_and_no_columns() -> None:

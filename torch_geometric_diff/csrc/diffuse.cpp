@@ -59,28 +59,41 @@ struct Caches {
 };
 
 // How the columns are cut and who works on what. Tiles have 1, 2 or 4 blocks (the last one what is
-// left), so that wide ones begin at the low half of a word. Threads own tiles where a tile fits into the cache
-// of a core and there are enough of them; else all threads share a tile and each owns rows of it.
+// left), so that wide ones begin at the low half of a word. Threads own tiles where there are enough
+// of them and all fit into the caches; else all threads share a tile and each owns rows of it.
 struct Plan {
-  int blocks;
+  int width, threads;
   bool shared;
 };
 
 template <class T>
-Plan plan(std::int64_t rows, std::int64_t columns, int threads, int widest, int wanted) {
+Plan plan(std::int64_t rows, std::int64_t edges, std::int64_t columns, const Options& options,
+          int widest) {
   static const Caches caches;
   const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const auto bytes = [&](int b) { return 2 * rows * b * kBlock * static_cast<std::int64_t>(sizeof(T)); };
+  const auto bytes = [&](int w) { return 2 * rows * w * kBlock * static_cast<std::int64_t>(sizeof(T)); };
+  // A thread is worth waking for some ten microseconds of work (but a given width takes them all).
+  const std::int64_t work = (edges + rows) * columns * options.steps;
+  int threads = std::max(options.threads, 1);
+  if (!options.width) threads = static_cast<int>(std::min<std::int64_t>(threads, 1 + (work >> 17)));
+  // The share of the time that threads work if they own tiles.
+  const auto busy = [&](int w) {
+    const std::int64_t tiles = (blocks + w - 1) / w, turns = (tiles + threads - 1) / threads;
+    return static_cast<double>(blocks) / static_cast<double>(turns * w * threads);
+  };
   int width = widest;
-  if (wanted) {
-    while (width > std::max(wanted, 1)) width /= 2;
+  if (options.width) {
+    while (width > std::max(options.width, 1)) width /= 2;
   } else {
-    while (width > 1 && bytes(width) > caches.l2) width /= 2;
-    if (bytes(width) > caches.l2 && bytes(width) > caches.l3) width = widest;
+    // Two blocks make full use of the random words. Wider rows cost less per edge while they are in
+    // the nearest cache; narrower ones keep a tile in the last cache.
+    if (width > 2 && bytes(4) > caches.l2 / 2) width = 2;
+    if (width > 1 && bytes(2) > caches.l3 / 4 && bytes(1) <= caches.l3) width = 1;
+    while (width > 1 && busy(width) < 0.6) width /= 2;
   }
-  const std::int64_t tiles = (blocks + width - 1) / width;
-  const bool shared = threads > 1 && (tiles < threads || bytes(width) > caches.l2);
-  return {static_cast<int>(std::min<std::int64_t>(width, blocks)), shared};
+  const bool fits = bytes(width) <= caches.l2 || threads * bytes(width) <= caches.l3;
+  return {static_cast<int>(std::min<std::int64_t>(width, blocks)), threads,
+          threads > 1 && !(fits && busy(width) >= 0.6)};
 }
 
 Mask mask(const Options& options, std::int64_t step) {
@@ -156,20 +169,20 @@ void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, c
     return;
   }
   const Level& level = options.level ? *options.level : *levels()[0];
-  const int threads = std::max(options.threads, 1);
-  const Plan cut = plan<T>(op.rows, columns, threads,
-                           sizeof(T) == 4 ? level.max_blocks_float : level.max_blocks_double,
-                           options.blocks);
+  const auto edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
+  const Plan cut = plan<T>(op.rows, edges, columns, options,
+                           sizeof(T) == 4 ? level.widest_float : level.widest_double);
   const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const std::int64_t tiles = (blocks + cut.blocks - 1) / cut.blocks;
+  const std::int64_t tiles = (blocks + cut.width - 1) / cut.width;
   const auto tile = [&](std::int64_t t) -> Tile {
-    const std::int64_t first = t * cut.blocks;
-    const std::int64_t wide = std::min<std::int64_t>(cut.blocks, blocks - first);
+    const std::int64_t first = t * cut.width;
+    const std::int64_t wide = std::min<std::int64_t>(cut.width, blocks - first);
     return {first, static_cast<int>(wide),
             static_cast<int>(std::min(columns - first * kBlock, wide * kBlock))};
   };
-  const int team = cut.shared ? threads : static_cast<int>(std::min<std::int64_t>(threads, tiles));
-  const std::int64_t size = op.rows * cut.blocks * kBlock;
+  const int team =
+      cut.shared ? cut.threads : static_cast<int>(std::min<std::int64_t>(cut.threads, tiles));
+  const std::int64_t size = op.rows * cut.width * kBlock;
   const std::int64_t gap = size + 1024 / static_cast<std::int64_t>(sizeof(T));
   const bool prefetch = 2 * size * static_cast<std::int64_t>(sizeof(T)) > (1 << 20);
   const auto step = step_function<T, I>(level);
@@ -198,7 +211,6 @@ void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, c
     return part == parts ? op.rows : low;
   };
   std::unique_ptr<Barrier> barrier;
-  Barrier start(1);
   std::atomic<Barrier*> together{nullptr};
   parallel(team, [&](int thread, int got) {
     if (thread == 0) {

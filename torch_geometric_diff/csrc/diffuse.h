@@ -23,7 +23,7 @@ struct Options {
   bool reverse = false;
   int threads = 1;
   const Level* level = nullptr;  // null: the best of this processor
-  int blocks = 0;                // of a tile; 0: chosen from the size of the caches
+  int width = 0;                 // blocks of a tile, 1, 2 or 4; 0: by the size of the caches
 };
 
 // x and y are row-major [rows, columns] and do not overlap.

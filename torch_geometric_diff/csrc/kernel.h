@@ -42,10 +42,10 @@ struct Step {
 template <class T, class I>
 using StepFunction = void (*)(const Step<T, I>&);
 
-// One instruction set. max_blocks keeps the accumulators of a row in registers.
+// One instruction set. The widest tile, in blocks, keeps the accumulators of a row in registers.
 struct Level {
   const char* name;
-  int max_blocks_float, max_blocks_double;
+  int widest_float, widest_double;
   StepFunction<float, std::int32_t> f32_i32;
   StepFunction<float, std::int64_t> f32_i64;
   StepFunction<double, std::int32_t> f64_i32;

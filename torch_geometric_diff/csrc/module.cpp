@@ -39,14 +39,14 @@ void run(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintptr_t va
 void diffuse(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintptr_t value,
              uintptr_t original, int64_t rows, int64_t columns, bool is_double, bool is_int64,
              int64_t steps, uint32_t threshold, uint64_t seed, bool reverse, int threads,
-             const std::string& level, int blocks) {
+             const std::string& level, int width) {
   tgd::Options options;
   options.steps = steps;
   options.threshold = threshold;
   options.seed = seed;
   options.reverse = reverse;
   options.threads = threads;
-  options.blocks = blocks;
+  options.width = width;
   if (!level.empty()) options.level = find_level(level);
   const auto call = is_double ? (is_int64 ? run<double, int64_t> : run<double, int32_t>)
                               : (is_int64 ? run<float, int64_t> : run<float, int32_t>);
@@ -62,5 +62,5 @@ NB_MODULE(_C, m) {
         nb::arg("y"), nb::arg("x"), nb::arg("rowptr"), nb::arg("col"), nb::arg("value"),
         nb::arg("original"), nb::arg("rows"), nb::arg("columns"), nb::arg("is_double"),
         nb::arg("is_int64"), nb::arg("steps"), nb::arg("threshold"), nb::arg("seed"),
-        nb::arg("reverse"), nb::arg("threads"), nb::arg("level") = "", nb::arg("blocks") = 0);
+        nb::arg("reverse"), nb::arg("threads"), nb::arg("level") = "", nb::arg("width") = 0);
 }

@@ -32,7 +32,7 @@ def diffuse(
     perm: Tensor | None = None,
     *,
     level: str = "",
-    blocks: int = 0,
+    width: int = 0,
 ) -> Tensor:
     r"""Apply :math:`K` steps of a CSR operator, with dropout before each (see :mod:`..ops`).
 
@@ -51,8 +51,7 @@ def diffuse(
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
             :obj:`rowptr`.
         level: Instruction set, one of :func:`levels`. (default: the first)
-        blocks: Width of a column tile in blocks of 16: 1, 2 or 4. (default: by the
-            size of the caches)
+        width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
 
     Shapes:
         - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator
@@ -76,6 +75,6 @@ def diffuse(
         reverse,
         torch.get_num_threads(),
         level,
-        blocks,
+        width,
     )
     return y
