@@ -1,7 +1,17 @@
 """Diffusion on graphs for PyTorch Geometric."""
 
+from typing import Any
+
 from .graph import DiffusionOperator as DiffusionOperator
 from .ops import diffuse as diffuse
 from .ops.diffusion import kernels as kernels
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DiffusionClassifier":  # on demand, for only this needs scikit-learn
+        from .classifier import DiffusionClassifier
+
+        return DiffusionClassifier
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
