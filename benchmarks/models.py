@@ -1,11 +1,19 @@
 """Models behind ``--model``: each is prepared once per graph and built anew for every trial."""
 
+import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Module
 from torch_geometric.data import Data
+from torch_geometric.nn import CorrectAndSmooth, LabelPropagation, SGConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_self_loops, to_torch_csr_tensor
 
+from benchmarks.bag_of_words import BagOfWords
+from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
 from torch_geometric_diff.graph import DiffusionOperator
@@ -25,6 +33,11 @@ class Method:
         self.data = data
         self.num_classes = int(data.y.max()) + 1
 
+    @classmethod
+    def settings(cls) -> set[str]:
+        """Names of the settings."""
+        return {*inspect.signature(cls.__init__).parameters} - {"self", "data"}
+
     def model(self) -> Module:
         """A freshly initialised model."""
         raise NotImplementedError
@@ -34,6 +47,30 @@ class Method:
         torch.manual_seed(trial.init_seed)
         model = self.model().to(self.data.y.device)
         return fit(model, self.inputs, self.data.y, trial.train, trial.val, **training)
+
+
+class OncePerState(Module):
+    """A block without dropout, run once per state of its parameters on one constant input.
+
+    Validation after a step and training in the next one see the same state: the block is the larger
+    part of both, so its output is kept from the first for the second.
+    """
+
+    def __init__(self, block: Module) -> None:
+        super().__init__()
+        self.block = block
+        self.kept: Tensor | None = None
+        self.version = -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        version = sum(parameter._version for parameter in self.block.parameters())
+        if self.kept is None or self.version != version:
+            with torch.enable_grad():
+                self.kept, self.version = self.block(x), version
+        out = self.kept
+        if self.training:
+            self.kept = None  # the backward pass frees its graph
+        return out
 
 
 class DiffResNetMethod(Method):
@@ -64,9 +101,178 @@ class DiffResNetMethod(Method):
         # Kept by columns, the weight needs no copy in front of the sparse product.
         weight = model.block.lin1.weight
         weight.data = weight.data.t().contiguous().t()
+        model.block = OncePerState(model.block)
         return model
+
+
+def adjacency(data: Data, normalize: bool, self_loops: bool) -> tuple[Tensor, Tensor]:
+    """Edges and weights, symmetrically normalised or all one."""
+    edge_index = data.edge_index
+    if normalize:
+        return gcn_norm(edge_index, num_nodes=data.num_nodes, add_self_loops=self_loops)
+    if self_loops:
+        edge_index, _ = add_self_loops(edge_index, num_nodes=data.num_nodes)
+    return edge_index, torch.ones(edge_index.size(1), device=edge_index.device)
+
+
+def adjacency_csr(data: Data, normalize: bool) -> Tensor:
+    """The same as a CSR matrix; symmetric, so it is its own transpose."""
+    edge_index, weight = adjacency(data, normalize, self_loops=normalize)
+    return to_torch_csr_tensor(edge_index, weight, size=data.num_nodes)
+
+
+class CoinMethod(DiffResNetMethod):
+    """COIN, arXiv 2403.15726: class probabilities are diffused, without dropout."""
+
+    def __init__(self, data: Data, *, step_size: float, layer_num: int) -> None:
+        super().__init__(
+            data, step_size=step_size, layer_num=layer_num, dropout=0.0, diffuse="probabilities"
+        )
+
+
+class Peer(Method):
+    """A network whose first layer holds the features: a function of the graph alone."""
+
+    network: type[Module]
+
+    def __init__(self, data: Data, *, binary: bool = False, **options: Any) -> None:
+        super().__init__(data)
+        self.bag, self.options = BagOfWords(data, binary), options
+        self.inputs = self.graph(data)
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        own = {*inspect.signature(cls.network).parameters} - {"bag", "num_classes"}
+        return {"binary"} | own
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        """The arguments of the network."""
+        return (adjacency_csr(data, normalize=True),)
+
+    def model(self) -> Module:
+        return self.network(self.bag, self.num_classes, **self.options)
+
+
+class MLPMethod(Peer):
+    """No graph."""
+
+    network = MLP
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        return ()
+
+
+class GCNMethod(Peer):
+    """Normalised adjacency as CSR."""
+
+    network = GCN
+
+
+class AppnpMethod(Peer):
+    """Normalised adjacency as CSR."""
+
+    network = AppnpNet
+
+
+class SAGEMethod(Peer):
+    """Plain adjacency as CSR."""
+
+    network = SAGE
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        return (adjacency_csr(data, normalize=False),)
+
+
+class GATMethod(Peer):
+    """Edges with self-loops."""
+
+    network = GAT
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        return (adjacency(data, normalize=False, self_loops=True)[0],)
+
+
+class GrandMethod(Peer):
+    """Sorted edges with self-loops."""
+
+    network = GrandL
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        edge_index, _ = adjacency(data, normalize=False, self_loops=True)
+        return (SortedGraph(edge_index, self.data.num_nodes),)
+
+
+class SGCMethod(Method):
+    """Simplified graph convolution, Wu et al., ICML 2019; features are propagated once."""
+
+    def __init__(self, data: Data, *, layer_num: int) -> None:
+        super().__init__(data)
+        self.layer_num = layer_num
+        self.inputs = (data.x, data.edge_index)
+        conv = self.model()
+        conv(*self.inputs)
+        self.propagated = conv._cached_x
+
+    def model(self) -> Module:
+        conv = SGConv(self.data.num_features, self.num_classes, self.layer_num, cached=True)
+        conv._cached_x = getattr(self, "propagated", None)
+        return conv
+
+
+class LabelPropagationMethod(Method):
+    """Labels of the training nodes spread over the graph, Zhou et al., NeurIPS 2003."""
+
+    def __init__(self, data: Data, *, layer_num: int, alpha: float) -> None:
+        super().__init__(data)
+        self.inputs = adjacency(data, normalize=True, self_loops=False)
+        self.propagate = LabelPropagation(layer_num, alpha)
+
+    def run(self, trial: Trial, **training: Any) -> Fit:
+        edge_index, weight = self.inputs
+        out = self.propagate(self.data.y, edge_index, trial.train, weight)
+        return Fit(out, best_epoch=0, epochs=0)
+
+
+class CorrectAndSmoothMethod(MLPMethod):
+    """Correct and smooth on top of the MLP, Huang et al., ICLR 2021."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        layer_num: int,
+        correction_alpha: float,
+        smoothing_alpha: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(data, **options)
+        self.edges = adjacency(data, normalize=True, self_loops=False)
+        self.post = CorrectAndSmooth(layer_num, correction_alpha, layer_num, smoothing_alpha)
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        own = {*inspect.signature(cls.__init__).parameters} - {"self", "data", "options"}
+        return own | super().settings()
+
+    def run(self, trial: Trial, **training: Any) -> Fit:
+        result = super().run(trial, **training)
+        known = self.data.y[trial.train]
+        soft = result.logits.softmax(dim=-1)
+        soft = self.post.correct(soft, known, trial.train, *self.edges)
+        soft = self.post.smooth(soft, known, trial.train, *self.edges)
+        return replace(result, logits=soft)
 
 
 METHODS: dict[str, type[Method]] = {
     "diff-resnet": DiffResNetMethod,
+    "gcn": GCNMethod,
+    "appnp": AppnpMethod,
+    "coin": CoinMethod,
+    "mlp": MLPMethod,
+    "sgc": SGCMethod,
+    "sage": SAGEMethod,
+    "label-propagation": LabelPropagationMethod,
+    "correct-and-smooth": CorrectAndSmoothMethod,
+    "gat": GATMethod,
+    "grand-l": GrandMethod,
 }

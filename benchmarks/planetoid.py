@@ -100,7 +100,7 @@ def open_graph(args: argparse.Namespace) -> Data:
 
 def choose_settings(dataset: str, model: str, overrides: Row) -> Row:
     """The published settings of a model, with the flags that were given laid over them."""
-    allowed = {*TRAINING, *inspect.signature(METHODS[model].__init__).parameters} - {"self", "data"}
+    allowed = TRAINING | METHODS[model].settings()
     unknown = sorted(set(overrides) - allowed)
     if unknown:
         raise ValueError(

@@ -1,0 +1,221 @@
+"""The models that Diff-ResNet is compared with, built from PyG's own layers.
+
+Each is a module of the graph alone: the features, constant through all trials, belong to its first
+layer, which reads them sparse.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Dropout, Identity, Linear, Module, Parameter
+from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
+from torch_geometric.nn.dense.linear import Linear as GlorotLinear
+from torch_geometric.utils import softmax
+
+from benchmarks.bag_of_words import BagLinear, BagOfWords
+
+
+class FirstLayerDecay(Module):
+    """Decays the weight of the first layer only, as GCN's authors and those after them do."""
+
+    first: BagLinear
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        first = self.first.linear.weight
+        rest = [parameter for parameter in self.parameters() if parameter is not first]
+        return [
+            {"params": [first], "weight_decay": weight_decay},
+            {"params": rest, "weight_decay": 0.0},
+        ]
+
+
+class MLP(Module):
+    """Two layers that do not see the graph."""
+
+    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        linear = GlorotLinear(bag.x.size(1), hidden, weight_initializer="glorot")
+        self.first = BagLinear(bag, linear, dropout)
+        self.dropout = Dropout(dropout)
+        self.last = GlorotLinear(hidden, num_classes, weight_initializer="glorot")
+
+    def forward(self) -> Tensor:
+        return self.last(self.dropout(self.first().relu()))
+
+
+class GCN(FirstLayerDecay):
+    """Kipf and Welling, ICLR 2017; ``adj_t`` is normalised."""
+
+    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = GCNConv(bag.x.size(1), hidden, normalize=False)
+        self.first = BagLinear(bag, self.conv1.lin, dropout)
+        self.conv1.lin = Identity()
+        self.dropout = Dropout(dropout)
+        self.conv2 = GCNConv(hidden, num_classes, normalize=False)
+
+    def forward(self, adj_t: Tensor) -> Tensor:
+        x = self.conv1(self.first(), adj_t).relu()
+        return self.conv2(self.dropout(x), adj_t)
+
+
+class SAGE(FirstLayerDecay):
+    """GraphSAGE with the mean aggregator, Hamilton et al., NeurIPS 2017.
+
+    The mean commutes with the linear map, so the first layer averages the hidden features instead
+    of the much wider input.
+    """
+
+    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.first = BagLinear(bag, Linear(bag.x.size(1), 2 * hidden), dropout)
+        self.conv1 = SAGEConv(hidden, hidden)
+        self.conv1.lin_l = self.conv1.lin_r = Identity()
+        self.dropout = Dropout(dropout)
+        self.conv2 = SAGEConv(hidden, num_classes)
+
+    def forward(self, adj_t: Tensor) -> Tensor:
+        x = self.conv1(self.first().chunk(2, dim=-1), adj_t).relu()
+        return self.conv2(self.dropout(x), adj_t)
+
+
+class GAT(Module):
+    """Velickovic et al., ICLR 2018; ``edge_index`` holds the self-loops."""
+
+    def __init__(
+        self,
+        bag: BagOfWords,
+        num_classes: int,
+        hidden: int,
+        heads: int,
+        output_heads: int,
+        dropout: float,
+        attention_dropout: float,
+    ) -> None:
+        super().__init__()
+        options = {"dropout": attention_dropout, "add_self_loops": False}
+        self.conv1 = GATConv(bag.x.size(1), hidden, heads, **options)
+        self.first = BagLinear(bag, self.conv1.lin, dropout)
+        self.conv1.lin = Identity()
+        self.dropout = Dropout(dropout)
+        self.conv2 = GATConv(heads * hidden, num_classes, output_heads, concat=False, **options)
+
+    def forward(self, edge_index: Tensor) -> Tensor:
+        x = F.elu(self.conv1(self.first(), edge_index))
+        return self.conv2(self.dropout(x), edge_index)
+
+
+class AppnpNet(FirstLayerDecay):
+    """Predict, then propagate: Gasteiger et al., ICLR 2019; ``adj_t`` is normalised."""
+
+    def __init__(
+        self,
+        bag: BagOfWords,
+        num_classes: int,
+        hidden: int,
+        layer_num: int,
+        alpha: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.mlp = MLP(bag, num_classes, hidden, dropout)
+        self.first = self.mlp.first
+        self.propagate = APPNP(layer_num, alpha, normalize=False)
+
+    def forward(self, adj_t: Tensor) -> Tensor:
+        return self.propagate(self.mlp(), adj_t)
+
+
+class _AttentionProduct(torch.autograd.Function):
+    """Sum of ``weight * x[source]`` at each target, edges sorted by target.
+
+    Sparse products both ways; torch's own product with learned CSR values is ten times slower in
+    its backward pass than even gather and scatter.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, graph: "SortedGraph") -> Tensor:
+        ctx.graph = graph
+        ctx.save_for_backward(weight, x)
+        return torch.sparse.mm(graph.matrix(weight), x, "sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight, x = ctx.saved_tensors
+        graph, grad = ctx.graph, grad.contiguous()
+        grad_weight = (grad[graph.target] * x[graph.source]).sum(dim=-1)
+        return grad_weight, torch.sparse.mm(graph.transpose(weight), grad, "sum"), None
+
+
+class SortedGraph:
+    """A symmetric graph whose edges are sorted by target, with the order of the reversed edges."""
+
+    def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
+        order = (edge_index[1] * num_nodes + edge_index[0]).argsort()
+        self.source, self.target = edge_index[:, order]
+        self.reverse = (self.source * num_nodes + self.target).argsort()
+        self.shape = (num_nodes, num_nodes)
+        counts = self.target.bincount(minlength=num_nodes)
+        self.pointer = F.pad(counts.cumsum(0), (1, 0))
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return torch.sparse_csr_tensor(
+            self.pointer, self.source, weight, self.shape, check_invariants=False
+        )
+
+    def transpose(self, weight: Tensor) -> Tensor:
+        return self.matrix(weight[self.reverse])
+
+
+class GrandL(Module):
+    """Linear graph neural diffusion (GRAND-l), Chamberlain et al., ICML 2021.
+
+    Attention is computed once from the encoded features, averaged over its heads, and then
+    dx/dt = sigmoid(alpha) (A x - x) + beta x(0) is integrated from 0 to ``time``.
+    """
+
+    def __init__(
+        self,
+        bag: BagOfWords,
+        num_classes: int,
+        hidden: int,
+        time: float,
+        heads: int,
+        attention_dim: int,
+        input_dropout: float,
+        dropout: float,
+        tolerance: float,
+    ) -> None:
+        super().__init__()
+        self.first = BagLinear(bag, Linear(bag.x.size(1), hidden), input_dropout)
+        self.query = Linear(hidden, attention_dim)
+        self.key = Linear(hidden, attention_dim)
+        self.alpha = Parameter(torch.zeros(()))
+        self.beta = Parameter(torch.zeros(()))
+        self.dropout = Dropout(dropout)
+        self.last = Linear(hidden, num_classes)
+        self.heads, self.time, self.tolerance = heads, time, tolerance
+
+    def attention(self, x: Tensor, graph: SortedGraph) -> Tensor:
+        query, key = (layer(x).view(x.size(0), self.heads, -1) for layer in (self.query, self.key))
+        score = (query[graph.target] * key[graph.source]).sum(dim=-1) / math.sqrt(query.size(-1))
+        return softmax(score, ptr=graph.pointer).mean(dim=-1)
+
+    def forward(self, graph: SortedGraph) -> Tensor:
+        from torchdiffeq import odeint
+
+        start = self.first()
+        weight = self.attention(start, graph)
+        rate, source = self.alpha.sigmoid(), self.beta * start
+
+        def derivative(_: Tensor, x: Tensor) -> Tensor:
+            return rate * (_AttentionProduct.apply(weight, x, graph) - x) + source
+
+        span = torch.tensor([0.0, self.time], device=start.device)
+        end = odeint(
+            derivative, start, span, method="dopri5", atol=self.tolerance, rtol=self.tolerance
+        )[-1]
+        return self.last(self.dropout(end.relu()))
