@@ -216,11 +216,27 @@ class Training:
             if not self.args.silent:
                 print(json.dumps(row), flush=True)
         if self.world > 1:
-            # Rank 0 is still validating; and gloo's threads must let go of the last gradients
-            # before the process group is torn down under Python's lock, or both wait for ever.
-            dist.barrier()
+            dist.barrier()  # rank 0 is still validating
         if self.rank == 0:
             print(f"{self.out}/best.safetensors: 1-shot validation accuracy {self.best:.4f}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    """Load the images, take up or begin the training, and run it."""
+    train, val = (
+        load_images(args.dataset, split, args.data_root, args.load_size)
+        for split in ("train", "val")
+    )
+    TaskSampler(torch.zeros(len(val.labels), 1), val.labels)  # enough images? fail now
+    training = Training(args, train, val)
+    if args.resume:
+        training.load()
+    elif (training.out / "last.safetensors").exists():
+        raise ValueError(
+            f"'{training.out}' already holds a training; pass '--resume' to continue it "
+            "or choose another '--out'"
+        )
+    training.run()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -236,26 +252,13 @@ def main(argv: list[str] | None = None) -> None:
             args.device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(args.device)
         dist.init_process_group("nccl" if args.device.startswith("cuda") else "gloo")
-    try:
-        if args.amp is None:
-            args.amp = args.device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        train, val = (
-            load_images(args.dataset, split, args.data_root, args.load_size)
-            for split in ("train", "val")
-        )
-        TaskSampler(torch.zeros(len(val.labels), 1), val.labels)  # enough images? fail now
-        training = Training(args, train, val)
-        if args.resume:
-            training.load()
-        elif (training.out / "last.safetensors").exists():
-            raise ValueError(
-                f"'{training.out}' already holds a training; pass '--resume' to continue it "
-                "or choose another '--out'"
-            )
-        training.run()
-    finally:
-        if distributed:
-            dist.destroy_process_group()
+    if args.amp is None:
+        args.amp = args.device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    _train(args)
+    if distributed:
+        # Only after _train has let go of its DistributedDataParallel: were that the last owner of
+        # the process group, it would join gloo's threads under Python's lock and could hang.
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
