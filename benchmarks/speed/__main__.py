@@ -12,7 +12,7 @@ import torch
 
 from torch_geometric_diff.experiment import command_line, environment, write_atomically
 
-from .harness import Harness, Row, bandwidth
+from .harness import Harness, Row
 
 SUITES = ("kernels", "train", "knn", "fewshot", "ogb")
 
@@ -70,14 +70,18 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"Expected '--threads' to be at least 1 (got {args.threads})")
         torch.set_num_threads(args.threads)
     suite = importlib.import_module(f".{args.suite}", __package__)
-    machine, copy = environment(), bandwidth()
+    machine, harness = environment(), Harness()
     print(machine)
-    print(f"copy bandwidth {copy / 1e9:.1f} GB/s")
-    rows = [{"suite": args.suite, **row} for row in suite.run(Harness(), args.quick)]
+    print(f"copy bandwidth {harness.bandwidth / 1e9:.1f} GB/s")
+    rows = [{"suite": args.suite, **row} for row in suite.run(harness, args.quick)]
     print(table(rows))
     if args.json:
         with write_atomically(args.json) as temporary:
-            record = {"environment": machine, "copy_bytes_per_second": copy, "rows": rows}
+            record = {
+                "environment": machine,
+                "copy_bytes_per_second": harness.bandwidth,
+                "rows": rows,
+            }
             temporary.write_text(json.dumps(record, indent=1) + "\n")
     if args.plot:
         plot(rows, args.plot)

@@ -38,7 +38,10 @@ def synthetic(
     """An undirected graph of skewed degrees whose edges are mostly short in the given order."""
     generator = torch.Generator().manual_seed(0)
     source = (torch.rand(num_edges, generator=generator) ** 1.5 * num_nodes).long()
-    reach = torch.empty(num_edges).exponential_(8.0, generator=generator) * num_nodes
+    # most edges stay within a neighbourhood of a two-hundredth of the nodes, some go anywhere
+    reach = torch.empty(num_edges).exponential_(200.0, generator=generator) * num_nodes
+    far = torch.rand(num_edges, generator=generator) < 0.2
+    reach[far] = torch.rand(int(far.sum()), generator=generator) * num_nodes
     target = (source + reach.long() + 1) % num_nodes
     edge_index = torch.stack([source, target])
     if shuffled:

@@ -57,6 +57,13 @@ def steps(operator: DiffusionOperator) -> dict[str, Step]:
     return peers
 
 
+def peer(step: Step, x: Tensor, num_steps: int, dropout: float) -> Tensor:
+    """All steps as people write them."""
+    for _ in range(num_steps):
+        x = step(F.dropout(x, dropout) if dropout else x)
+    return x
+
+
 def compare(
     harness: Harness, case: Case, num_steps: int, dropout: float, backward: bool, names: list[str]
 ) -> list[dict[str, Any]]:
@@ -73,22 +80,25 @@ def compare(
     def ours() -> None:
         finish(diffuse(x, operator, num_steps, dropout))
 
-    def peer(step: Step) -> Callable[[], None]:
-        def run() -> None:
-            h = x
-            for _ in range(num_steps):
-                h = step(F.dropout(h, dropout) if dropout else h)
-            finish(h)
+    def run_peer(step: Step) -> Callable[[], None]:
+        return lambda: finish(peer(step, x, num_steps, dropout))
 
-        return run
-
-    peers = {name: peer(step) for name, step in steps(operator).items() if name in names}
+    peers = {name: run_peer(step) for name, step in steps(operator).items() if name in names}
     what = "forward + backward" if backward else "forward"
     title = f"{case.name} ({case.num_nodes} x {case.channels}), K = {num_steps}, "
     repeats = 3 if num_steps * operator.nnz * case.channels > 1e9 else 5
-    return harness.compare(
+    rows = harness.compare(
         f"{title}dropout {dropout:g}, {what}", {"ours": ours, **peers}, ours="ours", repeats=repeats
     )
+    # What one step must move if it reads and writes the features in memory, and its arithmetic.
+    passes = num_steps * (2 if backward else 1)
+    moved = passes * (2 * x.nbytes + operator.nnz * 8)
+    flops = passes * 2 * operator.nnz * case.channels
+    for row in rows:
+        row["GB/s"] = moved / row["seconds"] / 1e9
+        row["share of copy"] = moved / row["seconds"] / harness.bandwidth
+        row["GFLOP/s"] = flops / row["seconds"] / 1e9
+    return rows
 
 
 def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
