@@ -221,7 +221,7 @@ def test_opcheck(kernel):
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
     x = torch.randn(N, 5, requires_grad=True)
     csr, csr_t = operator.csr(), operator.csr(transpose=True)
-    arguments = (x, *csr, *csr_t, torch.tensor(3), 4, 1000, False)
+    arguments = (x, *csr, *csr_t, None, torch.tensor(3), 4, 1000, False)
     torch.library.opcheck(torch.ops.torch_geometric_diff.diffuse.default, arguments)
 
 
@@ -260,3 +260,38 @@ def test_bad_input(x, keywords, error, text):
         diffuse(x, operator, **{"num_steps": 2, **keywords})
     with pytest.raises(TypeError, match=r"a DiffusionOperator \(got Tensor\)"):
         diffuse(torch.ones(N, 2), edge_index, 2)
+
+
+@pytest.mark.parametrize("undirected", [True, False])
+def test_reordering_changes_nothing(undirected):
+    # a path whose nodes come in random order
+    nodes = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    edge_index = torch.stack([nodes[:-1], nodes[1:]])
+    if undirected:
+        edge_index = torch.cat([edge_index, edge_index.flip(0)], 1)
+    weight = 1 + torch.arange(edge_index.size(1)).remainder(399) / 399
+    given = DiffusionOperator(edge_index, weight, step_size=0.1)
+    ordered = DiffusionOperator(edge_index, weight, step_size=0.1, reorder=True)
+    assert ordered.is_reordered and not given.is_reordered
+    assert torch.equal(ordered.to_dense(), given.to_dense())
+    leaves = [torch.randn(400, 20).requires_grad_() for _ in range(2)]
+    leaves[1].data.copy_(leaves[0])
+    outs = [
+        diffuse(x, operator, 5, 0.3, seed=4)
+        for x, operator in zip(leaves, (given, ordered), strict=True)
+    ]
+    torch.testing.assert_close(*outs)
+    for out in outs:
+        out.square().sum().backward()
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad)
+    halved = ordered.with_step_size(0.05)
+    expected = given.with_step_size(0.05)
+    x = leaves[0].detach()
+    torch.testing.assert_close(diffuse(x, halved, 5), diffuse(x, expected, 5))
+    torch.testing.assert_close(diffuse(x, ordered.t(), 5), diffuse(x, given.t(), 5))
+
+
+def test_reordering_is_left_where_it_does_not_pay():
+    nodes = torch.arange(400)
+    path = torch.stack([nodes[:-1], nodes[1:]])
+    assert not DiffusionOperator(path, reorder=True).is_reordered

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from .adjacency import NORMALIZATIONS, Edges, normalize, read_edges
+from .reorder import locality_order
 
 
 class CSR(NamedTuple):
@@ -62,6 +63,10 @@ class DiffusionOperator:
             :math:`\mathbf{D}^{-1} \mathbf{W}`, or :obj:`None`. (default: :obj:`"sym"`)
         add_self_loops (bool, optional): Count a self-loop of weight 1 into the degrees of the
             normalisation. (default: :obj:`True`)
+        reorder (bool, optional): Let the CPU kernel visit the nodes in reverse Cuthill-McKee order
+            where that brings neighbours much closer in memory. It pays for large graphs whose nodes
+            come in no useful order, and costs about as much as ten steps, once. Results and
+            attributes keep the given order. (default: :obj:`False`)
         dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
 
     Raises:
@@ -84,6 +89,7 @@ class DiffusionOperator:
         step_size: float | Tensor = 0.25,
         normalization: str | None = "sym",
         add_self_loops: bool = True,
+        reorder: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
         if normalization not in NORMALIZATIONS:
@@ -98,6 +104,8 @@ class DiffusionOperator:
         self.step_size = step_size
         self.rowptr, self.col, self.value, self._row = _compress(row, col, value, self.num_nodes)
         self._transpose, self._permutation = self._find_transpose()
+        self._order = self._find_order() if reorder else None
+        self._reordered: dict[bool, CSR] = {}
         if not torch.compiler.is_compiling() and not self.requires_grad:
             self._warn_if_unstable()
 
@@ -132,6 +140,29 @@ class DiffusionOperator:
             rowptr, col = self._transpose
             return CSR(rowptr, col, self.value[self._permutation])
         return CSR(self.rowptr, self.col, self.value)
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether ``reorder`` found an order that pays."""
+        return self._order is not None
+
+    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
+        """The matrix in the order of ``reorder``, for the CPU kernel, and the old index of every row.
+
+        Made at the first call and kept. Needs :attr:`is_reordered`.
+        """
+        assert self._order is not None
+        transpose = transpose and not self.is_symmetric
+        if transpose not in self._reordered:
+            place = torch.argsort(self._order)
+            rowptr, col, value = self.csr(transpose)
+            row, col = place[_expand(rowptr, self.nnz)], place[col.long()]
+            self._reordered[transpose] = CSR(*_compress(row, col, value, self.num_nodes)[:3])
+        return self._reordered[transpose], self._order.to(self.rowptr.dtype)
+
+    def _find_order(self) -> Tensor | None:
+        order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
+        return None if order is None else torch.from_numpy(order.astype(np.int64))
 
     def rows(self) -> Tensor:
         """The row index of every entry, shape ``(nnz,)``."""
@@ -199,6 +230,7 @@ class DiffusionOperator:
     def _copy(self) -> "DiffusionOperator":
         other = object.__new__(DiffusionOperator)
         other.__dict__.update(self.__dict__)
+        other._reordered = {}
         return other
 
     def to_scipy(self) -> scipy.sparse.csr_matrix:

@@ -5,7 +5,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..graph.operator import DiffusionOperator
+from ..graph.operator import CSR, DiffusionOperator
 from .kernels import cpu, cuda, reference
 from .random import dropout_scale, dropout_threshold, keep_mask
 
@@ -35,17 +35,21 @@ def _diffuse(
     rowptr_t: Tensor,
     col_t: Tensor,
     value_t: Tensor,
+    order: Tensor | None,
     seed: Tensor,
     num_steps: int,
     threshold: int,
     reverse: bool,
 ) -> Tensor:
-    """All steps on the kernel of the device; the transpose rides along for the backward pass."""
-    kernel = _kernel_for(x.device)
+    """All steps on the kernel of the device; the transpose rides along for the backward pass.
+
+    With ``order``, row i of the matrices is row ``order[i]`` of the features: the CPU kernel's.
+    """
+    arguments = (x.contiguous(), rowptr, col, value, num_steps, threshold, int(seed), reverse)
+    if order is not None:
+        return cpu.diffuse(*arguments, order)
     with torch.autocast(x.device.type, enabled=False):  # the accumulation stays in full precision
-        return kernel.diffuse(
-            x.contiguous(), rowptr, col, value, num_steps, threshold, int(seed), reverse
-        )
+        return _kernel_for(x.device).diffuse(*arguments)
 
 
 @_diffuse.register_fake
@@ -54,25 +58,31 @@ def _(x: Tensor, *args: object) -> Tensor:
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, *csr, seed, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
-    ctx.save_for_backward(*csr, seed)
+    _, *csr, order, seed, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
+    ctx.save_for_backward(*csr, order, seed)
 
 
 def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-    rowptr, col, value, rowptr_t, col_t, value_t, seed = ctx.saved_tensors
+    rowptr, col, value, rowptr_t, col_t, value_t, order, seed = ctx.saved_tensors
     grad = _diffuse(
         grad,
         *(rowptr_t, col_t, value_t),
         *(rowptr, col, value),
+        order,
         seed,
         ctx.num_steps,
         ctx.threshold,
         not ctx.reverse,
     )
-    return grad, *[None] * 10
+    return grad, *[None] * 11
 
 
 _diffuse.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _product(csr: CSR, x: Tensor) -> Tensor:
+    """One product with a matrix, which no gradient passes."""
+    return _diffuse(x, *csr, *csr, None, torch.zeros((), dtype=torch.long), 1, 0, False)
 
 
 class _WeightedStep(torch.autograd.Function):
@@ -82,8 +92,7 @@ class _WeightedStep(torch.autograd.Function):
     def forward(ctx, x: Tensor, value: Tensor, operator: DiffusionOperator):  # type: ignore[no-untyped-def]
         ctx.operator = operator
         ctx.save_for_backward(x)
-        csr = operator.csr()
-        return _diffuse(x, *csr, *csr, torch.zeros((), dtype=torch.long), 1, 0, False)
+        return _product(operator.csr(), x)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
@@ -91,7 +100,9 @@ class _WeightedStep(torch.autograd.Function):
         grad_x = grad_value = None
         if ctx.needs_input_grad[0]:
             csr = ctx.operator.csr(transpose=True)
-            grad_x = _diffuse(grad, *csr, *csr, torch.zeros((), dtype=torch.long), 1, 0, False)
+            grad_x = _diffuse(
+                grad, *csr, *csr, None, torch.zeros((), dtype=torch.long), 1, 0, False
+            )
         if ctx.needs_input_grad[1]:
             grad_value = _sampled_product(grad, x, ctx.operator)
         return grad_x, grad_value, None
@@ -165,8 +176,10 @@ def diffuse(
     if operator.requires_grad:
         out = _diffuse_weighted(columns, operator, num_steps, threshold, bits)
     else:
-        csr, csr_t = operator.csr(), operator.csr(transpose=True)
-        out = _diffuse(columns, *csr, *csr_t, bits, num_steps, threshold, False)
+        csr, csr_t, order = operator.csr(), operator.csr(transpose=True), None
+        if operator.is_reordered and _kernel_for(x.device) is cpu:
+            (csr, order), (csr_t, _) = operator.reordered_csr(), operator.reordered_csr(True)
+        out = _diffuse(columns, *csr, *csr_t, order, bits, num_steps, threshold, False)
     out = out.to(x.dtype)
     if x.dim() == 3:
         out = out.view(x.size(1), x.size(0), x.size(2)).permute(1, 0, 2)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 _missing: str | None = None
 try:
-    from torch_geometric_diff import _C  # type: ignore[attr-defined]
+    from torch_geometric_diff import _C
 except ImportError as error:
     _missing = f"the C++ extension was not built when the package was installed ({error})"
 

@@ -1,0 +1,20 @@
+def levels() -> list[str]: ...
+def diffuse(
+    y: int,
+    x: int,
+    rowptr: int,
+    col: int,
+    value: int,
+    original: int,
+    rows: int,
+    columns: int,
+    float64: bool,
+    int64: bool,
+    steps: int,
+    threshold: int,
+    seed: int,
+    reverse: bool,
+    threads: int,
+    level: str,
+    blocks: int,
+) -> None: ...
