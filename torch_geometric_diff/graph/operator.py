@@ -147,7 +147,7 @@ class DiffusionOperator:
         return self._order is not None
 
     def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
-        """The matrix in the order of ``reorder``, for the CPU kernel, and the old index of every row.
+        """The matrix in the order of ``reorder`` and the old index of every row (CPU kernel).
 
         Made at the first call and kept. Needs :attr:`is_reordered`.
         """

@@ -99,10 +99,7 @@ class _WeightedStep(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         grad_x = grad_value = None
         if ctx.needs_input_grad[0]:
-            csr = ctx.operator.csr(transpose=True)
-            grad_x = _diffuse(
-                grad, *csr, *csr, None, torch.zeros((), dtype=torch.long), 1, 0, False
-            )
+            grad_x = _product(ctx.operator.csr(transpose=True), grad)
         if ctx.needs_input_grad[1]:
             grad_value = _sampled_product(grad, x, ctx.operator)
         return grad_x, grad_value, None
