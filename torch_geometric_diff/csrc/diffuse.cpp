@@ -127,7 +127,8 @@ void run_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, 
   };
   const std::int64_t edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
   Step<T, I> s{nullptr, op.col, op.value, op.original, x, front, columns, first, last,
-               prefetch ? edges - kPrefetchEdges : 0, tile, set_mask(options.reverse ? -1 : 0), false};
+               prefetch ? edges - kPrefetchBlocks / tile.blocks : 0, tile,
+               set_mask(options.reverse ? -1 : 0), false};
   step(s);
   barrier.wait();
   s.rowptr = op.rowptr;

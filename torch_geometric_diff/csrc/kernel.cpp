@@ -148,7 +148,7 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
   const std::int64_t end = m.rowptr[i + 1];
   if (end <= m.prefetch_end) {
     for (; e < end; ++e) {
-      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + kPrefetchEdges]) * width;
+      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + kPrefetchBlocks / B]) * width;
 #pragma GCC unroll 8
       for (int line = 0; line < width; line += 64 / static_cast<int>(sizeof(T)))
         __builtin_prefetch(ahead + line);

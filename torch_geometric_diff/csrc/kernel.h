@@ -9,7 +9,7 @@ namespace tgd {
 
 constexpr int kBlock = 16;     // columns of a block; a word of random bits serves two blocks
 constexpr int kMaxBlocks = 4;  // blocks of the widest tile
-constexpr int kPrefetchEdges = 16;  // that a prefetch runs ahead
+constexpr int kPrefetchBlocks = 64;  // that a prefetch runs ahead
 
 // Dropout of one step: keys of the step, 16-bit threshold and the scale of what is kept.
 struct Mask {
