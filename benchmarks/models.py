@@ -101,7 +101,7 @@ class DiffResNetMethod(Method):
         # Kept by columns, the weight needs no copy in front of the sparse product.
         weight = model.block.lin1.weight
         weight.data = weight.data.t().contiguous().t()
-        model.block = OncePerState(model.block)
+        model.block = OncePerState(model.block)  # type: ignore[assignment]
         return model
 
 

@@ -187,7 +187,7 @@ class GrandL(Module):
         attention_dim: int,
         input_dropout: float,
         dropout: float,
-        tolerance: float,
+        solver: str,
     ) -> None:
         super().__init__()
         self.first = BagLinear(bag, Linear(bag.x.size(1), hidden), input_dropout)
@@ -197,7 +197,7 @@ class GrandL(Module):
         self.beta = Parameter(torch.zeros(()))
         self.dropout = Dropout(dropout)
         self.last = Linear(hidden, num_classes)
-        self.heads, self.time, self.tolerance = heads, time, tolerance
+        self.heads, self.time, self.solver = heads, time, solver
 
     def attention(self, x: Tensor, graph: SortedGraph) -> Tensor:
         query, key = (layer(x).view(x.size(0), self.heads, -1) for layer in (self.query, self.key))
@@ -214,8 +214,10 @@ class GrandL(Module):
         def derivative(_: Tensor, x: Tensor) -> Tensor:
             return rate * (_AttentionProduct.apply(weight, x, graph) - x) + source
 
+        options = {} if self.solver == "dopri5" else {"step_size": 1.0}
         span = torch.tensor([0.0, self.time], device=start.device)
+        # Adaptive solvers look at the tolerances, those of a fixed grid at the step size.
         end = odeint(
-            derivative, start, span, method="dopri5", atol=self.tolerance, rtol=self.tolerance
+            derivative, start, span, atol=1e-4, rtol=1e-4, method=self.solver, options=options
         )[-1]
         return self.last(self.dropout(end.relu()))

@@ -59,7 +59,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
     the heat.
 
     Args:
-        n_neighbors (int, optional): Neighbours of each point. (default: :obj:`10`)
+        n_neighbors (int, optional): Neighbours of each point. (default: :obj:`8`)
         num_steps (int, optional): Diffusion steps :math:`K`. (default: :obj:`150`)
         metric (str, optional): :obj:`"euclidean"` or :obj:`"cosine"`, which suits embeddings.
             (default: :obj:`"euclidean"`)
@@ -86,7 +86,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_neighbors: int = 10,
+        n_neighbors: int = 8,
         *,
         num_steps: int = 150,
         metric: str = "euclidean",

@@ -49,7 +49,10 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
             arguments = (x, *csr, num_steps, 0, 0, False)
             order = "anywhere" if reach is None else f"within {reach} rows"
             ours = f"threads: {all_threads}"
-            candidates = {ours: on(all_threads, arguments), "threads: 1": on(1, arguments)}
+            candidates: dict[str, Callable[[], object]] = {
+                ours: on(all_threads, arguments),
+                "threads: 1": on(1, arguments),
+            }
             try:
                 more = harness.compare(
                     f"10^{power} edges, {x.size(0)} nodes, neighbours {order}, K = {num_steps}",

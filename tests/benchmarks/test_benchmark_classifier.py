@@ -1,0 +1,76 @@
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="the classifier's benchmark needs scikit-learn")
+
+from benchmarks import classifier as benchmark  # noqa: E402
+
+
+@pytest.fixture
+def blobs(monkeypatch):
+    from sklearn.datasets import make_blobs
+
+    X, y = make_blobs(60, centers=3, cluster_std=1.0, random_state=0)
+    monkeypatch.setattr(benchmark, "load", lambda features: ("blobs", X / 10, y))
+    return X, y
+
+
+def test_a_draw_keeps_so_many_labels_of_each_class(blobs):
+    y = blobs[1]
+    few = benchmark.draw(y, 4, 0)
+    known = few != -1
+    assert np.array_equal(few[known], y[known])
+    assert np.bincount(few[known]).tolist() == [4, 4, 4]
+    assert np.array_equal(few, benchmark.draw(y, 4, 0))
+    assert not np.array_equal(few, benchmark.draw(y, 4, 1))
+    with pytest.raises(ValueError, match="class 0 has 20 points, too few for 21 labels"):
+        benchmark.draw(y, 21, 0)
+
+
+def test_accuracy_counts_the_points_without_a_label(blobs):
+    class Knows:
+        """Right on all given labels, wrong on all others but two."""
+
+        def fit(self, X, few):
+            self.label_distributions_ = None
+            self.transduction_ = np.where(few == -1, 9, few)
+            self.transduction_[np.flatnonzero(few == -1)[:2]] = y[np.flatnonzero(few == -1)[:2]]
+
+    X, y = blobs
+    assert benchmark.accuracy(Knows(), X, y, benchmark.draw(y, 5, 0)) == 2 / 45
+
+
+def test_rows_resume_and_the_table_pairs_the_draws(blobs, tmp_path, capsys):
+    out = tmp_path / "rows.jsonl"
+    names = list(benchmark.MODELS)
+    flags = ["--labels", "1", "3", "--draws", "3", "--out", str(out)]
+    benchmark.main([*flags, "--models", *names[:2]])
+    before = out.read_text()
+    benchmark.main([*flags, "--models", *names, "--resume"])
+    assert out.read_text().startswith(before)
+    rows = {(r["model"], r["labels"]): r for r in map(json.loads, out.read_text().splitlines())}
+    assert len(rows) == 2 * len(names)
+    assert all(0 <= a <= 1 for row in rows.values() for a in row["accuracy"])
+    good = [name for name in names if np.mean(rows[name, 3]["accuracy"]) > 0.6]
+    assert {names[0], names[1], names[-1]} <= set(good)  # the Gaussian peers are set for digits
+    lines = capsys.readouterr().out.splitlines()[-len(names) :]
+    ours, peer = (100 * np.array(rows[name, 1]["accuracy"]) for name in names[:2])
+    assert lines[0].startswith(f"| {names[0]} | {ours.mean():.2f} ± ")
+    assert f"(ours {np.mean(ours - peer):+.2f} ± " in lines[1]
+
+
+def test_tuning_writes_nothing(blobs, tmp_path, capsys):
+    out = tmp_path / "rows.jsonl"
+    benchmark.main(["--tune", "--draws", "1", "--models", benchmark.OURS, "--out", str(out)])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(benchmark.MODELS[benchmark.OURS][2])
+    assert not out.exists()
+
+
+def test_bad_numbers_are_refused(blobs, tmp_path):
+    out = str(tmp_path / "rows.jsonl")
+    for flags in (["--draws", "0"], ["--labels", "0"]):
+        with pytest.raises(ValueError, match="must be positive"):
+            benchmark.main([*flags, "--out", out])
