@@ -263,7 +263,8 @@ def test_bad_input(x, keywords, error, text):
 
 
 @pytest.mark.parametrize("undirected", [True, False])
-def test_reordering_changes_nothing(undirected):
+def test_reordering_changes_nothing(undirected, monkeypatch):
+    monkeypatch.setattr("torch_geometric_diff.graph.reorder.MIN_NODES", 1)
     # a path whose nodes come in random order
     nodes = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     edge_index = torch.stack([nodes[:-1], nodes[1:]])
@@ -291,7 +292,11 @@ def test_reordering_changes_nothing(undirected):
     torch.testing.assert_close(diffuse(x, ordered.t(), 5), diffuse(x, given.t(), 5))
 
 
-def test_reordering_is_left_where_it_does_not_pay():
+def test_reordering_is_left_where_it_does_not_pay(monkeypatch):
     nodes = torch.arange(400)
     path = torch.stack([nodes[:-1], nodes[1:]])
-    assert not DiffusionOperator(path, reorder=True).is_reordered
+    shuffled = torch.randperm(400)[path]
+    assert not DiffusionOperator(shuffled, reorder=True).is_reordered  # small
+    monkeypatch.setattr("torch_geometric_diff.graph.reorder.MIN_NODES", 1)
+    assert not DiffusionOperator(path, reorder=True).is_reordered  # in good order
+    assert DiffusionOperator(shuffled, reorder=True).is_reordered

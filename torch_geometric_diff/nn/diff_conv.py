@@ -176,6 +176,7 @@ class DiffConv(MessagePassing):
             step_size=self.initial_step_size,
             normalization=self.normalization,
             add_self_loops=self.add_self_loops,
+            reorder=self.cached,
             dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
 
