@@ -4,7 +4,6 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-
 MIN_NODES = 16_384  # 16 float32 columns of fewer nodes fit a second-level cache of 1 MiB
 
 
@@ -17,10 +16,11 @@ def _mean_span(matrix: scipy.sparse.csr_matrix, place: np.ndarray) -> float:
 def locality_order(matrix: scipy.sparse.csr_matrix) -> np.ndarray | None:
     """The reverse Cuthill-McKee order of a graph, or None where it brings neighbours no closer.
 
-    A tile of 16 columns of a graph of more than :data:`MIN_NODES` nodes does not fit the second-level
-    cache, and a step then pays for every neighbour that is far away. The order is kept if it takes a
-    fifth off the mean distance in rows between neighbours, which was worth 15 % on a graph of the
-    shape of ogbn-arxiv in random order (``python -m benchmarks.speed --suite kernels``).
+    A tile of 16 columns of a graph of more than :data:`MIN_NODES` nodes does not fit the
+    second-level cache, and a step then pays for every neighbour that is far away. The order is kept
+    if it takes a fifth off the mean distance in rows between neighbours, which was worth 15 % on a
+    graph of the shape of ogbn-arxiv in random order
+    (``python -m benchmarks.speed --suite kernels``).
 
     Args:
         matrix (scipy.sparse.csr_matrix): The square matrix; its pattern is read as undirected.
