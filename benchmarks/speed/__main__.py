@@ -14,7 +14,7 @@ from torch_geometric_diff.experiment import command_line, environment, write_ato
 
 from .harness import Harness, Row
 
-SUITES = ("kernels", "train", "knn", "fewshot", "ogb")
+SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb")
 
 
 def parser() -> argparse.ArgumentParser:
