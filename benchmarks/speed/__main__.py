@@ -46,20 +46,25 @@ def table(rows: list[Row]) -> str:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Bars of the ratios, on a logarithmic axis."""
+    """A line a case with a point a peer, on a logarithmic axis of ratios."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1 + 0.28 * len(rows)), layout="constrained")
+    cases = list(dict.fromkeys(row["case"] for row in rows))[::-1]
+    figure = Figure(figsize=(10, 1.6 + 0.26 * len(cases)), layout="constrained")
     axes = figure.add_subplot()
-    names = [f"{row['case']}: {row['name']}" for row in rows][::-1]
-    colors = ["#0072B2" if row["ratio"] == 1 else "#999999" for row in rows][::-1]
-    bars = axes.barh(names, [row["ratio"] for row in rows][::-1], color=colors)
-    axes.bar_label(bars, fmt="%.1fx", fontsize=7, padding=2)
+    axes.axvline(1, color="black", linewidth=1)
+    for name in dict.fromkeys(row["name"] for row in rows):
+        chosen = [row for row in rows if row["name"] == name and row["name"] != "ours"]
+        places = [cases.index(row["case"]) for row in chosen]
+        if places:
+            axes.plot([row["ratio"] for row in chosen], places, "o", label=name)
+    axes.set_yticks(range(len(cases)), cases, fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel("time, ours = 1")
-    axes.tick_params(axis="y", labelsize=7)
+    axes.grid(axis="x", which="both", alpha=0.3)
+    axes.set_xlabel("time as a multiple of ours")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     with write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def main(argv: list[str] | None = None) -> None:
