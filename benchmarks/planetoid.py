@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, help="result file (default: a new one in runs/planetoid)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")
     p.add_argument(
-        "--fallback", choices=["digits"], help="run on this graph if the data set is unreachable"
+        "--fallback",
+        choices=["digits"],
+        help="run on this graph if the data set is unreachable;\nits rows go to OUT-digits",
     )
     settings = p.add_argument_group("settings (default: benchmarks/settings/DATASET.toml)")
     for name, kind in SETTINGS.items():
@@ -196,6 +198,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     out = args.out or Path("runs/planetoid") / f"{dataset}-{data.source}-{args.model}-{stamp}.jsonl"
+    if dataset != args.dataset:  # the fallback's rows must not stand in the way of the real ones
+        out = out.with_stem(f"{out.stem}-{dataset}")
     results = Results(out, header, args.resume)
     print(
         f"{args.model} on {dataset} ({data.source}): {data.num_nodes} nodes, "

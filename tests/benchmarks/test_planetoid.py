@@ -142,7 +142,7 @@ def test_fallback_runs_on_the_embedded_graph(
     printed = capsys.readouterr()
     assert len(printed.err.splitlines()) == 1
     assert "lacks ind.cora.x" in printed.err and "'digits' instead" in printed.err
-    assert read_rows(tmp_path / "out.jsonl")[0]["dataset"] == "digits"
+    assert read_rows(tmp_path / "out-digits.jsonl")[0]["dataset"] == "digits"
 
 
 def damaged(tmp_path: Path) -> str:
