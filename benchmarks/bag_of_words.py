@@ -9,6 +9,7 @@ from torch.nn import Module
 from torch_geometric.data import Data
 
 from torch_geometric_diff.data import sparse_features
+from torch_geometric_diff.ops import sparse_mm
 
 
 class BagOfWords:
@@ -49,12 +50,12 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bag: BagOfWords, values: Tensor) -> Tensor:
         ctx.bag, ctx.values = bag, values
-        return torch.sparse.mm(bag.matrix(values), weight.t().contiguous(), "sum")
+        return sparse_mm(bag.matrix(values), weight.t())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         transpose = ctx.bag.transpose(ctx.values)
-        return torch.sparse.mm(transpose, grad.contiguous(), "sum").t(), None, None
+        return sparse_mm(transpose, grad).t(), None, None
 
 
 class BagLinear(Module):

@@ -27,6 +27,7 @@ from torch_geometric_diff.experiment import (
     draw_trials,
     environment,
     fit,
+    keep_freed_memory,
     read_rows,
     share_of_rank,
     world,
@@ -180,6 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.out is None and (args.resume or world()[1] > 1):
         raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
+    keep_freed_memory()
     data = open_graph(args)
     dataset = data.name
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}

@@ -7,6 +7,7 @@ def diffuse(
     value: int,
     original: int,
     rows: int,
+    sources: int,
     columns: int,
     is_double: bool,
     is_int64: bool,

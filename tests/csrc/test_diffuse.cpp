@@ -55,29 +55,32 @@ std::unique_ptr<T[]> exact(const std::vector<double>& values) {
 
 template <class T, class I>
 int trial() {
+  tgd::Options options;
+  options.steps = draw(0, 5);
   const std::int64_t rows = draw(1, 60), columns = draw(1, 300), hub = draw(-2, rows - 1);
+  // a single step may be a product with any matrix
+  const bool product = options.steps == 1 && draw(0, 1);
+  const std::int64_t sources = product ? draw(0, 60) : rows;
   const double density = draw(0, 3) * 0.08;
-  std::vector<double> dense(rows * rows), rowptr{0}, col, value, original, x(rows * columns);
+  std::vector<double> dense(rows * sources), rowptr{0}, col, value, original, x(sources * columns);
   for (auto& v : x) v = static_cast<double>(draw(-1000, 1000)) / 1000;
   std::vector<std::int64_t> name(rows);
   for (std::int64_t i = 0; i < rows; ++i) name[i] = i;
-  const bool permuted = draw(0, 1);
+  const bool permuted = !product && draw(0, 1);
   if (permuted) std::shuffle(name.begin(), name.end(), random_bits);
   for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = 0; j < rows; ++j) {
+    for (std::int64_t j = 0; j < sources; ++j) {
       if (i != hub && static_cast<double>(draw(0, 999)) / 1000 >= density) continue;
       const double v = static_cast<double>(draw(-1000, 1000)) / 1000;
-      dense[name[i] * rows + name[j]] = static_cast<T>(v);
+      dense[name[i] * sources + (product ? j : name[j])] = static_cast<T>(v);
       col.push_back(static_cast<double>(j));
       value.push_back(v);
     }
     rowptr.push_back(static_cast<double>(col.size()));
     original.push_back(static_cast<double>(name[i]));
   }
-  tgd::Options options;
-  options.steps = draw(0, 5);
   const std::uint32_t thresholds[] = {0, 0, 1, 16384, 65535};
-  options.threshold = thresholds[draw(0, 4)];
+  options.threshold = product ? 0 : thresholds[draw(0, 4)];
   options.seed = random_bits();
   options.reverse = draw(0, 1);
 
@@ -97,10 +100,10 @@ int trial() {
                    options.threshold) * scale;
     };
     if (!options.reverse) drop();
-    std::vector<double> next(y.size());
+    std::vector<double> next(rows * columns);
     for (std::int64_t i = 0; i < rows; ++i)
-      for (std::int64_t l = 0; l < rows; ++l)
-        if (const double w = dense[i * rows + l]; w != 0)
+      for (std::int64_t l = 0; l < sources; ++l)
+        if (const double w = dense[i * sources + l]; w != 0)
           for (std::int64_t j = 0; j < columns; ++j) next[i * columns + j] += w * y[l * columns + j];
     y.swap(next);
     if (options.reverse) drop();
@@ -110,7 +113,7 @@ int trial() {
   const auto prowptr = exact<I>(rowptr), pcol = exact<I>(col), poriginal = exact<I>(original);
   const auto pvalue = exact<T>(value);
   const tgd::Operator<T, I> op{prowptr.get(), pcol.get(), pvalue.get(),
-                               permuted ? poriginal.get() : nullptr, rows};
+                               permuted ? poriginal.get() : nullptr, rows, sources};
   const double tolerance = (sizeof(T) == 4 ? 1e-4 : 1e-11) * largest;
   for (auto level = tgd::levels(); *level; ++level) {
     std::vector<T> first;

@@ -96,3 +96,19 @@ def test_bad_options_and_divergence() -> None:
         fit(Linear(4, 2), (x,), y, train, val, max_epochs=10, patience=0)
     with pytest.raises(ValueError, match="not finite in epoch 0"):
         fit(Linear(4, 2), (x * float("inf"),), y, train, val)
+
+
+def test_weights_kept_by_columns_train_alike() -> None:
+    x, y, train, val = data()
+    weights = []
+    for by_columns in (False, True):
+        torch.manual_seed(0)
+        model = Linear(4, 2)
+        if by_columns:
+            model.weight.data = model.weight.data.t().contiguous().t()
+        result = fit(model, (x,), y, train, val, max_epochs=30)
+        assert result.epochs == 30
+        weights.append(model.weight.detach())
+    assert torch.allclose(*weights, atol=1e-6)
+    torch.manual_seed(0)
+    assert not torch.allclose(weights[0], Linear(4, 2).weight, atol=0.01)

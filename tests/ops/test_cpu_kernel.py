@@ -7,6 +7,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torch_geometric_diff.ops import sparse_mm
 from torch_geometric_diff.ops.kernels import cpu
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 
@@ -160,3 +161,19 @@ def test_unknown_level_is_refused() -> None:
     matrix = csr(scipy.sparse.identity(3, format="csr"), torch.float32, torch.int32)
     with pytest.raises(ValueError, match="no instruction set 'mmx'"):
         cpu.diffuse(torch.ones(3, 3), *matrix, 1, 0, 0, False, level="mmx")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40), (1, 90), (90, 1), (5, 0), (0, 5), (400, 300)])
+def test_product_with_any_matrix(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(sum(shape))
+    dense = rng.standard_normal(shape) * (rng.random(shape) < 0.2)
+    matrix = torch.tensor(dense, dtype=dtype).to_sparse_csr()
+    for columns in (1, 33, 300):
+        x = torch.tensor(rng.standard_normal((columns, shape[1])), dtype=dtype).t()
+        out = sparse_mm(matrix, x)
+        assert out.dtype == dtype and out.shape == (shape[0], columns)
+        expected = torch.tensor(dense) @ x.double()
+        assert torch.allclose(
+            out.double(), expected, rtol=0, atol=1e-4 if dtype.itemsize == 4 else 1e-11
+        )

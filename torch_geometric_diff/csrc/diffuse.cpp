@@ -67,11 +67,11 @@ struct Plan {
 };
 
 template <class T>
-Plan plan(std::int64_t rows, std::int64_t edges, std::int64_t columns, const Options& options,
-          int widest) {
+Plan plan(std::int64_t rows, std::int64_t packed, std::int64_t edges, std::int64_t columns,
+          const Options& options, int widest) {
   static const Caches caches;
   const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const auto bytes = [&](int w) { return 2 * rows * w * kBlock * static_cast<std::int64_t>(sizeof(T)); };
+  const auto bytes = [&](int w) { return packed * w * kBlock * static_cast<std::int64_t>(sizeof(T)); };
   // A thread is worth waking for some ten microseconds of work (but a given width takes them all).
   const std::int64_t work = (edges + rows) * columns * options.steps;
   int threads = std::max(options.threads, 1);
@@ -114,11 +114,15 @@ StepFunction<T, I> step_function(const Level& level) {
   }
 }
 
-// All steps of one tile for rows [first, last); the team meets after every step.
+struct Rows {
+  std::int64_t first, last;
+};
+
+// All steps of one tile for `own` rows, loaded from `loaded` ones; the team meets after every step.
 template <class T, class I>
 void run_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Options& options,
-              StepFunction<T, I> step, Tile tile, T* front, T* back, std::int64_t first,
-              std::int64_t last, bool prefetch, Barrier& barrier) {
+              StepFunction<T, I> step, Tile tile, T* front, T* back, Rows loaded, Rows own,
+              bool prefetch, Barrier& barrier) {
   Mask dropout;
   const auto set_mask = [&](std::int64_t k) -> const Mask* {
     if (!options.threshold || k < 0 || k >= options.steps) return nullptr;
@@ -126,12 +130,14 @@ void run_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, 
     return &dropout;
   };
   const std::int64_t edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
-  Step<T, I> s{nullptr, op.col, op.value, op.original, x, front, columns, first, last,
+  Step<T, I> s{nullptr, op.col, op.value, op.original, x, front, columns, loaded.first, loaded.last,
                prefetch ? edges - kPrefetchBlocks / tile.blocks : 0, tile,
                set_mask(options.reverse ? -1 : 0), false};
   step(s);
   barrier.wait();
   s.rowptr = op.rowptr;
+  s.first_row = own.first;
+  s.last_row = own.last;
   for (std::int64_t k = 0; k < options.steps; ++k) {
     s.source = front;
     s.last = k + 1 == options.steps;
@@ -165,13 +171,19 @@ const Level* const* levels() {
 template <class T, class I>
 void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Options& options) {
   if (op.rows == 0 || columns == 0) return;
+  if (op.sources == 0) {
+    std::memset(y, 0, sizeof(T) * static_cast<std::size_t>(op.rows * columns));
+    return;
+  }
   if (options.steps == 0) {
     std::memcpy(y, x, sizeof(T) * static_cast<std::size_t>(op.rows * columns));
     return;
   }
   const Level& level = options.level ? *options.level : *levels()[0];
   const auto edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
-  const Plan cut = plan<T>(op.rows, edges, columns, options,
+  // A single step writes its result in place, so that it needs one packed tile instead of two.
+  const int copies = options.steps > 1 ? 2 : 1;
+  const Plan cut = plan<T>(op.rows, copies * op.sources, edges, columns, options,
                            sizeof(T) == 4 ? level.widest_float : level.widest_double);
   const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
   const std::int64_t tiles = (blocks + cut.width - 1) / cut.width;
@@ -183,20 +195,20 @@ void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, c
   };
   const int team =
       cut.shared ? cut.threads : static_cast<int>(std::min<std::int64_t>(cut.threads, tiles));
-  const std::int64_t size = op.rows * cut.width * kBlock;
+  const std::int64_t size = op.sources * cut.width * kBlock;
   const std::int64_t gap = size + 1024 / static_cast<std::int64_t>(sizeof(T));
-  const bool prefetch = 2 * size * static_cast<std::int64_t>(sizeof(T)) > (1 << 20);
+  const bool prefetch = copies * size * static_cast<std::int64_t>(sizeof(T)) > (1 << 20);
   const auto step = step_function<T, I>(level);
-  Buffer buffer(sizeof(T) * static_cast<std::size_t>((cut.shared ? 1 : team) * 2 * gap));
+  Buffer buffer(sizeof(T) * static_cast<std::size_t>((cut.shared ? 1 : team) * copies * gap));
 
   if (!cut.shared) {
     std::atomic<std::int64_t> next{0};
     parallel(team, [&](int thread, int) {
       Barrier alone(1);
-      T* front = buffer.as<T>() + thread * 2 * gap;
+      T* front = buffer.as<T>() + thread * copies * gap;
       for (std::int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < tiles;)
-        run_tile(y, x, op, columns, options, step, tile(t), front, front + gap, 0, op.rows, prefetch,
-                 alone);
+        run_tile(y, x, op, columns, options, step, tile(t), front, front + gap, {0, op.sources}, {0, op.rows},
+                 prefetch, alone);
     });
     return;
   }
@@ -222,7 +234,8 @@ void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, c
     while (!(meet = together.load(std::memory_order_acquire))) std::this_thread::yield();
     for (std::int64_t t = 0; t < tiles; ++t)
       run_tile(y, x, op, columns, options, step, tile(t), buffer.as<T>(), buffer.as<T>() + gap,
-               cut_row(thread, got), cut_row(thread + 1, got), prefetch, *meet);
+               {op.sources * thread / got, op.sources * (thread + 1) / got},
+               {cut_row(thread, got), cut_row(thread + 1, got)}, prefetch, *meet);
   });
 }
 

@@ -7,13 +7,14 @@
 
 namespace tgd {
 
-// CSR of the square operator. Row i of it acts on row original[i] of the features (null: row i).
+// CSR of the operator. Row i of it acts on row original[i] of the features (null: row i). It is square
+// but for a single step: then a plain sparse product, without dropout, with `sources` rows of x.
 template <class T, class I>
 struct Operator {
   const I *rowptr, *col;
   const T* value;
   const I* original;
-  std::int64_t rows;
+  std::int64_t rows, sources;
 };
 
 struct Options {
@@ -26,7 +27,7 @@ struct Options {
   int width = 0;                 // blocks of a tile, 1, 2 or 4; 0: by the size of the caches
 };
 
-// x and y are row-major [rows, columns] and do not overlap.
+// x and y are row-major [sources, columns] and [rows, columns] and do not overlap.
 template <class T, class I>
 void diffuse(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Options& options);
 

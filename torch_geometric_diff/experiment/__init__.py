@@ -1,6 +1,7 @@
 """Trials that resume, results that last, command lines that end in one line."""
 
 from .cli import command_line as command_line
+from .memory import keep_freed_memory as keep_freed_memory
 from .results import ResultFile as ResultFile
 from .results import environment as environment
 from .results import read_rows as read_rows

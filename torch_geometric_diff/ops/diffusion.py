@@ -115,6 +115,26 @@ def _sampled_product(grad: Tensor, x: Tensor, operator: DiffusionOperator) -> Te
     return total
 
 
+def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
+    r"""The product of a constant ``torch.sparse`` CSR matrix and a dense one, several times as fast
+    on the CPU as torch's own: columns are worked on in tiles that stay in cache.
+
+    No gradient passes.
+
+    Args:
+        matrix (Tensor): The matrix, of the type of :obj:`x`.
+        x (Tensor): The dense matrix, float32 or float64.
+
+    Shapes:
+        - **input:** :math:`(M, N)` and :math:`(N, F)`
+        - **output:** :math:`(M, F)`
+    """
+    if _kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
+        return torch.sparse.mm(matrix, x.contiguous(), "sum")
+    csr = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
+    return cpu.diffuse(x.contiguous(), *csr, num_steps=1, threshold=0, seed=0, reverse=False)
+
+
 def diffuse(
     x: Tensor,
     operator: DiffusionOperator,

@@ -54,10 +54,11 @@ def diffuse(
         width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
 
     Shapes:
-        - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator
-        - **output:** :math:`(N, F)`
+        - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator, or of any
+          :math:`M \times N` matrix for a single step without dropout and :obj:`perm`
+        - **output:** :math:`(N, F)`, or :math:`(M, F)`
     """
-    y = torch.empty_like(x)
+    y = x.new_empty(rowptr.numel() - 1, x.shape[1])
     _C.diffuse(
         y.data_ptr(),
         x.data_ptr(),
@@ -65,6 +66,7 @@ def diffuse(
         col.data_ptr(),
         value.data_ptr(),
         0 if perm is None else perm.data_ptr(),
+        y.shape[0],
         x.shape[0],
         x.shape[1],
         x.dtype == torch.float64,
