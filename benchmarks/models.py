@@ -14,6 +14,7 @@ from torch_geometric.utils import add_self_loops, to_torch_csr_tensor
 
 from benchmarks.bag_of_words import BagOfWords
 from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
+from benchmarks.variant import NarrowDiffResNet, mixed_graph
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
 from torch_geometric_diff.graph import DiffusionOperator
@@ -28,6 +29,7 @@ class Method:
     """
 
     inputs: tuple[Any, ...]  # arguments of the model
+    trained: Module  # the model of the latest trial
 
     def __init__(self, data: Data) -> None:
         self.data = data
@@ -45,8 +47,8 @@ class Method:
     def run(self, trial: Trial, **training: Any) -> Fit:
         """Train from the trial's seed; ``training`` are options of :func:`fit`."""
         torch.manual_seed(trial.init_seed)
-        model = self.model().to(self.data.y.device)
-        return fit(model, self.inputs, self.data.y, trial.train, trial.val, **training)
+        self.trained = self.model().to(self.data.y.device)
+        return fit(self.trained, self.inputs, self.data.y, trial.train, trial.val, **training)
 
 
 class OncePerState(Module):
@@ -84,6 +86,7 @@ class DiffResNetMethod(Method):
         layer_num: int,
         dropout: float,
         diffuse: str = "features",
+        learn_step_size: bool = False,
     ) -> None:
         super().__init__(data)
         operator = DiffusionOperator(
@@ -93,11 +96,15 @@ class DiffResNetMethod(Method):
             normalization="sym",
             add_self_loops=True,
         )
-        self.inputs = (sparse_features(data), operator)
+        # A fixed operator serves all trials, a learned one is each model's own.
+        graph = data.edge_index if learn_step_size else operator
+        self.inputs = (sparse_features(data), graph)
         self.arguments = (layer_num, step_size, dropout, diffuse)
+        self.learning = {"learn_step_size": True, "cached": True} if learn_step_size else {}
 
     def model(self) -> Module:
-        model = DiffResNet(self.data.num_features, self.num_classes, *self.arguments)
+        sizes = self.data.num_features, self.num_classes
+        model = DiffResNet(*sizes, *self.arguments, **self.learning)
         # Kept by columns, the weight needs no copy in front of the sparse product.
         weight = model.block.lin1.weight
         weight.data = weight.data.t().contiguous().t()
@@ -263,8 +270,26 @@ class CorrectAndSmoothMethod(MLPMethod):
         return replace(result, logits=soft)
 
 
+class TunedMethod(Peer):
+    """Citations and word neighbours with their weights; settings found by ``benchmarks.tune``."""
+
+    network = NarrowDiffResNet
+
+    def __init__(self, data: Data, *, neighbors: int, mix: float, **options: Any) -> None:
+        self.neighbors, self.mix = neighbors, mix
+        super().__init__(data, **options)
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        return {"neighbors", "mix"} | super().settings()
+
+    def graph(self, data: Data) -> tuple[Any, ...]:
+        return mixed_graph(data, self.neighbors, self.mix)
+
+
 METHODS: dict[str, type[Method]] = {
     "diff-resnet": DiffResNetMethod,
+    "diff-resnet-tuned": TunedMethod,
     "gcn": GCNMethod,
     "appnp": AppnpMethod,
     "coin": CoinMethod,

@@ -7,12 +7,15 @@ import argparse
 import inspect
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
@@ -112,6 +115,16 @@ def choose_settings(dataset: str, model: str, overrides: Row) -> Row:
     return {**load_settings(dataset, model), **overrides}
 
 
+def check_header(out: Path, row: Row, header: Row) -> None:
+    """Refuse a row of another experiment."""
+    for name, value in header.items():
+        if row.get(name) != value:
+            raise ValueError(
+                f"'{out}' holds rows of another experiment: {name} is {row.get(name)} there and "
+                f"{value} here; choose another '--out'"
+            )
+
+
 class Results:
     """The rows of an experiment: the file ``out``, or one file per rank beside it.
 
@@ -119,14 +132,19 @@ class Results:
         out (Path): The result file; under ``torchrun``, rank R appends to ``NAME.rankR.jsonl``.
         header (dict): Fields that all rows share, checked against the rows found.
         resume (bool): Go on with rows that are there.
+        key (sequence of str, optional): The fields that identify a trial.
+            (default: ``('split', 'init')``)
     """
 
-    def __init__(self, out: Path, header: Row, resume: bool) -> None:
+    def __init__(
+        self, out: Path, header: Row, resume: bool, key: Sequence[str] = ("split", "init")
+    ) -> None:
         self.header = header
         self.out = out
+        self.key = key
         rank, size = world()
         own = out if size == 1 else out.with_suffix(f".rank{rank}{out.suffix}")
-        self.file = ResultFile(own, resume=resume)
+        self.file = ResultFile(own, key, resume)
         self.others = self.rows() if resume else []
 
     def rows(self) -> list[Row]:
@@ -134,22 +152,23 @@ class Results:
         files = [self.out, *sorted(self.out.parent.glob(f"{self.out.stem}.rank*{self.out.suffix}"))]
         rows = read_rows(path for path in files if path.exists())
         for row in rows:
-            for name, value in self.header.items():
-                if row.get(name) != value:
-                    raise ValueError(
-                        f"'{self.out}' holds rows of another experiment: {name} is "
-                        f"{row.get(name)} there and {value} here; choose another '--out'"
-                    )
+            check_header(self.out, row, self.header)
         return rows
 
     @property
     def finished(self) -> set[tuple[Any, ...]]:
         """Trials that need not be run again."""
-        return self.file.finished | {(row["split"], row["init"]) for row in self.others}
+        return self.file.finished | {tuple(row[name] for name in self.key) for row in self.others}
 
 
-def run_trial(data: Data, method: Any, trial: Trial, training: Row) -> Row:
-    """Run one trial and measure it."""
+def run_trial(
+    data: Data,
+    method: Any,
+    trial: Trial,
+    training: Row,
+    measures: Mapping[str, Callable[[Tensor, Tensor], float | None]] = MappingProxyType({}),
+) -> Row:
+    """Run one trial and measure it; ``measures`` are further ones of the logits and classes."""
     start = time.perf_counter()
     result = method.run(trial, **training)
     return {
@@ -162,6 +181,7 @@ def run_trial(data: Data, method: Any, trial: Trial, training: Row) -> Row:
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "seconds": round(time.perf_counter() - start, 3),
+        **{name: measure(result.logits, data.y) for name, measure in measures.items()},
     }
 
 

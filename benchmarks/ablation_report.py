@@ -1,0 +1,174 @@
+"""A table and a picture of each ablation, from its rows alone.
+
+python -m benchmarks.ablation_report benchmarks/results/ablations/*.jsonl --plot docs
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.report import paired_difference, split_means
+from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
+
+Row = dict[str, Any]
+Value = float | str
+FIELDS = ("dataset", "source", "study", "variant", "base", "split", "init", "test_acc", "ddr")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    p = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
+    )
+    p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result files, JSON lines")
+    p.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="write ablation_DATASET_STUDY.png there"
+    )
+    return p
+
+
+class Study:
+    """The rows of one study on one graph; a trial that occurs twice counts once."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.variants: dict[Value, list[Row]] = {}
+        unique = {(row["variant"], row["split"], row["init"]): row for row in rows}
+        for row in unique.values():
+            self.variants.setdefault(row["variant"], []).append(row)
+        if not isinstance(rows[0]["variant"], str):
+            self.variants = dict(sorted(self.variants.items()))
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the variants are points of an axis."""
+        return not isinstance(next(iter(self.variants)), str)
+
+    def base(self, variant: Value) -> Value | None:
+        """What a variant is compared with: of several bases the one that its name begins with."""
+        bases = [name for name, rows in self.variants.items() if rows[0]["base"]]
+        if len(bases) > 1:
+            bases = [name for name in bases if str(variant).split(" + ")[0] == name]
+        return bases[0] if bases else None
+
+    def difference(self, variant: Value) -> str:
+        """Accuracy minus that of the base on the splits that both have, with its interval."""
+        base = self.base(variant)
+        if base is None or base == variant:
+            return "-"
+        mean, half, splits = paired_difference(self.variants[variant], self.variants[base])
+        return f"{mean:+.2f} ± {half:.2f} ({splits})"
+
+    def median(self, variant: Value, name: str) -> float:
+        """Median of a measure over the runs that have it."""
+        values = [row[name] for row in self.variants[variant] if row[name] is not None]
+        return float(np.median(values)) if values else float("nan")
+
+    def interval(self, variant: Value) -> tuple[float, float]:
+        """Mean test accuracy over splits and half its 95 % interval."""
+        values = list(split_means(self.variants[variant]).values())
+        if len(values) < 2:
+            return float(np.mean(values)), float("nan")
+        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+        return float(np.mean(values)), float(half)
+
+
+def group_studies(rows: list[Row]) -> dict[tuple[str, str], Study]:
+    """Studies by graph and name.
+
+    Raises:
+        ValueError: If a row is no result of ``benchmarks.ablations``.
+    """
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        missing = [name for name in FIELDS if name not in row]
+        if missing:
+            raise ValueError(f"A row lacks {missing}; not a result of benchmarks.ablations")
+        groups[row["dataset"], row["study"]].append(row)
+    return {group: Study(found) for group, found in groups.items()}
+
+
+def table(study: Study, name: str) -> str:
+    """The markdown table of a study."""
+    lines = [
+        f"| {name} | test accuracy, % (95 % interval) | val, % | minus base, % (splits) "
+        "| distance-diameter ratio | separability | s/run |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for variant, rows in study.variants.items():
+        mean, half = study.interval(variant)
+        val = 100 * np.mean([row["val_acc"] for row in rows])
+        seconds = np.mean([row["seconds"] for row in rows])
+        mark = " (base)" if rows[0]["base"] else ""
+        accuracy = f"{mean:.2f} ± {half:.2f} | {val:.2f}"
+        lines.append(
+            f"| {variant}{mark} | {accuracy} | {study.difference(variant)} "
+            f"| {study.median(variant, 'ddr'):.2g} | {study.median(variant, 'separability'):.3f} "
+            f"| {seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(study: Study, title: str, label: str, path: Path) -> None:
+    """Accuracy with its interval above the distance-diameter ratio, against the variants."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    names: list[Any] = list(study.variants)
+    figure, (top, bottom) = plt.subplots(
+        2, 1, sharex=True, figsize=(6, 5), height_ratios=[2, 1], layout="constrained"
+    )
+    x = names if study.is_numeric else range(len(names))
+    means, halves = np.array([study.interval(name) for name in names]).T
+    style = "o-" if study.is_numeric else "o"
+    top.errorbar(x, means, np.nan_to_num(halves), fmt=style, capsize=3, markersize=4)
+    bottom.plot(x, [study.median(name, "ddr") for name in names], style, markersize=4)
+    for place, name in zip(x, names, strict=True):
+        if study.variants[name][0]["base"]:
+            top.plot(place, study.interval(name)[0], "o", color="black", label="base", zorder=3)
+    handles, labels = top.get_legend_handles_labels()
+    top.legend(handles[:1], labels[:1])
+    bottom.set_yscale("log")
+    if study.is_numeric:
+        if max(names) > 20 * max(min(names), 1):
+            bottom.set_xscale("symlog", linthresh=1)
+            bottom.set_xticks(names, names)
+        bottom.set_xlabel(label)
+    else:
+        bottom.set_xticks(list(x), names, rotation=30, ha="right")
+    top.set_title(title)
+    top.set_ylabel("test accuracy, %")
+    bottom.set_ylabel("distance-\ndiameter ratio")
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the tables and draw the pictures."""
+    args = parser().parse_args(argv)
+    rows = read_rows(args.files)
+    if not rows:
+        raise ValueError(f"There are no results in {', '.join(map(str, args.files))}")
+    for (dataset, name), study in group_studies(rows).items():
+        source = next(iter(study.variants.values()))[0]["source"]
+        title = f"{name.replace('_', ' ')} on {dataset} ({source})"
+        print(f"{title}\n\n{table(study, name.replace('_', ' '))}\n")
+        if args.plot:
+            path = args.plot / f"ablation_{dataset}_{name}.png"
+            plot(study, title, name.replace("_", " "), path)
+    print(
+        "± is half the 95 % interval over splits, of the paired difference where something is "
+        "subtracted; ratio and separability are medians over runs."
+    )
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,95 @@
+"""The variant of Diff-ResNet that ``benchmarks.tune`` searches: narrow, on a richer graph.
+
+The words go through a small encoder with dropout, residual blocks follow, and what is diffused are
+the few columns of the classifier instead of the many of the features. The graph is that of the
+citations, joined with the nearest neighbours by words.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Dropout, Module, Sequential
+from torch_geometric.data import Data
+from torch_geometric.nn.dense.linear import Linear
+
+from benchmarks.bag_of_words import BagLinear, BagOfWords
+from torch_geometric_diff.graph import gaussian_knn_graph
+from torch_geometric_diff.nn import DiffConv, ResidualBlock
+
+
+@lru_cache(maxsize=32)
+def word_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
+    """The nodes nearest by words, rare words counting more (tf-idf), with Gaussian weights.
+
+    Rows have unit length, so that distances are those of the angles. The width of a node's weights
+    is the distance to the one in the middle of its neighbours.
+    """
+    documents = (x > 0).sum(dim=0).clamp(min=1)
+    x = F.normalize(x * (x.size(0) / documents).log(), dim=-1)
+    width = ("local", neighbors // 2 + 2)
+    edge_index, weight = gaussian_knn_graph(x, neighbors + 1, width, symmetrize="mean")
+    others = edge_index[0] != edge_index[1]
+    return edge_index[:, others], weight[others]
+
+
+def mixed_graph(data: Data, neighbors: int, mix: float) -> tuple[Tensor, Tensor]:
+    """Citations of weight 1 and word neighbours of weight ``mix`` times theirs."""
+    weight = torch.ones(data.num_edges, device=data.edge_index.device)
+    if neighbors == 0 or mix == 0:
+        return data.edge_index, weight
+    edge_index, knn_weight = word_graph(data.x, neighbors)
+    return (
+        torch.cat([data.edge_index, edge_index], dim=1),
+        torch.cat([weight, mix * knn_weight]),
+    )
+
+
+class NarrowDiffResNet(Module):
+    """Encoder, ``num_blocks`` residual blocks, classifier, diffusion of its output."""
+
+    def __init__(
+        self,
+        bag: BagOfWords,
+        num_classes: int,
+        hidden: int,
+        input_dropout: float,
+        hidden_dropout: float,
+        num_blocks: int,
+        diffuse: str,
+        layer_num: int,
+        step_size: float,
+        dropout: float,
+        normalization: str,
+        self_loops: bool,
+        learn_step_size: bool = False,
+    ) -> None:
+        super().__init__()
+        if diffuse not in ("logits", "probabilities"):
+            raise ValueError(
+                f"Expected 'diffuse' to be 'logits' or 'probabilities' (got {diffuse!r})"
+            )
+        linear = Linear(bag.x.size(1), hidden, weight_initializer="glorot")
+        self.first = BagLinear(bag, linear, input_dropout)
+        self.blocks = Sequential(*(ResidualBlock(hidden) for _ in range(num_blocks)))
+        self.dropout = Dropout(hidden_dropout)
+        self.classifier = Linear(hidden, num_classes, weight_initializer="glorot")
+        self.diffuse = diffuse
+        self.conv = DiffConv(
+            layer_num,
+            step_size,
+            dropout,
+            normalization,
+            self_loops,
+            cached=True,
+            learn_step_size=learn_step_size,
+        )
+
+    def forward(self, edge_index: Any, edge_weight: Tensor) -> Tensor:
+        z = self.classifier(self.dropout(self.blocks(self.first().relu())))
+        if self.diffuse == "logits":
+            return self.conv(z, edge_index, edge_weight)
+        u = self.conv(z.softmax(dim=-1), edge_index, edge_weight)
+        return u.clamp(min=torch.finfo(u.dtype).tiny).log()
