@@ -12,7 +12,7 @@ from torch_geometric_diff.experiment import command_line
 from .backbones import Backbone
 from .checkpoints import load_backbone
 from .features import save_features
-from .images import SPLITS, ImageSet, load_images
+from .images import SPLITS, ImageSet, images_root, load_images
 from .transforms import eval_view
 
 
@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fewshot.embed", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="best.safetensors of train_backbone")
     parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
-    parser.add_argument("--data_root", default="data", help="folder of the data sets")
+    parser.add_argument(
+        "--data_root",
+        default=images_root(),
+        help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
+    )
     parser.add_argument("--out", help="(default: runs/fewshot/features/DATASET_BACKBONE_SPLIT)")
     parser.add_argument("--half", action="store_true", help="store the features as float16")
     parser.add_argument("--batch_size", type=int, default=256)

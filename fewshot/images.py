@@ -25,6 +25,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from torch_geometric_diff.data import data_root
+
 SPLITS = ("train", "val", "test")
 
 # Whole alphabets, so that no novel character has relatives among the base classes; Latin and Greek
@@ -140,6 +142,12 @@ def _decode(entry: _Entry, mode: str, size: int) -> np.ndarray:
         reason = "no known format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"image '{entry.name}' cannot be read ({reason})") from error
     return np.asarray(square).reshape(size, size, -1).transpose(2, 0, 1)
+
+
+def images_root() -> Path:
+    """The folder of the image data sets: ``fewshot`` in the folder of all data sets, or that."""
+    root = data_root()
+    return root / "fewshot" if (root / "fewshot").is_dir() else root
 
 
 def load_images(dataset: str, split: str, root: str | Path, size: int | None = None) -> ImageSet:

@@ -27,7 +27,7 @@ from torch_geometric_diff.experiment import command_line
 from .backbones import BACKBONES, build_backbone
 from .checkpoints import load_checkpoint, save_checkpoint
 from .embed import extract
-from .images import SPECS, ImageSet, load_images
+from .images import SPECS, ImageSet, images_root, load_images
 from .tasks import TaskSampler
 from .transforms import train_view
 
@@ -62,7 +62,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--load_size", type=int, help="stored side (default: the data set's)")
     parser.add_argument("--min_area", type=float, default=0.08, help="of the random crops")
     parser.add_argument("--eval_tasks", type=int, default=1000)
-    parser.add_argument("--data_root", default="data", help="folder of the data sets")
+    parser.add_argument(
+        "--data_root",
+        default=images_root(),
+        help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
+    )
     parser.add_argument("--out", help="(default: runs/fewshot/DATASET_BACKBONE)")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.safetensors")
     parser.add_argument("--seed", type=int, default=0)

@@ -36,7 +36,7 @@ class TIM(Method):
         points, n = tasks.points, len(tasks.support_labels)
         labels = F.one_hot(tasks.support_labels, tasks.way).to(points.dtype)
         w = tasks.prototypes.clone()
-        optimizer = torch.optim.Adam([w], lr=self.lr)
+        optimizer = torch.optim.Adam([w], lr=self.lr, fused=w.device.type in ("cpu", "cuda"))
         for _ in range(self.steps):
             p = self._logits(points, w).softmax(-1)
             support, query = p[:, :n], p[:, n:]
