@@ -113,38 +113,40 @@ def table(study: Study, name: str) -> str:
 
 
 def plot(study: Study, title: str, label: str, path: Path) -> None:
-    """Accuracy with its interval above the distance-diameter ratio, against the variants."""
+    """Draw accuracy with its interval, distance-diameter ratio and separability of the variants."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     names: list[Any] = list(study.variants)
-    figure, (top, bottom) = plt.subplots(
-        2, 1, sharex=True, figsize=(6, 5), height_ratios=[2, 1], layout="constrained"
+    figure, axes = plt.subplots(
+        3, 1, sharex=True, figsize=(6, 6.5), height_ratios=[2, 1, 1], layout="constrained"
     )
     x = names if study.is_numeric else range(len(names))
-    means, halves = np.array([study.interval(name) for name in names]).T
     style = "o-" if study.is_numeric else "o"
-    top.errorbar(x, means, np.nan_to_num(halves), fmt=style, capsize=3, markersize=4)
-    bottom.plot(x, [study.median(name, "ddr") for name in names], style, markersize=4)
-    for place, name in zip(x, names, strict=True):
-        if study.variants[name][0]["base"]:
-            top.plot(place, study.interval(name)[0], "o", color="black", label="base", zorder=3)
-    handles, labels = top.get_legend_handles_labels()
-    top.legend(handles[:1], labels[:1])
-    bottom.set_yscale("log")
+    means, halves = np.array([study.interval(name) for name in names]).T
+    axes[0].errorbar(x, means, np.nan_to_num(halves), fmt=style, capsize=3, markersize=4)
+    for axis, measure in zip(axes[1:], ("ddr", "separability"), strict=True):
+        axis.plot(x, [study.median(name, measure) for name in names], style, markersize=4)
+    bases = [place for place, name in enumerate(names) if study.variants[name][0]["base"]]
+    places = [x[place] for place in bases]
+    axes[0].plot(places, means[bases], "o", color="black", label="base", zorder=3)
+    axes[0].legend()
+    axes[0].set_title(title)
+    axes[0].set_ylabel("test accuracy, %")
+    axes[1].set_ylabel("distance-\ndiameter ratio")
+    axes[1].set_yscale("log")
+    axes[2].set_ylabel("separability")
     if study.is_numeric:
-        if max(names) > 20 * max(min(names), 1):
-            bottom.set_xscale("symlog", linthresh=1)
-            bottom.set_xticks(names, names)
-        bottom.set_xlabel(label)
+        axes[2].set_xlabel(label)
+        if max(names) > 20 * max(min(names), 1):  # numbers of steps
+            axes[2].set_xscale("symlog", linthresh=1)
+            axes[2].set_xticks(names, names)
+            axes[2].set_xlim(left=min(names) - 0.2)
     else:
-        bottom.set_xticks(list(x), names, rotation=30, ha="right")
-    top.set_title(title)
-    top.set_ylabel("test accuracy, %")
-    bottom.set_ylabel("distance-\ndiameter ratio")
-    for axis in (top, bottom):
+        axes[2].set_xticks(list(x), names, rotation=30, ha="right")
+    for axis in axes:
         axis.grid(alpha=0.3)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -272,14 +272,14 @@ def main(argv: list[str] | None = None) -> None:
     file = ResultFile(args.out, key=("number",), resume=True)
     for row in file.rows:
         check_header(args.out, row, header)
-    search = Search(file.rows, args.seed)
     versions = environment()
     with tqdm(range(len(file.rows), args.trials), disable=None, unit="trial") as bar:
         for _ in bar:
+            search = Search(file.rows, args.seed)  # anew, so that a resumed search is the same
             row = search.step(data, trials, args.max_epochs)
             date = datetime.now().strftime("%Y-%m-%d")
             file.append({**header, **row, "date": date, "versions": versions})
-            bar.set_postfix_str(f"best {100 * search.study.best_value:.2f} %")
+            bar.set_postfix_str(f"best {100 * best(file.rows)['val_acc']:.2f} %")
     winner = best(file.rows)
     table = to_toml(winner, file.rows, args.num_splits, args.seed)
     print(table, end="")

@@ -1,0 +1,214 @@
+"""The tuner and the variant that it tunes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+pytest.importorskip("optuna", reason="optuna is not installed")
+
+from benchmarks import planetoid, tune
+from benchmarks.models import METHODS
+from benchmarks.settings import load_settings
+from benchmarks.variant import mixed_graph, word_graph
+from torch_geometric_diff.data import load_graph
+from torch_geometric_diff.data.splits import split_seeds
+from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
+
+FLAGS = "--dataset digits --num_splits 2 --max_epochs 1 --trials 7".split()
+
+
+def small_graph() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(24, 15, generator=generator) < 0.3).double()
+    edges = torch.randint(0, 24, (2, 40), generator=generator)
+    edges = edges[:, edges[0] != edges[1]]
+    edges = torch.cat([edges, edges.flip(0)], dim=1).unique(dim=1)
+    return Data(x=x, edge_index=edges, y=torch.arange(24) % 3)
+
+
+@pytest.mark.parametrize("normalization", ["sym", "row"])
+@pytest.mark.parametrize("diffuse", ["logits", "probabilities"])
+@pytest.mark.parametrize("learn_step_size", [False, True])
+def test_forward_equals_a_dense_reference(
+    normalization: str, diffuse: str, learn_step_size: bool
+) -> None:
+    data = small_graph()
+    method = METHODS["diff-resnet-tuned"](
+        data,
+        binary=True,
+        hidden=8,
+        input_dropout=0.5,
+        hidden_dropout=0.5,
+        num_blocks=1,
+        diffuse=diffuse,
+        layer_num=5,
+        step_size=0.2,
+        dropout=0.1,
+        normalization=normalization,
+        self_loops=True,
+        learn_step_size=learn_step_size,
+        neighbors=3,
+        mix=0.4,
+    )
+    model = method.model().double().eval()
+    out = model(method.inputs[0], method.inputs[1].double())
+
+    weight = torch.zeros(24, 24, dtype=torch.float64)
+    weight[data.edge_index[1], data.edge_index[0]] = 1
+    (source, target), similarity = word_graph(data.x, 3)
+    assert (source != target).all() and similarity.min() >= 0
+    weight.index_put_((target, source), 0.4 * similarity.double(), accumulate=True)
+    assert torch.equal(weight, weight.t())
+    degree = weight.sum(dim=1) + 1
+    if normalization == "sym":
+        weight = weight / (degree[:, None] * degree[None, :]).sqrt()
+    else:
+        weight = weight / degree[:, None]
+    step = torch.eye(24) - 0.2 * (weight.sum(dim=1).diag() - weight)
+
+    first, block = model.first.linear, model.blocks[0].lin1
+    h = ((data.x > 0).double() @ first.weight.t() + first.bias).relu()
+    h = h + (h @ block.weight.t() + block.bias).relu()
+    z = h @ model.classifier.weight.t() + model.classifier.bias
+    z = z if diffuse == "logits" else z.softmax(dim=-1)
+    expected = torch.linalg.matrix_power(step, 5) @ z
+    expected = expected if diffuse == "logits" else expected.log()
+    torch.testing.assert_close(out, expected, rtol=1e-7, atol=1e-7)
+    if learn_step_size:
+        out.sum().backward()
+        assert model.conv.step_size.grad is not None
+
+
+def test_no_neighbours_is_the_citation_graph() -> None:
+    data = small_graph()
+    for neighbors, mix in ((0, 0.5), (4, 0.0)):
+        edge_index, weight = mixed_graph(data, neighbors, mix)
+        assert torch.equal(edge_index, data.edge_index) and (weight == 1).all()
+
+
+def test_the_variant_runs_as_any_model(tmp_path: Path) -> None:
+    flags = "--model diff-resnet-tuned --dataset digits --num_splits 1 --num_inits 1".split()
+    planetoid.main([*flags, "--max_epochs", "1", "--out", str(tmp_path / "out.jsonl")])
+    row = read_rows(tmp_path / "out.jsonl")[0]
+    assert row["settings"] == {**load_settings("digits", "diff-resnet-tuned"), "max_epochs": 1}
+    assert row["model"] == "diff-resnet-tuned" and 0 < row["test_acc"] < 1
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tune") / "unbroken.jsonl"
+    tune.main([*FLAGS, "--out", str(out)])
+    return out
+
+
+def found(path: Path) -> list[Any]:
+    names = ("number", "state", "params", "settings", "val_accs", "val_acc")
+    return [[row[name] for name in names] for row in read_rows(path)]
+
+
+def test_rows_hold_the_search(unbroken: Path) -> None:
+    rows = read_rows(unbroken)
+    assert [row["number"] for row in rows] == list(range(7))
+    assert rows[0]["params"] == tune.START and rows[0]["state"] == "COMPLETE"
+    assert len({str(row["params"]) for row in rows}) == 7
+    for row in rows:
+        assert len(row["val_accs"]) == 2 and set(row["params"]) == set(tune.SPACE)
+        assert row["val_acc"] == pytest.approx(sum(row["val_accs"]) / 2)
+        assert "test_acc" not in row and 0 < row["settings"]["step_size"] < 2
+        hits = [300 * value for value in row["val_accs"]]  # 30 of each of the 10 classes
+        assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-3)
+
+
+def test_killed_search_resumes_to_the_same(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    lines = unbroken.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:5]) + lines[5][:70])  # killed while a row was written
+    tune.main([*FLAGS, "--out", str(out)])
+    assert found(out) == found(unbroken)
+
+
+def test_bad_settings_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = load_graph("digits")
+    trials = tune.tuning_trials(data, 7, 10)
+    good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": tune.START}
+    monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.5] * 10))
+    row = tune.Search([good], 0).step(data, trials, 1)
+    assert row["state"] == "PRUNED" and 3 <= len(row["val_accs"]) < 10
+    monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.95] * 10))
+    row = tune.Search([good], 0).step(data, trials, 1)
+    assert row["state"] == "COMPLETE" and len(row["val_accs"]) == 10
+    assert tune.best([good, row]) is row
+
+
+def test_splits_are_none_of_the_reported_and_have_no_test_nodes() -> None:
+    data = load_graph("digits")
+    trials = tune.tuning_trials(data, 7, 20)
+    assert not {trial.split_seed for trial in trials} & set(split_seeds(42, 100))
+    assert all(len(trial.test) == 0 for trial in trials)
+
+
+def test_labels_of_test_nodes_are_never_read() -> None:
+    data = load_graph("digits")
+    (trial,) = draw_trials(data.y, 7, 1, 1)
+    settings = tune.to_settings(data, tune.START, max_epochs=3)
+    before = list(tune.val_accuracies(data, settings, [trial]))
+    assert (tune.hide_test_labels(data, trial).y[trial.test] == -1).all()
+    wrong = data.clone()
+    wrong.y[trial.test] = (wrong.y[trial.test] + 1) % 10
+    assert list(tune.val_accuracies(wrong, settings, [trial])) == before
+    val = replace(trial, val=trial.val.flip(0)[:50])
+    assert list(tune.val_accuracies(data, settings, [val])) != before
+
+
+def test_write_puts_the_best_into_the_settings(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from benchmarks import settings
+
+    (tmp_path / "digits.toml").write_bytes((settings.FOLDER / "digits.toml").read_bytes())
+    for module in (settings, tune):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    before = {name: load_settings("digits", name) for name in METHODS if name != tune.MODEL}
+    best = max(
+        (row for row in read_rows(unbroken) if row["state"] == "COMPLETE"),
+        key=lambda row: row["val_acc"],
+    )
+    for _ in range(2):  # the second time replaces the first
+        tune.main([*FLAGS, "--out", str(unbroken), "--write"])
+        assert load_settings("digits", tune.MODEL) == best["settings"]
+        assert {name: load_settings("digits", name) for name in before} == before
+    text = (tmp_path / "digits.toml").read_text()
+    assert text.endswith(capsys.readouterr().out.rpartition("# Found")[2])
+    assert text.count("# Found by benchmarks.tune") == 1 and "Not tuned" not in text
+    assert f"best of {len(read_rows(unbroken))} settings by validation" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seed", "42"], "'--seed' 42 draws splits that are reported"),
+        (["--trials", "-1"], "'--trials'"),
+        (["--trials", "0"], "raise '--trials'"),
+        (["--num_splits", "0"], "positive number"),
+        (["--max_epochs", "0"], "max_epochs"),
+        (["--dataset", "coral"], "invalid choice: 'coral'"),
+        (["--dataset", "cora", "--data_root", "/dev/null"], "/dev/null"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        command_line(lambda: tune.main([*FLAGS, *flags, "--out", str(tmp_path / "out.jsonl")]))
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
+
+
+def test_rows_of_another_search_are_refused(unbroken: Path) -> None:
+    with pytest.raises(ValueError, match="another experiment: num_splits is 2 there and 3 here"):
+        tune.main([*FLAGS, "--num_splits", "3", "--out", str(unbroken)])
