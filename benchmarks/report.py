@@ -94,12 +94,13 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
             val = 100 * np.mean([row["val_acc"] for row in rows])
             splits = len({row["split"] for row in rows})
             seconds = np.mean([row["seconds"] for row in rows])
+            spread = f" ± {test.std():.2f}" if len(rows) > 1 else ""
             paired = "-"
             if model != reference and reference in models:
                 mean, half, n = paired_difference(models[reference], rows)
-                paired = f"{mean:+.2f} ± {half:.2f} ({n})"
+                paired = f"{mean:+.2f} ± {half:.2f} ({n})" if n > 1 else f"{mean:+.2f} ({n})"
             lines.append(
-                f"| {dataset} | {source} | {model} | {test.mean():.2f} ± {test.std():.2f} "
+                f"| {dataset} | {source} | {model} | {test.mean():.2f}{spread} "
                 f"| {val:.2f} | {len(rows)} ({splits} splits) | {seconds:.2f} | {paired} |"
             )
     kinds = sorted({group[2] for group in groups})
@@ -114,6 +115,14 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
     )
     lines += ["", f"Splits: {'; '.join(kinds)}. ± is the standard deviation over all runs."]
     lines += [f"Versions: {'; '.join(versions)}."] if versions else []
+    dates = sorted(
+        row["versions"]["date"]
+        for models in groups.values()
+        for rows in models.values()
+        for row in rows
+        if "date" in row.get("versions", ())
+    )
+    lines += [f"Dates: {dates[0]} to {dates[-1]}."] if dates else []
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ Row = dict[str, Any]
 
 
 def environment() -> Row:
-    """The versions and the machine that a result depends on, to be stored in every row."""
+    """The date, versions and machine that a result depends on, to be stored in every row."""
     import torch
 
     from torch_geometric_diff import kernels
@@ -27,6 +28,7 @@ def environment() -> Row:
 
     packages = ("torch", "torch_geometric", "torch_geometric_diff", "numpy")
     return {
+        "date": date.today().isoformat(),
         "python": platform.python_version(),
         **{package: installed(package.replace("_", "-")) for package in packages},
         "machine": platform.machine(),

@@ -1,0 +1,94 @@
+"""The README's tables and pictures of results, written again from the rows in the repository.
+
+python -m benchmarks.readme
+"""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import classifier, report
+from benchmarks.table import RESULTS, SOURCES
+from fewshot import report as fewshot_report
+from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
+
+ROOT = Path(__file__).parents[1]
+
+
+def citation_files() -> list[Path]:
+    """Result files of the citation graphs."""
+    return [path for name in SOURCES for path in sorted(RESULTS.glob(f"{name}-*.jsonl"))]
+
+
+def citation() -> str:
+    """Every model on the citation graphs."""
+    return report.table(report.group_rows(read_rows(citation_files())), "diff-resnet")
+
+
+def ogb() -> str:
+    """Every model on the graphs in OGB's layout."""
+    files = sorted(RESULTS.glob("ogb-*.jsonl"))
+    return report.table(report.group_rows(read_rows(files)), "diff-resnet")
+
+
+def classifiers() -> str:
+    """The classifier and scikit-learn's."""
+    rows = read_rows([RESULTS / "classifier.jsonl"])
+    names = dict.fromkeys(row["dataset"] for row in rows)
+    return "\n\n".join(f"{name}:\n\n{classifier.table(rows, name)}" for name in names)
+
+
+def fewshot() -> str:
+    """Every few-shot method."""
+    return fewshot_report.table(
+        read_rows(sorted((ROOT / "fewshot" / "results" / "tasks").glob("*.jsonl")))
+    )
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "citation": citation,
+    "ogb": ogb,
+    "classifier": classifiers,
+    "fewshot": fewshot,
+}
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Put ``content`` between ``<!-- name -->`` and ``<!-- /name -->``.
+
+    Raises:
+        ValueError: If the text does not hold each of them once.
+    """
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    text, found = pattern.subn(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+    if found != 1:
+        raise ValueError(
+            f"Expected '<!-- {name} --> ... <!-- /{name} -->' once in the text (got {found} times)"
+        )
+    return text
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    p = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
+    )
+    p.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    p.add_argument("--plot", type=Path, default=ROOT / "docs" / "citation.png")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the README and the picture."""
+    args = parser().parse_args(argv)
+    text = args.readme.read_text(encoding="utf-8")
+    for name, content in PARTS.items():
+        text = fill(text, name, content())
+    report.plot(report.group_rows(read_rows(citation_files())), args.plot)
+    with write_atomically(args.readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,45 @@
+"""The README's tables come from the rows."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.readme import PARTS, fill, main
+from torch_geometric_diff.experiment import command_line
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_fill_replaces_what_is_between_the_marks() -> None:
+    text = "a\n<!-- x -->\nold | rows\n<!-- /x -->\nb\n"
+    once = fill(text, "x", r"new \1 rows")
+    assert once == "a\n<!-- x -->\n\nnew \\1 rows\n\n<!-- /x -->\nb\n"
+    assert fill(once, "x", r"new \1 rows") == once
+    with pytest.raises(ValueError, match="once"):
+        fill(text, "y", "")
+
+
+def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib")
+    pytest.importorskip("sklearn", reason="scikit-learn")
+    page, picture = tmp_path / "README.md", tmp_path / "citation.png"
+    page.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    main(["--readme", str(page), "--plot", str(picture)])
+    text = page.read_text(encoding="utf-8")
+    for part in PARTS.values():
+        assert part() in text
+    assert "| cora | shchur | diff-resnet | 82." in text
+    assert picture.stat().st_size > 10_000
+
+
+def test_a_page_without_marks_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    monkeypatch.setattr("sys.argv", ["readme", "--readme", str(page)])
+    with pytest.raises(SystemExit) as stop:
+        command_line(readme.main)
+    assert stop.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    assert page.read_text() == "no marks"
