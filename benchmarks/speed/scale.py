@@ -46,7 +46,7 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
         for reach in (100, None):
             csr = matrix(num_edges, reach)
             x = torch.rand(csr[0].numel() - 1, CHANNELS)
-            arguments = (x, *csr, num_steps, 0, 0, False)
+            arguments = (x.unsqueeze(0), *csr, num_steps, 0, torch.zeros(1).long(), False)
             order = "anywhere" if reach is None else f"within {reach} rows"
             ours = f"threads: {all_threads}"
             candidates: dict[str, Callable[[], object]] = {

@@ -151,6 +151,48 @@ def test_batched_and_non_contiguous(kernel):
     torch.testing.assert_close(diffuse(every, operator, 3), diffuse(every.clone(), operator, 3))
 
 
+@pytest.mark.parametrize("undirected", [True, False])
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_elements_of_a_batch_are_as_if_alone(kernel, undirected, learned, dropout):
+    edge_index, weight = random_graph(N, 60, undirected=undirected)
+    step_size = torch.tensor(0.2, requires_grad=learned)
+    operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N, step_size=step_size)
+    leaves = [torch.randn(4, N, 37).requires_grad_() for _ in range(2)]
+    leaves[1].data.copy_(leaves[0])
+    seeds = [7, 2**63 - 1, 0, 7]
+    out = diffuse(leaves[0], operator, 3, dropout, seed=seeds)
+    alone = [
+        diffuse(x, operator, 3, dropout, seed=seed)
+        for x, seed in zip(leaves[1], seeds, strict=True)
+    ]
+    assert torch.equal(out, torch.stack(alone))
+    gradients = []
+    for y in (out, torch.stack(alone)):
+        step_size.grad = None
+        y.square().sum().backward(retain_graph=True)
+        gradients.append(step_size.grad)
+    assert torch.equal(leaves[0].grad, leaves[1].grad)
+    if learned:
+        torch.testing.assert_close(*gradients)
+
+
+def test_seeds_of_a_batch(kernel):
+    operator = DiffusionOperator(torch.empty(2, 0, dtype=torch.long), num_nodes=N)
+    x = torch.ones(3, N, 5)
+
+    def masks(seed=None):
+        return diffuse(x, operator, 1, 0.5, seed=seed)
+
+    assert torch.equal(masks(2**63 - 2), masks([2**63 - 2, 2**63 - 1, 0]))
+    assert not torch.equal(masks(4)[0], masks(4)[1])
+    torch.manual_seed(0)
+    batch = masks()
+    torch.manual_seed(0)
+    for element in batch:
+        assert torch.equal(diffuse(x[0], operator, 1, 0.5), element)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_accumulates_in_float32(kernel, dtype):
     edge_index, weight = random_graph(N, 60)
@@ -219,9 +261,9 @@ def test_nothing_is_saved_per_step():
 def test_opcheck(kernel):
     edge_index, weight = random_graph(N, 60)
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
-    x = torch.randn(N, 5, requires_grad=True)
+    x = torch.randn(2, N, 5, requires_grad=True)
     csr, csr_t = operator.csr(), operator.csr(transpose=True)
-    arguments = (x, *csr, *csr_t, None, torch.tensor(3), 4, 1000, False)
+    arguments = (x, *csr, *csr_t, None, torch.tensor([3, 4]), 4, 1000, False)
     torch.library.opcheck(torch.ops.torch_geometric_diff.diffuse.default, arguments)
 
 
@@ -233,9 +275,26 @@ def test_compile_and_export_see_one_node():
         def forward(self, x):
             return diffuse(x, operator, 20)
 
-    program = torch.export.export(Model(), (torch.randn(N, 5),))
-    nodes = [node for node in program.graph.nodes if "diffuse" in str(node.target)]
-    assert len(nodes) == 1
+    for shape in ((N, 5), (3, N, 5)):
+        program = torch.export.export(Model(), (torch.randn(shape),))
+        nodes = [node for node in program.graph.nodes if "diffuse" in str(node.target)]
+        assert len(nodes) == 1
+
+
+@pytest.mark.parametrize("seed", [None, 3, [3, 5]])
+def test_compile_of_a_batch(seed):
+    edge_index, weight = random_graph(N, 60)
+    operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
+    compiled = torch.compile(
+        lambda x: diffuse(x, operator, 3, 0.5, seed), backend="aot_eager", fullgraph=True
+    )
+    x = torch.randn(2, N, 5, requires_grad=True)
+    outs = []
+    for function in (compiled, lambda x: diffuse(x, operator, 3, 0.5, seed)):
+        torch.manual_seed(0)
+        out = function(x)
+        outs.append(torch.cat([out, *torch.autograd.grad(out.square().sum(), x)]))
+    torch.testing.assert_close(*outs)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +310,8 @@ def test_compile_and_export_see_one_node():
         (torch.ones(N, 2), {"dropout": -0.1}, ValueError, r"in \[0, 1\) \(got -0.1\)"),
         (torch.ones(N, 2), {"dropout": float("nan")}, ValueError, r"\(got nan\)"),
         (torch.ones(N, 2), {"seed": -1}, ValueError, r"'seed' .*\(got -1\)"),
+        (torch.ones(3, N, 2), {"seed": [1, 2**63, 2]}, ValueError, r"'seed' .*\(got 9223"),
+        (torch.ones(3, N, 2), {"seed": [1, 2]}, ValueError, r"'seed' .* 3, .*\(got 2\)"),
     ],
 )
 def test_bad_input(x, keywords, error, text):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_geometric_diff.ops.kernels import cuda
+from torch_geometric_diff.ops.kernels import cuda, reference
 from torch_geometric_diff.ops.random import random_u16
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -94,8 +94,12 @@ def run(
     rowptr, col = csr.crow_indices().to(index), csr.col_indices().to(index)
     x = torch.from_numpy(x).to(DEVICE, dtype)
     before = x.clone()
-    y = cuda.diffuse(x, rowptr, col, csr.values(), steps, threshold, SEED, reverse)
-    assert y is not x and torch.equal(x, before)
+    seeds = torch.tensor([SEED])
+    y = cuda.diffuse(
+        x.unsqueeze(0), rowptr, col, csr.values(), steps, threshold, seeds, reverse
+    ).squeeze(0)
+    assert y.data_ptr() != x.data_ptr() or x.numel() == 0
+    assert torch.equal(x, before)
     assert y.shape == x.shape and y.dtype == dtype and y.device == x.device
     return y.cpu()
 
@@ -153,6 +157,23 @@ def test_longest_shared_row(monkeypatch: pytest.MonkeyPatch) -> None:
     p = np.zeros((6, 6))
     p[2] = range(1, 7)
     check(p, 2, 1, 0, False)
+
+
+@on_device
+@pytest.mark.parametrize("channels, threshold", [(5, 0), (5, 20000), (40, 20000)])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_batch(
+    channels: int, threshold: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every element as if it were alone."""
+    monkeypatch.setattr(cuda, "LONG", 10)
+    csr = torch.from_numpy(graph("random")).float().to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    x = torch.randn(3, 19, channels, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    seeds = torch.tensor([0, SEED, 2**63 - 1])
+    out = cuda.diffuse(x, *matrix, 2, threshold, seeds, reverse)
+    torch.testing.assert_close(out, reference.diffuse(x, *matrix, 2, threshold, seeds, reverse))
+    assert torch.equal(out[2:], cuda.diffuse(x[2:], *matrix, 2, threshold, seeds[2:], reverse))
 
 
 @on_device
@@ -214,7 +235,7 @@ def test_compiles_without_gpu(dtype: str, index: str) -> None:
     from torch_geometric_diff.ops.kernels import triton_code as code
 
     constants = dict(LONG=256, DROP=True, ROWS=cuda.ROWS, CHUNK=cuda.CHUNK, COLUMNS=32)
-    types = dict(x=f"*{dtype}", y=f"*{dtype}", value=f"*{dtype}", order="*i64")
+    types = dict(x=f"*{dtype}", y=f"*{dtype}", value=f"*{dtype}", order="*i64", seeds="*i64")
     types |= dict(rowptr=f"*{index}", col=f"*{index}") | dict.fromkeys(constants, "constexpr")
     names = code.step.arg_names
     source = ASTSource(

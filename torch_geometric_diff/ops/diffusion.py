@@ -1,5 +1,6 @@
 """K steps of diffusion as one differentiable call."""
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ..graph.operator import CSR, DiffusionOperator
 from .kernels import cpu, cuda, reference
-from .random import dropout_scale, dropout_threshold, keep_mask
+from .random import draw_seeds, dropout_scale, dropout_threshold, keep_mask
 
 _KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "reference": reference}
 
@@ -36,16 +37,17 @@ def _diffuse(
     col_t: Tensor,
     value_t: Tensor,
     order: Tensor | None,
-    seed: Tensor,
+    seeds: Tensor,
     num_steps: int,
     threshold: int,
     reverse: bool,
 ) -> Tensor:
-    """All steps on the kernel of the device; the transpose rides along for the backward pass.
+    """All steps of a batch [B, N, F], a seed for each element, on the kernel of the device.
 
-    With ``order``, row i of the matrices is row ``order[i]`` of the features: the CPU kernel's.
+    The transpose rides along for the backward pass. With ``order``, row i of the matrices is row
+    ``order[i]`` of the features: the CPU kernel's.
     """
-    arguments = (x.contiguous(), rowptr, col, value, num_steps, threshold, int(seed), reverse)
+    arguments = (x.contiguous(), rowptr, col, value, num_steps, threshold, seeds, reverse)
     if order is not None:
         return cpu.diffuse(*arguments, order)
     with torch.autocast(x.device.type, enabled=False):  # the accumulation stays in full precision
@@ -58,18 +60,18 @@ def _(x: Tensor, *args: object) -> Tensor:
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, *csr, order, seed, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
-    ctx.save_for_backward(*csr, order, seed)
+    _, *csr, order, seeds, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
+    ctx.save_for_backward(*csr, order, seeds)
 
 
 def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-    rowptr, col, value, rowptr_t, col_t, value_t, order, seed = ctx.saved_tensors
+    rowptr, col, value, rowptr_t, col_t, value_t, order, seeds = ctx.saved_tensors
     grad = _diffuse(
         grad,
         *(rowptr_t, col_t, value_t),
         *(rowptr, col, value),
         order,
-        seed,
+        seeds,
         ctx.num_steps,
         ctx.threshold,
         not ctx.reverse,
@@ -81,8 +83,12 @@ _diffuse.register_autograd(_backward, setup_context=_setup_context)
 
 
 def _product(csr: CSR, x: Tensor) -> Tensor:
-    """One product with a matrix, which no gradient passes."""
-    return _diffuse(x, *csr, *csr, None, torch.zeros((), dtype=torch.long), 1, 0, False)
+    """One product of a matrix with a batch [B, N, F], which no gradient passes."""
+    return _diffuse(x, *csr, *csr, None, _no_seeds(x.size(0)), 1, 0, False)
+
+
+def _no_seeds(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.long)
 
 
 class _WeightedStep(torch.autograd.Function):
@@ -109,9 +115,10 @@ def _sampled_product(grad: Tensor, x: Tensor, operator: DiffusionOperator) -> Te
     """(grad x^T) at the entries of the operator, columns in blocks so that memory stays small."""
     row, col = operator.rows(), operator.col
     total = grad.new_zeros(operator.nnz)
-    for start in range(0, grad.size(1), 32):
-        block = slice(start, start + 32)
-        total += (grad[:, block][row] * x[:, block][col]).sum(1)
+    for one_grad, one_x in zip(grad, x, strict=True):
+        for start in range(0, x.size(-1), 32):
+            block = slice(start, start + 32)
+            total += (one_grad[:, block][row] * one_x[:, block][col]).sum(1)
     return total
 
 
@@ -132,7 +139,8 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
     if _kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
         return torch.sparse.mm(matrix, x.contiguous(), "sum")
     csr = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
-    return cpu.diffuse(x.contiguous(), *csr, num_steps=1, threshold=0, seed=0, reverse=False)
+    batch = x.contiguous().unsqueeze(0)
+    return cpu.diffuse(batch, *csr, 1, 0, _no_seeds(1), False).squeeze_(0)  # in place: no view
 
 
 def diffuse(
@@ -140,7 +148,7 @@ def diffuse(
     operator: DiffusionOperator,
     num_steps: int,
     dropout: float = 0.0,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
     training: bool = True,
 ) -> Tensor:
     r"""Diffuse features over a graph by :math:`K` explicit Euler steps,
@@ -153,7 +161,8 @@ def diffuse(
     step :math:`k`, of entries 0 and :math:`1 / (1 - p)` (Algorithm 1 of `"Diffusion Mechanism in
     Residual Neural Network" <https://arxiv.org/abs/2105.03155>`_).
 
-    With constant weights nothing is kept for the backward pass: memory does not grow with
+    The elements of a batch are diffused side by side, each as it would be alone, with masks of its
+    own. With constant weights nothing is kept for the backward pass: memory does not grow with
     :math:`K`. Weights or a step size that require gradients keep the features of every step,
     :math:`K \cdot N \cdot F` numbers.
 
@@ -163,8 +172,10 @@ def diffuse(
         num_steps (int): The number of steps :math:`K \ge 0`.
         dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature**
             before each step, rounded to a multiple of 1/65536. (default: :obj:`0.0`)
-        seed (int, optional): The seed of the masks; the same seed gives the same masks on every
-            device. (default: drawn from torch's CPU generator)
+        seed (int or sequence of int, optional): The seed of the masks; the same seed gives the same
+            masks on every device. Of a batch, a seed for each element, or one number :math:`s` for
+            :math:`s, s + 1, \ldots` modulo :math:`2^{63}`. (default: drawn from torch's CPU
+            generator)
         training (bool, optional): Whether dropout applies. (default: :obj:`True`)
 
     Shapes:
@@ -173,43 +184,59 @@ def diffuse(
 
     Raises:
         ValueError: If ``x`` does not have :math:`N` rows, ``num_steps`` is negative, ``dropout``
-            lies outside :math:`[0, 1)`, or ``x`` and ``operator`` are on different devices.
+            lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
+            length than the batch, or ``x`` and ``operator`` are on different devices.
         TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
     """
     _check(x, operator, num_steps, dropout)
     threshold = dropout_threshold(dropout) if training else 0
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    columns = x.permute(1, 0, 2).flatten(1) if x.dim() == 3 else x
-    columns = columns.to(dtype)
-    if seed is None:
-        # a Tensor, so that torch.compile need not read it
-        bits = torch.randint(2**63 - 1, ()) if threshold else torch.zeros((), dtype=torch.long)
+    batch = x if x.dim() == 3 else x.unsqueeze(0)
+    if seed is None and threshold == 0:
+        seeds = _no_seeds(batch.size(0))
     else:
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {seed})")
-        bits = torch.tensor(seed)
+        seeds = _seeds(seed, batch.size(0))
+    batch = batch.to(dtype)
     if operator.dtype != dtype:
         operator = operator.to(dtype)
     if operator.requires_grad:
-        out = _diffuse_weighted(columns, operator, num_steps, threshold, bits)
+        out = _diffuse_weighted(batch, operator, num_steps, threshold, seeds)
     else:
         csr, csr_t, order = operator.csr(), operator.csr(transpose=True), None
         if operator.is_reordered and _kernel_for(x.device) is cpu:
             (csr, order), (csr_t, _) = operator.reordered_csr(), operator.reordered_csr(True)
-        out = _diffuse(columns, *csr, *csr_t, order, bits, num_steps, threshold, False)
-    out = out.to(x.dtype)
-    if x.dim() == 3:
-        out = out.view(x.size(1), x.size(0), x.size(2)).permute(1, 0, 2)
-    return out
+        out = _diffuse(batch, *csr, *csr_t, order, seeds, num_steps, threshold, False)
+    return (out if x.dim() == 3 else out.squeeze(0)).to(x.dtype)
+
+
+def _seeds(seed: int | Sequence[int] | None, count: int) -> Tensor:
+    """A seed for each element of a batch, as a Tensor, which torch.compile need not read."""
+    if seed is None:
+        return draw_seeds(count)
+    each = seed if isinstance(seed, Sequence) else [seed]
+    for number in each:
+        if not 0 <= number < 2**63:
+            raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {number})")
+    seeds = torch.tensor(each)
+    if not isinstance(seed, Sequence):
+        return (seeds + torch.arange(count)) & (2**63 - 1)
+    if len(seeds) != count:
+        raise ValueError(
+            f"Expected 'seed' to be one number or {count}, one for each element of the batch "
+            f"(got {len(seeds)})"
+        )
+    return seeds
 
 
 def _diffuse_weighted(
-    x: Tensor, operator: DiffusionOperator, num_steps: int, threshold: int, seed: Tensor
+    x: Tensor, operator: DiffusionOperator, num_steps: int, threshold: int, seeds: Tensor
 ) -> Tensor:
+    _, rows, columns = x.shape
+    each = seeds.tolist() if threshold else []
     for step in range(num_steps):
         if threshold:
-            keep = keep_mask(int(seed), step, x.size(0), x.size(1), threshold, x.device)
-            x = torch.where(keep, x * dropout_scale(threshold), 0)
+            keep = [keep_mask(seed, step, rows, columns, threshold, x.device) for seed in each]
+            x = torch.where(torch.stack(keep), x * dropout_scale(threshold), 0)
         x = _WeightedStep.apply(x, operator.value, operator)
     return x
 

@@ -24,6 +24,11 @@ def dropout_scale(threshold: int) -> float:
     return 65536 / (65536 - threshold)
 
 
+def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Seeds of ``count`` independent sequences of masks, from torch's CPU generator by default."""
+    return torch.randint(2**63 - 1, (count,), generator=generator)
+
+
 def step_keys(seed: int, step: int) -> tuple[int, int]:
     """The two 32-bit keys of a step: splitmix64 of the seed at this step."""
     s = (seed + (step + 1) * 0x9E3779B97F4A7C15) & _MASK64

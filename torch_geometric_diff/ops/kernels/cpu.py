@@ -27,7 +27,7 @@ def diffuse(
     value: Tensor,
     num_steps: int,
     threshold: int,
-    seed: int,
+    seeds: Tensor,
     reverse: bool,
     perm: Tensor | None = None,
     *,
@@ -46,7 +46,7 @@ def diffuse(
         value: Values, contiguous, of the type of :obj:`x`.
         num_steps: Number of steps.
         threshold: An element is dropped with probability ``threshold / 65536``.
-        seed: Seed of the dropout masks.
+        seeds: Seed of the dropout masks of every element of the batch, int64.
         reverse: Mask the output of every step, last step first (the transpose, if the operator is).
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
             :obj:`rowptr`.
@@ -54,29 +54,32 @@ def diffuse(
         width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
 
     Shapes:
-        - **input:** :math:`(N, F)`, CSR of an :math:`N \times N` operator, or of any
+        - **input:** :math:`(B, N, F)`, CSR of an :math:`N \times N` operator, or of any
           :math:`M \times N` matrix for a single step without dropout and :obj:`perm`
-        - **output:** :math:`(N, F)`, or :math:`(M, F)`
+        - **output:** :math:`(B, N, F)`, or :math:`(B, M, F)`
     """
-    y = x.new_empty(rowptr.numel() - 1, x.shape[1])
-    _C.diffuse(
-        y.data_ptr(),
-        x.data_ptr(),
-        rowptr.data_ptr(),
-        col.data_ptr(),
-        value.data_ptr(),
-        0 if perm is None else perm.data_ptr(),
-        y.shape[0],
-        x.shape[0],
-        x.shape[1],
-        x.dtype == torch.float64,
-        rowptr.dtype == torch.int64,
-        num_steps,
-        threshold,
-        seed & 0xFFFFFFFFFFFFFFFF,
-        reverse,
-        torch.get_num_threads(),
-        level,
-        width,
-    )
+    batch, rows, channels = x.shape
+    y = x.new_empty(batch, rowptr.numel() - 1, channels)
+    size = channels * x.element_size()  # of a row
+    for i, seed in enumerate(seeds.tolist()):
+        _C.diffuse(
+            y.data_ptr() + i * y.shape[1] * size,
+            x.data_ptr() + i * rows * size,
+            rowptr.data_ptr(),
+            col.data_ptr(),
+            value.data_ptr(),
+            0 if perm is None else perm.data_ptr(),
+            y.shape[1],
+            rows,
+            channels,
+            x.dtype == torch.float64,
+            rowptr.dtype == torch.int64,
+            num_steps,
+            threshold,
+            seed & 0xFFFFFFFFFFFFFFFF,
+            reverse,
+            torch.get_num_threads(),
+            level,
+            width,
+        )
     return y

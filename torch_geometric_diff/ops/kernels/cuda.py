@@ -2,7 +2,8 @@
 
 Rows are taken by falling degree, which puts rows of like length in one program, and a long row (the
 hub of a power-law graph) gets a program of its own that starts first. The mask of the *next* step
-is applied when a row is written, so once per node and not once per edge.
+is applied when a row is written, so once per node and not once per edge. All elements of a batch
+are worked on in the same launch.
 """
 
 import functools
@@ -10,8 +11,6 @@ import itertools
 
 import torch
 from torch import Tensor
-
-from ..random import step_keys
 
 LONG = 256  # entries above which a row has its own program
 ROWS, CHUNK = 16, 4  # rows of the other programs, and entries of each that are gathered at once
@@ -35,11 +34,6 @@ def available() -> str | None:
     return "torch finds no GPU (and Triton was imported without TRITON_INTERPRET=1)"
 
 
-def _keys(seed: int, step: int) -> list[int]:
-    # signed: Triton would take some uint32 for int32 and others for int64, and compile twice
-    return [key - 2**32 if key >= 2**31 else key for key in step_keys(seed, step)]
-
-
 def diffuse(
     x: Tensor,
     rowptr: Tensor,
@@ -47,7 +41,7 @@ def diffuse(
     value: Tensor,
     num_steps: int,
     threshold: int,
-    seed: int,
+    seeds: Tensor,
     reverse: bool,
 ) -> Tensor:
     r"""Apply ``num_steps`` products with a CSR matrix, dropout included, on a GPU.
@@ -60,14 +54,16 @@ def diffuse(
         return x.clone()
     from . import triton_code as code  # late: Triton is slow to import and need not be there
 
-    num_rows, channels = x.shape
+    batch, num_rows, channels = x.shape
     order = torch.argsort(rowptr.diff(), descending=True, stable=True)
     # no more rows than that can be long; counting them would make the host wait for the GPU
     num_long = min(num_rows, col.numel() // (LONG + 1))
     columns = 32 if channels > 8 else 8
     row_blocks = code.triton.cdiv(num_rows, ROWS)
-    column_blocks = code.triton.cdiv(channels, columns)
+    column_blocks = batch * code.triton.cdiv(channels, columns)
     buffers = itertools.cycle([torch.empty_like(x), torch.empty_like(x)])
+    # the only transfer to the GPU; its programs make the keys of a step themselves
+    device_seeds = seeds.to(x.device, non_blocking=True) if threshold else None
 
     steps: list[int | None] = list(range(num_steps))  # whose mask follows the product
     if reverse:
@@ -78,7 +74,7 @@ def diffuse(
         if threshold and not reverse:
             dropped = next(buffers)
             code.drop[(row_blocks * column_blocks,)](
-                x, dropped, num_rows, channels, *_keys(seed, 0), threshold,
+                x, dropped, device_seeds, num_rows, channels, threshold,
                 ROWS=ROWS, COLUMNS=columns, **OPTIONS,
             )  # fmt: skip
             x = dropped
@@ -86,8 +82,8 @@ def diffuse(
             drop = threshold > 0 and step is not None
             y = next(buffers)
             code.step[((num_long + row_blocks) * column_blocks,)](
-                x, y, rowptr, col, value, order, num_rows, channels, num_long,
-                *_keys(seed, step or 0), threshold,
+                x, y, rowptr, col, value, order, device_seeds if drop else None,
+                num_rows, channels, num_long, step or 0, threshold,
                 LONG=LONG, DROP=drop, ROWS=ROWS, CHUNK=CHUNK, COLUMNS=columns, **OPTIONS,
             )  # fmt: skip
             x = y

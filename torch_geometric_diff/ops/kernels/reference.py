@@ -20,7 +20,7 @@ def diffuse(
     value: Tensor,
     num_steps: int,
     threshold: int,
-    seed: int,
+    seeds: Tensor,
     reverse: bool,
 ) -> Tensor:
     r"""Apply ``num_steps`` products with a CSR matrix :math:`\mathbf{P}`, dropout included.
@@ -36,15 +36,16 @@ def diffuse(
         value (Tensor): The entries, of the type of ``x``.
         num_steps (int): The number of steps :math:`K \ge 0`.
         threshold (int): The drop probability in units of 1/65536; 0 drops nothing.
-        seed (int): The seed of the masks, see :mod:`torch_geometric_diff.ops.random`.
+        seeds (Tensor): The seed of the masks of every element of the batch, int64 on the CPU, see
+            :mod:`torch_geometric_diff.ops.random`.
         reverse (bool): Whether to run backward.
 
     Shapes:
-        - **input:** features :math:`(N, F)`, row pointers :math:`(N + 1,)`, columns and
-          entries :math:`(nnz,)`
-        - **output:** :math:`(N, F)`, never the memory of ``x``
+        - **input:** features :math:`(B, N, F)`, row pointers :math:`(N + 1,)`, columns and
+          entries :math:`(nnz,)`, seeds :math:`(B,)`
+        - **output:** :math:`(B, N, F)`, never the memory of ``x``
     """
-    num_nodes, channels = x.shape
+    _, num_nodes, channels = x.shape
     if x.numel() == 0 or num_steps == 0:
         return x.clone()
     with warnings.catch_warnings():
@@ -54,15 +55,15 @@ def diffuse(
         )
     scale = dropout_scale(threshold)
 
-    def dropped(x: Tensor, step: int) -> Tensor:
+    def dropped(x: Tensor, seed: int, step: int) -> Tensor:
         if threshold == 0:
             return x
         keep = keep_mask(seed, step, num_nodes, channels, threshold, x.device)
         return x * (keep.to(x.dtype) * scale)
 
-    for step in reversed(range(num_steps)) if reverse else range(num_steps):
-        if reverse:
-            x = dropped(matrix @ x, step)
-        else:
-            x = matrix @ dropped(x, step)
-    return x
+    outs = []
+    for y, seed in zip(x, seeds.tolist(), strict=True):
+        for step in reversed(range(num_steps)) if reverse else range(num_steps):
+            y = dropped(matrix @ y, seed, step) if reverse else matrix @ dropped(y, seed, step)
+        outs.append(y)
+    return torch.stack(outs) if len(outs) > 1 else outs[0].unsqueeze(0)

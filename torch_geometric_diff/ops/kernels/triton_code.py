@@ -17,12 +17,16 @@ def _mix32(h):
 
 
 @triton.jit
-def _dropout(tile, row, column, key0, key1, threshold):
+def _dropout(tile, row, column, seed, number, threshold):
     """A tile [rows, columns] times its mask: ``ops.random.random_u16``, one hash a column."""
+    s = seed.to(tl.uint64) + tl.cast(number + 1, tl.uint64) * 0x9E3779B97F4A7C15
+    s = (s ^ (s >> 30)) * 0xBF58476D1CE4E5B9
+    s = (s ^ (s >> 27)) * 0x94D049BB133111EB
+    s = s ^ (s >> 31)
     row = row.to(tl.uint32)
     column = column.to(tl.uint32)
-    a = _mix32(row ^ key0.to(tl.uint32))[:, None]
-    b = _mix32(row + key1.to(tl.uint32))[:, None]
+    a = _mix32(row ^ s.to(tl.uint32))[:, None]
+    b = _mix32(row + (s >> 32).to(tl.uint32))[:, None]
     word = (column >> 5) * 16 + (column & 15)
     h = a + (word * 0x9E3779B1)[None, :]
     h = (h ^ (h >> 16)) * 0x7FEB352D
@@ -34,27 +38,37 @@ def _dropout(tile, row, column, key0, key1, threshold):
     return tl.where(bits >= threshold.to(tl.uint32), tile * scale, 0.0)
 
 
-@triton.jit(do_not_specialize=["num_rows", "key0", "key1", "threshold"])
+@triton.jit
+def _place(block, num_rows, channels, COLUMNS: tl.constexpr):
+    """The element of the batch, where it starts, and the columns of a block of columns."""
+    blocks = tl.cdiv(channels, COLUMNS)
+    element = block // blocks
+    start = element.to(tl.int64) * num_rows * channels
+    return element, start, block % blocks * COLUMNS + tl.arange(0, COLUMNS)
+
+
+@triton.jit(do_not_specialize=["num_rows", "threshold"])
 def drop(
-    x, y, num_rows, channels, key0, key1, threshold, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
+    x, y, seeds, num_rows, channels, threshold, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):  # fmt: skip
     """Write ``y = mask * x``."""
     blocks = tl.cdiv(num_rows, ROWS)
     row = (tl.program_id(0) % blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(0) // blocks * COLUMNS + tl.arange(0, COLUMNS)
-    place = row[:, None] * channels + column[None, :]
+    element, start, column = _place(tl.program_id(0) // blocks, num_rows, channels, COLUMNS)
+    place = start + row[:, None] * channels + column[None, :]
     inside = (row < num_rows)[:, None] & (column < channels)[None, :]
     tile = tl.load(x + place, mask=inside, other=0.0)
-    tl.store(y + place, _dropout(tile, row, column, key0, key1, threshold), mask=inside)
+    seed = tl.load(seeds + element)
+    tl.store(y + place, _dropout(tile, row, column, seed, 0, threshold), mask=inside)
 
 
 @triton.jit
 def _product(
-    x, y, rowptr, col, value, order, rank, num_rows, column, channels, key0, key1, threshold,
+    x, y, rowptr, col, value, order, rank, num_rows, column, channels, seeds, number, threshold,
     ALONE: tl.constexpr, LONG: tl.constexpr, DROP: tl.constexpr,
     ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Some rows of ``y = P x``, CHUNK entries of each at a time."""
+    """Some rows of ``y = P x``, CHUNK entries of each at a time; ``seeds`` is that of ``x``."""
     mine = rank < num_rows
     row = tl.load(order + rank, mask=mine, other=0)
     begin = tl.load(rowptr + row, mask=mine, other=0)
@@ -77,18 +91,19 @@ def _product(
             )
         tile = tl.sum(total, axis=1)
         if DROP:
-            tile = _dropout(tile, row, column, key0, key1, threshold)
+            tile = _dropout(tile, row, column, tl.load(seeds), number, threshold)
         place = row[:, None] * channels + column[None, :]
         tl.store(y + place, tile, mask=mine[:, None] & narrow[None, :])
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_long", "key0", "key1", "threshold"])
+@triton.jit(do_not_specialize=["num_rows", "num_long", "number", "threshold"])
 def step(
-    x, y, rowptr, col, value, order, num_rows, channels, num_long, key0, key1, threshold,
+    x, y, rowptr, col, value, order, seeds, num_rows, channels, num_long, number, threshold,
     LONG: tl.constexpr, DROP: tl.constexpr,
     ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write ``y = P x``, or ``y = mask * (P x)`` with DROP.
+    """Write ``y = P x``, or with DROP ``y = mask * (P x)`` and the masks of step ``number``, for
+    every element of a batch.
 
     ``order`` lists the rows by falling length. The first ``num_long`` programs of a block of
     columns take one row each, if it has more than LONG entries; the others take ROWS rows each, of
@@ -97,15 +112,19 @@ def step(
     """
     programs = num_long + tl.cdiv(num_rows, ROWS)
     program = tl.program_id(0) % programs
-    column = tl.program_id(0) // programs * COLUMNS + tl.arange(0, COLUMNS)
+    element, start, column = _place(tl.program_id(0) // programs, num_rows, channels, COLUMNS)
+    x += start
+    y += start
+    if DROP:
+        seeds += element
     if program < num_long:
         _product(
             x, y, rowptr, col, value, order, program + tl.arange(0, 1), num_rows, column, channels,
-            key0, key1, threshold, True, LONG, DROP, 1, ROWS * CHUNK, COLUMNS,
+            seeds, number, threshold, True, LONG, DROP, 1, ROWS * CHUNK, COLUMNS,
         )  # fmt: skip
     else:
         rank = (program - num_long) * ROWS + tl.arange(0, ROWS)
         _product(
             x, y, rowptr, col, value, order, rank, num_rows, column, channels,
-            key0, key1, threshold, False, LONG, DROP, ROWS, CHUNK, COLUMNS,
+            seeds, number, threshold, False, LONG, DROP, ROWS, CHUNK, COLUMNS,
         )  # fmt: skip
