@@ -112,3 +112,17 @@ def test_the_table_is_made_of_the_rows(features, tmp_path, capsys):
     run(features, other, "--test_iter", 20, "--seed", 1)
     with pytest.raises(ValueError, match="'simple' has 2 different settings"):
         report.main([str(files[0]), str(other)])
+
+
+def test_settings_of_one_method_have_a_line_each(features, tmp_path, capsys):
+    files = []
+    for lamda in ("0.5", "2.0"):
+        files.append(tmp_path / f"{lamda}.jsonl")
+        run(features, files[-1], "--test_iter", 20, "--lamda", lamda, method="laplacian")
+    capsys.readouterr()
+    report.main([str(file) for file in files])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == [
+        "| laplacian, lamda 0.5",
+        "| laplacian, lamda 2.0",
+    ]
