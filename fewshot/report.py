@@ -42,7 +42,7 @@ def _names(rows: list[dict[str, Any]]) -> dict[str, str]:
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table: a line per method, a column per kind of task.
 
-    A method that occurs with several settings of its own has a line for each, named by what differs.
+    A method with several settings of its own has a line for each, named by what differs.
 
     Raises:
         ValueError: If a row is none of ``fewshot.train``, or a method occurs with two settings of
