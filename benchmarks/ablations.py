@@ -33,7 +33,7 @@ from benchmarks.planetoid import (
     Results,
     device,
     open_graph,
-    run_trial,
+    run_trials,
 )
 from benchmarks.settings import DATASETS
 from benchmarks.table import RESULTS, SOURCES
@@ -125,7 +125,7 @@ def run(data: Data, study: str, args: argparse.Namespace) -> None:
             methods[variant.value] = build(data, variant)
         training = {k: v for k, v in variant.settings.items() if k in TRAINING}
         method = methods[variant.value]
-        row = run_trial(data, method, trial, training, MEASURES)
+        [row] = run_trials(data, method, [trial], training, MEASURES)
         if variant.settings.get("learn_step_size"):
             row["learned_step_size"] = method.trained.get_parameter("conv.step_size").item()
         kind = {"variant": variant.value, "base": variant.base, "model": variant.model}

@@ -1,6 +1,7 @@
 """Models behind ``--model``: each is prepared once per graph and built anew for every trial."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ class Method:
         data (torch_geometric.data.Data): The graph, on the device to run on.
     """
 
+    independent = False  # whether a model does not notice others that are trained beside it
     inputs: tuple[Any, ...]  # arguments of the model
     trained: Module  # the model of the latest trial
 
@@ -44,11 +46,21 @@ class Method:
         """A freshly initialised model."""
         raise NotImplementedError
 
-    def run(self, trial: Trial, **training: Any) -> Fit:
-        """Train from the trial's seed; ``training`` are options of :func:`fit`."""
+    def start(self, trial: Trial) -> Module:
+        """The model that the trial's seed initialises."""
         torch.manual_seed(trial.init_seed)
         self.trained = self.model().to(self.data.y.device)
-        return fit(self.trained, self.inputs, self.data.y, trial.train, trial.val, **training)
+        return self.trained
+
+    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
+        """Train from the seed of each trial; ``training`` are options of :func:`fit`.
+
+        Several trials are trained side by side, which needs :attr:`independent`.
+        """
+        models = [self.start(trial) for trial in trials]
+        train = torch.stack([trial.train for trial in trials])
+        val = torch.stack([trial.val for trial in trials])
+        return fit(models, self.inputs, self.data.y, train, val, **training)
 
 
 class OncePerState(Module):
@@ -78,6 +90,8 @@ class OncePerState(Module):
 class DiffResNetMethod(Method):
     """The paper's network; ``diffuse='probabilities'`` is COIN."""
 
+    independent = True
+
     def __init__(
         self,
         data: Data,
@@ -99,16 +113,24 @@ class DiffResNetMethod(Method):
         # A fixed operator serves all trials, a learned one is each model's own.
         graph = data.edge_index if learn_step_size else operator
         self.inputs = (sparse_features(data), graph)
-        self.arguments = (layer_num, step_size, dropout, diffuse)
-        self.learning = {"learn_step_size": True, "cached": True} if learn_step_size else {}
+        sizes = (data.num_features, self.num_classes)
+        self.arguments = (*sizes, layer_num, step_size, dropout, diffuse)
+        self.learning: dict[str, Any] = {}
+        if learn_step_size:
+            self.learning = {"learn_step_size": True, "cached": True}
 
     def model(self) -> Module:
-        sizes = self.data.num_features, self.num_classes
-        model = DiffResNet(*sizes, *self.arguments, **self.learning)
+        model = DiffResNet(*self.arguments, **self.learning)
         # Kept by columns, the weight needs no copy in front of the sparse product.
         weight = model.block.lin1.weight
         weight.data = weight.data.t().contiguous().t()
         model.block = OncePerState(model.block)  # type: ignore[assignment]
+        return model
+
+    def start(self, trial: Trial) -> Module:
+        model: Any = super().start(trial)
+        # it goes on where the initialisation stopped, whatever is trained beside it
+        model.conv.generator = torch.Generator().set_state(torch.get_rng_state())
         return model
 
 
@@ -229,15 +251,17 @@ class SGCMethod(Method):
 class LabelPropagationMethod(Method):
     """Labels of the training nodes spread over the graph, Zhou et al., NeurIPS 2003."""
 
+    independent = True
+
     def __init__(self, data: Data, *, layer_num: int, alpha: float) -> None:
         super().__init__(data)
         self.inputs = adjacency(data, normalize=True, self_loops=False)
         self.propagate = LabelPropagation(layer_num, alpha)
 
-    def run(self, trial: Trial, **training: Any) -> Fit:
+    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
         edge_index, weight = self.inputs
-        out = self.propagate(self.data.y, edge_index, trial.train, weight)
-        return Fit(out, best_epoch=0, epochs=0)
+        outs = (self.propagate(self.data.y, edge_index, t.train, weight) for t in trials)
+        return [Fit(out, best_epoch=0, epochs=0) for out in outs]
 
 
 class CorrectAndSmoothMethod(MLPMethod):
@@ -261,8 +285,12 @@ class CorrectAndSmoothMethod(MLPMethod):
         own = {*inspect.signature(cls.__init__).parameters} - {"self", "data", "options"}
         return own | super().settings()
 
-    def run(self, trial: Trial, **training: Any) -> Fit:
-        result = super().run(trial, **training)
+    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
+        fits = super().run(trials, **training)
+        return [self.correct(trial, result) for trial, result in zip(trials, fits, strict=True)]
+
+    def correct(self, trial: Trial, result: Fit) -> Fit:
+        """Correct and smooth the prediction of the MLP."""
         known = self.data.y[trial.train]
         soft = result.logits.softmax(dim=-1)
         soft = self.post.correct(soft, known, trial.train, *self.edges)

@@ -49,7 +49,7 @@ class Method:
         """Train from the trial's seed; ``training`` are options of :func:`fit`."""
         torch.manual_seed(trial.init_seed)
         model = self.model().to(self.data.y.device)
-        return fit(model, self.inputs, self.data.y, trial.train, trial.val, **training)
+        return fit([model], self.inputs, self.data.y, trial.train, trial.val, **training)[0]
 
     def mlp(self) -> MLP:
         """A multilayer perceptron with batch norm."""

@@ -39,6 +39,7 @@ from torch_geometric_diff.experiment import (
 Row = dict[str, Any]
 NUM_TRAIN, NUM_VAL = 20, 30
 SPLIT_KIND = f"random, {NUM_TRAIN} train and {NUM_VAL} val per class, largest component"
+GPU_BATCH = 10
 TRAINING = {
     name
     for name, parameter in inspect.signature(fit).parameters.items()
@@ -72,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_inits", type=int, default=20)
     p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
     p.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument(
+        "--batch_inits",
+        type=int,
+        metavar="B",
+        help=f"trials to train side by side (default: {GPU_BATCH} on a GPU where the model can,"
+        "\nelse 1); the rows do not depend on it",
+    )
     p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
     p.add_argument("--out", type=Path, help="result file (default: a new one in runs/planetoid)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")
@@ -125,6 +133,22 @@ def check_header(out: Path, row: Row, header: Row) -> None:
             )
 
 
+def batch_size(args: argparse.Namespace) -> int:
+    """How many trials are trained side by side."""
+    independent = METHODS[args.model].independent
+    if args.batch_inits is None:
+        return GPU_BATCH if independent and args.device.type == "cuda" else 1
+    if args.batch_inits < 1:
+        raise ValueError(f"Expected '--batch_inits' to be at least 1 (got {args.batch_inits})")
+    if args.batch_inits > 1 and not independent:
+        able = [name for name, method in METHODS.items() if method.independent]
+        raise ValueError(
+            f"Model '{args.model}' trains one initialisation at a time, '--batch_inits' is for "
+            f"{able} (got {args.batch_inits})"
+        )
+    return args.batch_inits
+
+
 class Results:
     """The rows of an experiment: the file ``out``, or one file per rank beside it.
 
@@ -161,28 +185,35 @@ class Results:
         return self.file.finished | {tuple(row[name] for name in self.key) for row in self.others}
 
 
-def run_trial(
+def run_trials(
     data: Data,
     method: Any,
-    trial: Trial,
+    trials: Sequence[Trial],
     training: Row,
     measures: Mapping[str, Callable[[Tensor, Tensor], float | None]] = MappingProxyType({}),
-) -> Row:
-    """Run one trial and measure it; ``measures`` are further ones of the logits and classes."""
+) -> list[Row]:
+    """Run trials side by side and measure each; ``measures`` are more, of logits and classes.
+
+    The seconds of a trial are its share of the time of all.
+    """
     start = time.perf_counter()
-    result = method.run(trial, **training)
-    return {
-        "split": trial.split,
-        "init": trial.init,
-        "split_seed": trial.split_seed,
-        "init_seed": trial.init_seed,
-        "test_acc": accuracy(result.logits, data.y, trial.test),
-        "val_acc": accuracy(result.logits, data.y, trial.val),
-        "best_epoch": result.best_epoch,
-        "epochs": result.epochs,
-        "seconds": round(time.perf_counter() - start, 3),
-        **{name: measure(result.logits, data.y) for name, measure in measures.items()},
-    }
+    results = method.run(trials, **training)
+    seconds = (time.perf_counter() - start) / len(trials)
+    return [
+        {
+            "split": trial.split,
+            "init": trial.init,
+            "split_seed": trial.split_seed,
+            "init_seed": trial.init_seed,
+            "test_acc": accuracy(result.logits, data.y, trial.test),
+            "val_acc": accuracy(result.logits, data.y, trial.val),
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+            "seconds": round(seconds, 3),
+            **{name: measure(result.logits, data.y) for name, measure in measures.items()},
+        }
+        for trial, result in zip(trials, results, strict=True)
+    ]
 
 
 def summary(rows: list[Row]) -> str:
@@ -201,6 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.out is None and (args.resume or world()[1] > 1):
         raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
+    batch = batch_size(args)
     keep_freed_memory()
     data = open_graph(args)
     dataset = data.name
@@ -234,10 +266,12 @@ def main(argv: list[str] | None = None) -> None:
     finished = results.finished
     mine = [t for t in share_of_rank(trials) if (t.split, t.init) not in finished]
     versions = environment()
-    with tqdm(mine, disable=None, unit="trial") as bar:
-        for trial in bar:
-            row = run_trial(data, method, trial, training)
-            results.file.append({**header, **row, "versions": versions})
+    with tqdm(total=len(mine), disable=None, unit="trial") as bar:
+        for first in range(0, len(mine), batch):
+            rows = run_trials(data, method, mine[first : first + batch], training)
+            for row in rows:
+                results.file.append({**header, **row, "versions": versions})
+            bar.update(len(rows))
             mean = np.mean([row["test_acc"] for row in results.file.rows])
             bar.set_postfix_str(f"mean test accuracy {100 * mean:.2f} %")
 

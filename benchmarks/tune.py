@@ -159,7 +159,7 @@ def val_accuracies(data: Data, settings: Row, trials: Sequence[Trial]) -> Iterat
     method = METHODS[MODEL](data, **rest)
     for trial in trials:
         method.data = hide_test_labels(data, trial)
-        result = method.run(trial, **training)
+        [result] = method.run([trial], **training)
         yield accuracy(result.logits, method.data.y, trial.val)
 
 

@@ -50,7 +50,8 @@ def test_measures_are_those_of_the_logits(unbroken: Path) -> None:
     data = load_graph("digits")
     variant = next(v for v in STUDIES["diffuse"](data) if v.value == "probabilities")
     trial = next(draw_trials(data.y, 42, 1, 1))
-    logits = build(data, variant).run(trial, max_epochs=1, lr=0.01, weight_decay=5e-4).logits
+    [result] = build(data, variant).run([trial], max_epochs=1, lr=0.01, weight_decay=5e-4)
+    logits = result.logits
     distance = torch.cdist(
         logits.double(), logits.double(), compute_mode="donot_use_mm_for_euclid_dist"
     )

@@ -14,9 +14,13 @@ import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
+from torch_geometric.data import Data
+from torch_geometric.utils import to_undirected
+
 from benchmarks import planetoid
+from benchmarks.models import DiffResNetMethod
 from torch_geometric_diff.data import load_graph, per_class_split
-from torch_geometric_diff.experiment import read_rows
+from torch_geometric_diff.experiment import accuracy, draw_trials, read_rows
 
 FLAGS = "--dataset digits --max_epochs 3 --layer_num 2 --num_splits 2 --num_inits 2".split()
 MODULE = [sys.executable, "-m", "benchmarks.planetoid", *FLAGS]
@@ -104,6 +108,57 @@ def test_ranks_share_the_trials(
     assert len(read_rows(out)) == 1 and numbers(*files, out) == numbers(unbroken)
 
 
+@pytest.mark.parametrize("batch", ["3", "10"])
+def test_trials_side_by_side_give_the_same_rows(unbroken: Path, tmp_path: Path, batch: str) -> None:
+    out = tmp_path / "out.jsonl"
+    lines = unbroken.read_bytes().splitlines(keepends=True)
+    # a batch was killed after its first row, and before it ran trials one by one
+    out.write_bytes(lines[0] + lines[2] + lines[3][:40])
+    planetoid.main([*FLAGS, "--out", str(out), "--resume", "--batch_inits", batch])
+    assert numbers(out) == numbers(unbroken)
+    trials = [(row["split"], row["init"]) for row in read_rows(out)]
+    assert trials == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    varying = {"seconds", "split", "init", "split_seed", "init_seed", "test_acc", "val_acc"}
+    rows = [{k: v for k, v in row.items() if k not in varying} for row in read_rows(out)]
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    assert rows[2]["settings"] == rows[0]["settings"]
+
+
+def cora_like() -> Data:
+    """Sparse words that tell the class a little, and edges mostly inside a class."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 4
+    likely = 0.02 + 0.1 * (torch.arange(120) % 4 == y[:, None])
+    x = (torch.rand(400, 120, generator=generator) < likely).float()
+    pairs = torch.randint(400, (2, 2000), generator=generator)
+    keep = (y[pairs[0]] == y[pairs[1]]) | (torch.rand(2000, generator=generator) < 0.1)
+    edge_index = to_undirected(pairs[:, keep])
+    return Data(x=x / x.sum(1, keepdim=True).clamp(min=1), edge_index=edge_index, y=y)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("diffuse", ["features", "logits", "probabilities"])
+def test_batches_stop_one_by_one_as_alone(dropout: float, diffuse: str) -> None:
+    data = cora_like()
+    method = DiffResNetMethod(data, step_size=0.25, layer_num=4, dropout=dropout, diffuse=diffuse)
+    trials = list(draw_trials(data.y, 42, 2, 2, 20, 30))
+    options = {"lr": 0.02, "patience": 3, "max_epochs": 60}
+    together = method.run(trials, **options)
+    assert len({result.epochs for result in together}) > 1
+    alone = [method.run([trial], **options)[0] for trial in reversed(trials)][::-1]
+    for result, expected in zip(together, alone, strict=True):
+        assert (result.best_epoch, result.epochs) == (expected.best_epoch, expected.epochs)
+        torch.testing.assert_close(result.logits, expected.logits)
+    # the seconds are shares of one training
+    start = time.perf_counter()
+    rows = planetoid.run_trials(data, method, trials, options)
+    total = time.perf_counter() - start
+    assert sum(row["seconds"] for row in rows) <= total + 0.01
+    assert len({row["seconds"] for row in rows}) == 1
+    for row, trial, expected in zip(rows, trials, alone, strict=True):
+        assert row["test_acc"] == accuracy(expected.logits, data.y, trial.test)
+
+
 @pytest.mark.slow
 def test_torchrun(unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
@@ -181,6 +236,8 @@ def truncated(tmp_path: Path) -> str:
         (["--seed", "-3"], "'seed'"),
         (["--device", "gpu"], "gpu"),
         (["--diffuse", "colours"], "colours"),
+        (["--batch_inits", "0"], "'--batch_inits' to be at least 1 (got 0)"),
+        (["--batch_inits", "2", "--model", "gcn"], "'gcn' trains one initialisation at a time"),
         (["--hidden", "5"], "no setting ['hidden']"),
         (["--resume"], "need '--out'"),
         (["--out", unwritable], "file"),

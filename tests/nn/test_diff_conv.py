@@ -238,6 +238,26 @@ def test_dropout_is_on_features_and_off_in_evaluation():
     torch.testing.assert_close(conv(x, edge_index, weight), x)
 
 
+@pytest.mark.parametrize("shape", [(N, 4), (3, N, 4)])
+def test_masks_from_a_generator_of_its_own(shape):
+    edge_index, weight = graph()
+    x = torch.ones(shape, dtype=torch.float64)
+    outs = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        conv = DiffConv(2, dropout=0.5, generator=torch.Generator().manual_seed(7))
+        before = torch.get_rng_state()
+        outs.append([conv(x, edge_index, weight) for _ in range(2)])
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(outs[0][0], outs[1][0]) and torch.equal(outs[0][1], outs[1][1])
+    assert not torch.equal(outs[0][0], outs[0][1])
+    torch.manual_seed(7)  # torch's own generator in the same state draws the same
+    assert torch.equal(DiffConv(2, dropout=0.5)(x, edge_index, weight), outs[0][0])
+    state = conv.generator.get_state()
+    conv.eval()(x, edge_index, weight)
+    assert torch.equal(conv.generator.get_state(), state)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_compile(dropout):
     edge_index, weight = graph(dtype=torch.float32)

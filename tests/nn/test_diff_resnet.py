@@ -87,6 +87,51 @@ def test_reset_and_repr():
     )
 
 
+@pytest.mark.parametrize("diffuse", ["features", "logits", "probabilities"])
+@pytest.mark.parametrize("training", [True, False])
+def test_side_by_side_equals_alone(kernel, diffuse, training):
+    edge_index, weight = random_graph(N, 60)
+    x = bag_of_words()
+    models = [
+        DiffResNet(30, 4, 3, 0.25, dropout=0.3, diffuse=diffuse).train(training) for _ in range(3)
+    ]
+
+    def seeded():
+        for i, model in enumerate(models):
+            model.zero_grad()
+            model.conv.generator = torch.Generator().manual_seed(i)
+
+    def gradients():
+        return [p.grad.clone() for model in models for p in model.parameters()]
+
+    seeded()
+    out = DiffResNet.side_by_side(models, x, edge_index, weight.float())
+    out.square().sum().backward()
+    expected = gradients()
+    seeded()
+    alone = torch.stack([model(x, edge_index, weight.float()) for model in models])
+    alone.square().sum().backward()
+    torch.testing.assert_close(out, alone)
+    torch.testing.assert_close(gradients(), expected)
+    if training:  # each goes on with its own masks
+        assert not torch.equal(DiffResNet.side_by_side(models, x, edge_index, weight.float()), out)
+
+
+@pytest.mark.parametrize(
+    "other, text",
+    [
+        (DiffResNet(30, 4, 2, 0.25), "'models' to differ in their weights alone.*'num_steps': 2"),
+        (DiffResNet(30, 4, 3, 0.25, diffuse="logits"), "'diffuse': 'logits'"),
+        (DiffResNet(30, 4, 3, 0.25).eval(), "'training': False"),
+        (DiffResNet(30, 4, 3, 0.25, learn_step_size=True), "learn their step size"),
+    ],
+)
+def test_what_cannot_go_side_by_side(other, text):
+    edge_index, _ = random_graph(N, 60)
+    with pytest.raises(ValueError, match=text):
+        DiffResNet.side_by_side([DiffResNet(30, 4, 3, 0.25), other], bag_of_words(), edge_index)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"'diffuse' .*\(got 'edges'\)"):
         DiffResNet(30, 4, 3, 0.25, diffuse="edges")

@@ -24,6 +24,8 @@ class EarlyStopping:
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
+        self.epochs = 0
+        self.best_epoch = 0  # the latest that counted as progress
         self.waited = 0
         self.best_loss = math.inf
         self.best_acc = -math.inf
@@ -33,7 +35,10 @@ class EarlyStopping:
         better = loss <= self.best_loss or acc >= self.best_acc
         self.best_loss = min(self.best_loss, loss)
         self.best_acc = max(self.best_acc, acc)
-        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.best_epoch = self.epochs
+        self.waited = self.epochs - self.best_epoch
+        self.epochs += 1
         return better
 
     @property
@@ -81,8 +86,34 @@ class _MemoryOrder:
             view.grad = None if parameter.grad is None else parameter.grad.t()
 
 
+def _groups(models: Sequence[Any], weight_decay: float) -> list[dict[str, Any]]:
+    if hasattr(models[0], "parameter_groups"):
+        return [group for model in models for group in model.parameter_groups(weight_decay)]
+    return [{"params": [p for model in models for p in model.parameters()]}]
+
+
+def _logits(models: Sequence[Any], inputs: Sequence[Any]) -> Tensor:
+    """The logits [B, N, C] of all models."""
+    if len(models) == 1:
+        return models[0](*inputs).unsqueeze(0)
+    if hasattr(models[0], "side_by_side"):
+        return models[0].side_by_side(models, *inputs)
+    return torch.stack([model(*inputs) for model in models])
+
+
+def _at_nodes(logits: Tensor, nodes: Tensor) -> Tensor:
+    """The logits [B, n, C] at each model's own nodes [B, n]."""
+    return logits.gather(1, nodes.unsqueeze(-1).expand(-1, -1, logits.size(-1)))
+
+
+def _losses(logits: Tensor, y: Tensor) -> Tensor:
+    """The mean cross-entropy [B] of logits [B, n, C]."""
+    each = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
+    return each.view_as(y).mean(dim=1)
+
+
 def fit(
-    model: Module,
+    models: Sequence[Module],
     inputs: Sequence[Any],
     y: Tensor,
     train: Tensor,
@@ -92,18 +123,23 @@ def fit(
     weight_decay: float = 5e-4,
     max_epochs: int = 10_000,
     patience: int = 50,
-) -> Fit:
-    """Train ``model(*inputs)`` on the nodes ``train``, keeping the state that ``val`` likes best.
+) -> list[Fit]:
+    """Train each model on its nodes ``train``, keeping the state that its ``val`` likes best.
 
-    Cross-entropy and Adam. A model may define ``parameter_groups(weight_decay)`` to decay only
-    some of its parameters.
+    Cross-entropy and Adam. Several models of one class train side by side, each as it would alone:
+    one that stops early leaves the others. A model may define ``parameter_groups(weight_decay)`` to
+    decay only some of its parameters, and ``side_by_side(models, *inputs)``, the logits
+    :math:`(B, N, C)` of several models at once. Random numbers that models draw from a common
+    generator depend on which models draw them, so dropout needs a generator of each model's own,
+    as :class:`~torch_geometric_diff.nn.DiffConv` takes it.
 
     Args:
-        model (torch.nn.Module): Maps the inputs to logits of all nodes.
-        inputs (sequence): Arguments of the model: features, adjacency.
+        models (sequence of torch.nn.Module): Each maps the inputs to logits of all nodes.
+        inputs (sequence): Arguments of the models: features, adjacency.
         y (torch.Tensor): Class of every node.
-        train (torch.Tensor): Indices of the training nodes.
-        val (torch.Tensor): Indices of the validation nodes.
+        train (torch.Tensor): Indices of the training nodes, of all models :math:`(n,)` or of each
+            :math:`(B, n)`.
+        val (torch.Tensor): Indices of the validation nodes, likewise.
         lr (float, optional): Learning rate. (default: ``0.01``)
         weight_decay (float, optional): L2 penalty of Adam. (default: ``5e-4``)
         max_epochs (int, optional): Most epochs. (default: ``10_000``)
@@ -116,47 +152,61 @@ def fit(
         raise ValueError(
             f"Expected 'max_epochs' and 'patience' to be positive (got {max_epochs} and {patience})"
         )
-    groups = getattr(model, "parameter_groups", None)
     views = _MemoryOrder()
     optimizer = Adam(
-        views.of_groups(groups(weight_decay) if groups else [{"params": model.parameters()}]),
+        views.of_groups(_groups(models, weight_decay)),
         lr=lr,
         weight_decay=weight_decay,
         fused=y.device.type in ("cpu", "cuda", "mps"),
     )
-    state = [*model.parameters(), *model.buffers()]
-    kept = [tensor.detach().clone() for tensor in state]
-    stopping = EarlyStopping(patience)
-    best_epoch = 0
-    epoch = -1
+    states = [[*model.parameters(), *model.buffers()] for model in models]
+    kept = [[tensor.detach().clone() for tensor in state] for state in states]
+    stopping = [EarlyStopping(patience) for _ in models]
+    train, val = train.expand(len(models), -1), val.expand(len(models), -1)
+    active = list(range(len(models)))  # the models in training; train and val are theirs
 
     for epoch in range(max_epochs):
-        model.train()
-        model.zero_grad()
-        loss = F.cross_entropy(model(*inputs)[train], y[train])
-        loss.backward()
+        training = [models[i] for i in active]
+        for model in models:
+            model.zero_grad()  # Adam leaves alone what has no gradient: models that have stopped
+        for model in training:
+            model.train()
+        losses = _losses(_at_nodes(_logits(training, inputs), train), y[train])
+        losses.sum().backward()
         views.take_gradients()
         optimizer.step()
 
-        model.eval()
+        for model in training:
+            model.eval()
         with torch.no_grad():
-            logits = model(*inputs)[val]
-            hits = (logits.argmax(dim=-1) == y[val]).float().mean()
+            logits = _at_nodes(_logits(training, inputs), val)
+            hits = (logits.argmax(dim=-1) == y[val]).float().mean(dim=1)
             # One transfer an epoch, so that a GPU is waited for only once.
-            measures = torch.stack([F.cross_entropy(logits, y[val]), hits, loss.detach()])
-        val_loss, val_acc, train_loss = measures.tolist()
-        if not (math.isfinite(val_loss) and math.isfinite(train_loss)):
-            raise ValueError(
-                f"The loss is not finite in epoch {epoch}: training {train_loss}, validation "
-                f"{val_loss}; lower 'lr' (got {lr}) or the step size of the diffusion"
+            measures = torch.stack([_losses(logits, y[val]), hits, losses.detach()]).tolist()
+        better = []
+        for i, val_loss, val_acc, train_loss in zip(active, *measures, strict=True):
+            if not (math.isfinite(val_loss) and math.isfinite(train_loss)):
+                raise ValueError(
+                    f"The loss is not finite in epoch {epoch}: training {train_loss}, validation "
+                    f"{val_loss}; lower 'lr' (got {lr}) or the step size of the diffusion"
+                )
+            if stopping[i].progress(val_loss, val_acc):
+                better.append(i)
+        if better:
+            torch._foreach_copy_(
+                [tensor for i in better for tensor in kept[i]],
+                [tensor.detach() for i in better for tensor in states[i]],
             )
-        if stopping.progress(val_loss, val_acc):
-            best_epoch = epoch
-            torch._foreach_copy_(kept, [tensor.detach() for tensor in state])
-        if stopping.stop:
+        going = [place for place, i in enumerate(active) if not stopping[i].stop]
+        if len(going) < len(active):
+            active, train, val = [active[place] for place in going], train[going], val[going]
+        if not active:
             break
 
     with torch.no_grad():
-        torch._foreach_copy_(state, kept)
-        logits = model(*inputs)
-    return Fit(logits, best_epoch, epoch + 1)
+        for state, best in zip(states, kept, strict=True):
+            torch._foreach_copy_(state, best)
+        logits = _logits(models, inputs)
+    return [
+        Fit(own, stop.best_epoch, stop.epochs) for own, stop in zip(logits, stopping, strict=True)
+    ]

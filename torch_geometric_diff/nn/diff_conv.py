@@ -13,6 +13,7 @@ from ..graph.adjacency import Edges, is_sparse_adjacency, normalize, read_edges,
 from ..graph.operator import DiffusionOperator, check_step_size
 from ..ops import diffuse
 from ..ops.diffusion import check_dropout, check_num_steps
+from ..ops.random import draw_seeds
 
 
 class DiffConv(MessagePassing):
@@ -58,6 +59,8 @@ class DiffConv(MessagePassing):
             only be set to :obj:`True` in transductive learning scenarios. (default: :obj:`False`)
         learn_step_size (bool, optional): If set to :obj:`True`, :math:`h` is a parameter; the
             features of every step are then kept for the backward pass. (default: :obj:`False`)
+        generator (torch.Generator, optional): The CPU generator that the seeds of the masks are
+            drawn from. (default: torch's own)
         **kwargs (optional): Additional arguments of
             :class:`torch_geometric.nn.conv.MessagePassing`.
 
@@ -86,6 +89,7 @@ class DiffConv(MessagePassing):
         add_self_loops: bool = True,
         cached: bool = False,
         learn_step_size: bool = False,
+        generator: Optional[torch.Generator] = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("aggr", "add")
@@ -107,6 +111,7 @@ class DiffConv(MessagePassing):
         self.add_self_loops = add_self_loops
         self.cached = cached
         self.learn_step_size = learn_step_size
+        self.generator = generator
         self.step_size: Any = Parameter(torch.empty(())) if learn_step_size else step_size
         self.reset_parameters()
 
@@ -128,7 +133,15 @@ class DiffConv(MessagePassing):
         if self._is_observed():
             return self._propagate_steps(x, edge_index, edge_weight)
         operator = self.operator(x, edge_index, edge_weight)
-        return diffuse(x, operator, self.num_steps, self.dropout, training=self.training)
+        seeds = None
+        if self.generator is not None and self.drops:
+            seeds = draw_seeds(x.size(0) if x.dim() == 3 else 1, self.generator).tolist()
+        return diffuse(x, operator, self.num_steps, self.dropout, seeds, self.training)
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout applies now."""
+        return self.training and self.dropout > 0
 
     def operator(
         self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None

@@ -1,11 +1,14 @@
 """The network of the paper."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from ..ops import diffuse as diffuse_features
+from ..ops.random import draw_seeds
 from .diff_conv import DiffConv
 from .residual_block import ResidualBlock
 
@@ -78,15 +81,66 @@ class DiffResNet(Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """The logits of all nodes."""
-        h = self.block(x)
-        drops = self.training and self.conv.dropout > 0
-        if self.diffuse == "features" and drops:
-            return self.classifier(self.conv(h, edge_index, edge_weight))
-        z = self.classifier(h)
+        return self._logits(
+            self.block(x), self.classifier, lambda h: self.conv(h, edge_index, edge_weight)
+        )
+
+    @staticmethod
+    def side_by_side(
+        models: Sequence["DiffResNet"],
+        x: Tensor,
+        edge_index: Any,
+        edge_weight: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The logits :math:`(B, N, C)` of several networks that differ in their weights alone.
+
+        Their features are diffused side by side in one call. Every network draws the seed of its
+        masks from the ``generator`` of its own layer, so it does not notice the others.
+
+        Raises:
+            ValueError: If the networks differ in more than their weights, or learn a step size.
+        """
+        first = models[0]
+        for model in models:
+            if model.conv.learn_step_size:
+                raise ValueError("Networks that learn their step size cannot go side by side")
+            if model._settings() != first._settings():
+                raise ValueError(
+                    "Expected 'models' to differ in their weights alone (got "
+                    f"{model._settings()} beside {first._settings()})"
+                )
+
+        def classify(h: Tensor) -> Tensor:
+            return torch.stack([m.classifier(own) for m, own in zip(models, h, strict=True)])
+
+        def diffuse(h: Tensor) -> Tensor:
+            conv, seeds = first.conv, None
+            if conv.drops:
+                seeds = [int(draw_seeds(1, model.conv.generator)) for model in models]
+            operator = conv.operator(h, edge_index, edge_weight)
+            return diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
+
+        h = torch.stack([model.block(x) for model in models])
+        return first._logits(h, classify, diffuse)
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("num_steps", "step_size", "dropout", "normalization", "add_self_loops", "flow")
+        own = {name: getattr(self.conv, name) for name in (*names, "training")}
+        return {"diffuse": self.diffuse, **own}
+
+    def _logits(
+        self,
+        h: Tensor,
+        classify: Callable[[Tensor], Tensor],
+        diffuse: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        if self.diffuse == "features" and self.conv.drops:
+            return classify(diffuse(h))
+        z = classify(h)
         if self.diffuse == "probabilities":
-            u = self.conv(z.softmax(dim=-1), edge_index, edge_weight)
+            u = diffuse(z.softmax(dim=-1))
             return u.clamp(min=torch.finfo(u.dtype).tiny).log()
-        return self.conv(z, edge_index, edge_weight)
+        return diffuse(z)
 
     def __repr__(self) -> str:
         return (
