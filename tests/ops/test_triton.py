@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +175,31 @@ def test_batch(
     out = cuda.diffuse(x, *matrix, 2, threshold, seeds, reverse)
     torch.testing.assert_close(out, reference.diffuse(x, *matrix, 2, threshold, seeds, reverse))
     assert torch.equal(out[2:], cuda.diffuse(x[2:], *matrix, 2, threshold, seeds[2:], reverse))
+
+
+@on_device
+def test_one_launch_a_step_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch_geometric_diff.ops.kernels import triton_code as code
+
+    launches = []
+
+    class Counted:
+        def __init__(self, kernel: Any) -> None:
+            self.kernel = kernel
+
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            launches.append(grid)
+            return self.kernel[grid]
+
+    monkeypatch.setattr(code, "step", Counted(code.step))
+    monkeypatch.setattr(code, "drop", Counted(code.drop))
+    csr = torch.eye(3).to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    for batch in (1, 4):
+        launches.clear()
+        x, seeds = torch.ones(batch, 3, 2, device=DEVICE), torch.arange(batch)
+        cuda.diffuse(x, *matrix, 5, 20000, seeds, False)
+        assert launches == [(batch,)] * 6  # the first masks, then the steps
 
 
 @on_device
