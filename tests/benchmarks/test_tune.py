@@ -1,6 +1,5 @@
 """The tuner and the variant that it tunes."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from benchmarks.settings import load_settings
 from benchmarks.variant import mixed_graph, word_graph
 from torch_geometric_diff.data import load_graph
 from torch_geometric_diff.data.splits import split_seeds
-from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
+from torch_geometric_diff.experiment import command_line, read_rows
 
-FLAGS = "--dataset digits --num_splits 2 --max_epochs 1 --trials 7".split()
+FLAGS = "--dataset digits --num_splits 2 --max_epochs 1 --trials 9".split()
 
 
 def small_graph() -> Data:
@@ -113,9 +112,10 @@ def found(path: Path) -> list[Any]:
 
 def test_rows_hold_the_search(unbroken: Path) -> None:
     rows = read_rows(unbroken)
-    assert [row["number"] for row in rows] == list(range(7))
-    assert rows[0]["params"] == tune.START and rows[0]["state"] == "COMPLETE"
-    assert len({str(row["params"]) for row in rows}) == 7
+    assert [row["number"] for row in rows] == list(range(9))
+    assert [row["params"] for row in rows[:-2]] == tune.STARTS
+    assert rows[-1]["params"] not in tune.STARTS and rows[0]["state"] == "COMPLETE"
+    assert len({str(row["params"]) for row in rows}) == 9
     for row in rows:
         assert len(row["val_accs"]) == 2 and set(row["params"]) == set(tune.SPACE)
         assert row["val_acc"] == pytest.approx(sum(row["val_accs"]) / 2)
@@ -127,7 +127,7 @@ def test_rows_hold_the_search(unbroken: Path) -> None:
 def test_killed_search_resumes_to_the_same(unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     lines = unbroken.read_bytes().splitlines(keepends=True)
-    out.write_bytes(b"".join(lines[:5]) + lines[5][:70])  # killed while a row was written
+    out.write_bytes(b"".join(lines[:7]) + lines[7][:70])  # killed while a row was written
     tune.main([*FLAGS, "--out", str(out)])
     assert found(out) == found(unbroken)
 
@@ -135,7 +135,7 @@ def test_killed_search_resumes_to_the_same(unbroken: Path, tmp_path: Path) -> No
 def test_bad_settings_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_graph("digits")
     trials = tune.tuning_trials(data, 7, 10)
-    good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": tune.START}
+    good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": tune.STARTS[0]}
     monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.5] * 10))
     row = tune.Search([good], 0).step(data, trials, 1)
     assert row["state"] == "PRUNED" and 3 <= len(row["val_accs"]) < 10
@@ -145,24 +145,33 @@ def test_bad_settings_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tune.best([good, row]) is row
 
 
-def test_splits_are_none_of_the_reported_and_have_no_test_nodes() -> None:
+def test_splits_are_none_of_the_reported_and_judged_apart() -> None:
     data = load_graph("digits")
     trials = tune.tuning_trials(data, 7, 20)
     assert not {trial.split_seed for trial in trials} & set(split_seeds(42, 100))
-    assert all(len(trial.test) == 0 for trial in trials)
+    for trial in trials:
+        for nodes, count in ((trial.train, 20), (trial.val, 30), (trial.test, 30)):
+            assert data.y[nodes].bincount().tolist() == [count] * 10
+        assert torch.cat([trial.train, trial.val, trial.test]).unique().numel() == 800
 
 
-def test_labels_of_test_nodes_are_never_read() -> None:
+def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> None:
     data = load_graph("digits")
-    (trial,) = draw_trials(data.y, 7, 1, 1)
-    settings = tune.to_settings(data, tune.START, max_epochs=3)
+    (trial,) = tune.tuning_trials(data, 7, 1)
+    settings = tune.to_settings(data, tune.STARTS[0], max_epochs=3)
     before = list(tune.val_accuracies(data, settings, [trial]))
-    assert (tune.hide_test_labels(data, trial).y[trial.test] == -1).all()
+
+    known = torch.zeros(data.num_nodes, dtype=torch.bool)
+    known[trial.train] = known[trial.val] = True
+    hidden = tune.hide_labels(data, trial)
+    assert (hidden.y[~known] == -1).all() and torch.equal(hidden.y[known], data.y[known])
+
+    known[trial.test] = True
     wrong = data.clone()
-    wrong.y[trial.test] = (wrong.y[trial.test] + 1) % 10
+    wrong.y[~known] = (wrong.y[~known] + 1) % 10
     assert list(tune.val_accuracies(wrong, settings, [trial])) == before
-    val = replace(trial, val=trial.val.flip(0)[:50])
-    assert list(tune.val_accuracies(data, settings, [val])) != before
+    wrong.y[trial.test] = (wrong.y[trial.test] + 1) % 10
+    assert list(tune.val_accuracies(wrong, settings, [trial])) != before
 
 
 def test_write_puts_the_best_into_the_settings(
