@@ -88,7 +88,10 @@ class OncePerState(Module):
 
 
 class DiffResNetMethod(Method):
-    """The paper's network; ``diffuse='probabilities'`` is COIN."""
+    """The paper's network, on the citations or on those and word neighbours.
+
+    ``diffuse='probabilities'`` is COIN.
+    """
 
     independent = True
 
@@ -101,18 +104,21 @@ class DiffResNetMethod(Method):
         dropout: float,
         diffuse: str = "features",
         learn_step_size: bool = False,
+        neighbors: int = 0,
+        mix: float = 0.0,
     ) -> None:
         super().__init__(data)
+        edges = mixed_graph(data, neighbors, mix)
         operator = DiffusionOperator(
-            data.edge_index,
+            *edges,
             num_nodes=data.num_nodes,
             step_size=step_size,
             normalization="sym",
             add_self_loops=True,
         )
         # A fixed operator serves all trials, a learned one is each model's own.
-        graph = data.edge_index if learn_step_size else operator
-        self.inputs = (sparse_features(data), graph)
+        graph = edges if learn_step_size else (operator,)
+        self.inputs = (sparse_features(data), *graph)
         sizes = (data.num_features, self.num_classes)
         self.arguments = (*sizes, layer_num, step_size, dropout, diffuse)
         self.learning: dict[str, Any] = {}
@@ -317,6 +323,7 @@ class TunedMethod(Peer):
 
 METHODS: dict[str, type[Method]] = {
     "diff-resnet": DiffResNetMethod,
+    "diff-resnet-words": DiffResNetMethod,  # the same on citations and word neighbours
     "diff-resnet-tuned": TunedMethod,
     "gcn": GCNMethod,
     "appnp": AppnpMethod,

@@ -1,6 +1,7 @@
-"""Search the settings of ``diff-resnet-tuned`` by validation accuracy, resumable at any moment.
+"""Search the settings of Diff-ResNet's variants by validation accuracy, resumable at any moment.
 
 python -m benchmarks.tune --dataset cora --trials 100 --num_splits 10 --out runs/tune/cora.jsonl
+python -m benchmarks.tune --dataset cora --model diff-resnet-words --out runs/tune/words.jsonl
 python -m benchmarks.tune --dataset cora --out runs/tune/cora.jsonl --trials 0 --write
 
 The splits are drawn from another seed than the reported ones and have twice their validation
@@ -57,27 +58,36 @@ from torch_geometric_diff.experiment import (
 from torch_geometric_diff.graph import DiffusionOperator
 
 Row = dict[str, Any]
-MODEL = "diff-resnet-tuned"
+Space = dict[str, BaseDistribution]
 REPORTED_SEED, REPORTED_SPLITS = 42, 100  # of benchmarks.planetoid
+WORDS: Space = {"neighbors": IntDistribution(2, 15), "mix": FloatDistribution(0.0, 1.0, step=0.05)}
 
-# The step is searched as a share of the largest stable one, which depends on the graph.
-SPACE: dict[str, BaseDistribution] = {
-    "binary": CategoricalDistribution([True, False]),
-    "hidden": CategoricalDistribution([16, 32, 64, 128]),
-    "input_dropout": FloatDistribution(0.0, 0.9, step=0.05),
-    "hidden_dropout": FloatDistribution(0.0, 0.9, step=0.05),
-    "num_blocks": IntDistribution(0, 1),
-    "diffuse": CategoricalDistribution(["logits", "probabilities"]),
-    "layer_num": IntDistribution(2, 40),
-    "relative_step": FloatDistribution(0.1, 0.9, step=0.05),
-    "dropout": FloatDistribution(0.0, 0.2, step=0.02),
-    "normalization": CategoricalDistribution(["sym", "row"]),
-    "neighbors": IntDistribution(2, 15),
-    "mix": FloatDistribution(0.0, 1.0, step=0.05),
-    "lr": FloatDistribution(2e-3, 3e-2, log=True),
-    "weight_decay": FloatDistribution(1e-4, 5e-2, log=True),
+# What is searched of each model. A relative step is a share of the largest stable one, which
+# depends on the graph.
+SPACES: dict[str, Space] = {
+    "diff-resnet-tuned": {
+        "binary": CategoricalDistribution([True, False]),
+        "hidden": CategoricalDistribution([16, 32, 64, 128]),
+        "input_dropout": FloatDistribution(0.0, 0.9, step=0.05),
+        "hidden_dropout": FloatDistribution(0.0, 0.9, step=0.05),
+        "num_blocks": IntDistribution(0, 1),
+        "diffuse": CategoricalDistribution(["logits", "probabilities"]),
+        "layer_num": IntDistribution(2, 40),
+        "relative_step": FloatDistribution(0.1, 0.9, step=0.05),
+        "dropout": FloatDistribution(0.0, 0.2, step=0.02),
+        "normalization": CategoricalDistribution(["sym", "row"]),
+        **WORDS,
+        "lr": FloatDistribution(2e-3, 3e-2, log=True),
+        "weight_decay": FloatDistribution(1e-4, 5e-2, log=True),
+    },
+    "diff-resnet-words": {
+        **WORDS,
+        "layer_num": IntDistribution(5, 30),
+        "relative_step": FloatDistribution(0.3, 0.9, step=0.1),
+        "dropout": FloatDistribution(0.1, 0.5, step=0.05),
+    },
 }
-_PLAIN: Row = {
+_NARROW: Row = {
     "binary": True,
     "hidden": 64,
     "input_dropout": 0.5,
@@ -93,16 +103,27 @@ _PLAIN: Row = {
     "lr": 0.01,
     "weight_decay": 5e-3,
 }
-STARTS: list[Row] = [  # tried before the search draws its own
-    _PLAIN,
-    {**_PLAIN, "mix": 0.0},
-    {**_PLAIN, "num_blocks": 1},
-    {**_PLAIN, "normalization": "row", "layer_num": 10, "relative_step": 0.4},
-    {**_PLAIN, "hidden_dropout": 0.8, "weight_decay": 1e-3},
-    {**_PLAIN, "diffuse": "probabilities", "weight_decay": 5e-4},
-    {**_PLAIN, "binary": False, "weight_decay": 5e-4},
-]
-FIXED: Row = {"self_loops": True, "max_epochs": 10_000, "patience": 50}
+_WIDE: Row = {"neighbors": 5, "mix": 0.3, "layer_num": 20, "relative_step": 0.5, "dropout": 0.25}
+STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
+    "diff-resnet-tuned": [
+        _NARROW,
+        {**_NARROW, "mix": 0.0},
+        {**_NARROW, "num_blocks": 1},
+        {**_NARROW, "normalization": "row", "layer_num": 10, "relative_step": 0.4},
+        {**_NARROW, "hidden_dropout": 0.8, "weight_decay": 1e-3},
+        {**_NARROW, "diffuse": "probabilities", "weight_decay": 5e-4},
+        {**_NARROW, "binary": False, "weight_decay": 5e-4},
+    ],
+    "diff-resnet-words": [
+        _WIDE,
+        {**_WIDE, "mix": 0.0},
+        {**_WIDE, "neighbors": 10, "mix": 0.6},
+    ],
+}
+FIXED: dict[str, Row] = {  # the rest, as published
+    "diff-resnet-tuned": {"self_loops": True, "max_epochs": 10_000, "patience": 50},
+    "diff-resnet-words": {"lr": 0.01, "weight_decay": 5e-4, "max_epochs": 10_000, "patience": 50},
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -111,12 +132,13 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
     p.add_argument("--dataset", default="cora", choices=DATASETS)
+    p.add_argument("--model", default="diff-resnet-tuned", choices=list(SPACES))
     p.add_argument(
         "--trials", type=int, default=100, help="settings to try, those in FILE included"
     )
     p.add_argument("--num_splits", type=int, default=10)
     p.add_argument("--seed", type=int, default=7, help="of the splits and of the search")
-    p.add_argument("--max_epochs", type=int, default=FIXED["max_epochs"])
+    p.add_argument("--max_epochs", type=int, default=10_000)
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="rows, to go on with")
     p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
     p.add_argument(
@@ -149,16 +171,16 @@ def hide_labels(data: Data, trial: Trial) -> Data:
     return hidden
 
 
-def to_settings(data: Data, params: Row, max_epochs: int) -> Row:
-    """Settings of the model: the relative step becomes a step size."""
-    settings = {**params, **FIXED, "max_epochs": max_epochs}
+def to_settings(data: Data, model: str, params: Row, max_epochs: int) -> Row:
+    """All settings of a model: the relative step becomes a step size."""
+    settings = {**params, **FIXED[model], "max_epochs": max_epochs}
     share = settings.pop("relative_step")
     operator = DiffusionOperator(
         *mixed_graph(data, settings["neighbors"], settings["mix"]),
         num_nodes=data.num_nodes,
         step_size=1e-3,
-        normalization=settings["normalization"],
-        add_self_loops=settings["self_loops"],
+        normalization=settings.get("normalization", "sym"),
+        add_self_loops=settings.get("self_loops", True),
     )
     settings["step_size"] = share * operator.max_stable_step_size
     return {
@@ -167,11 +189,13 @@ def to_settings(data: Data, params: Row, max_epochs: int) -> Row:
     }
 
 
-def val_accuracies(data: Data, settings: Row, trials: Sequence[Trial]) -> Iterator[float]:
+def val_accuracies(
+    data: Data, model: str, settings: Row, trials: Sequence[Trial]
+) -> Iterator[float]:
     """Accuracy of the nodes that judge, on one split after the other."""
     training = {name: value for name, value in settings.items() if name in TRAINING}
     rest = {name: value for name, value in settings.items() if name not in TRAINING}
-    method = METHODS[MODEL](data, **rest)
+    method = METHODS[model](data, **rest)
     for trial in trials:
         method.data = hide_labels(data, trial)
         [result] = method.run([trial], **training)
@@ -182,11 +206,13 @@ class Search:
     """Optuna's TPE, rebuilt from the rows of a file: there is no other state.
 
     Args:
+        model (str): The model whose settings are searched.
         rows (list of dict): The settings tried so far.
         seed (int): Seed of the sampler, moved on by the number of rows.
     """
 
-    def __init__(self, rows: list[Row], seed: int) -> None:
+    def __init__(self, model: str, rows: list[Row], seed: int) -> None:
+        self.model = model
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -201,20 +227,20 @@ class Search:
                 optuna.trial.create_trial(
                     state=optuna.trial.TrialState[row["state"]],
                     params=row["params"],
-                    distributions=SPACE,
+                    distributions=SPACES[model],
                     value=row["val_acc"],
                     intermediate_values=dict(enumerate(row["val_accs"])),
                 )
             )
-        if len(rows) < len(STARTS):
-            self.study.enqueue_trial(STARTS[len(rows)])
+        if len(rows) < len(STARTS[model]):
+            self.study.enqueue_trial(STARTS[model][len(rows)])
 
     def step(self, data: Data, trials: Sequence[Trial], max_epochs: int) -> Row:
         """Try the next settings and return their row."""
-        proposal = self.study.ask(SPACE)
-        settings = to_settings(data, proposal.params, max_epochs)
+        proposal = self.study.ask(SPACES[self.model])
+        settings = to_settings(data, self.model, proposal.params, max_epochs)
         start, values, pruned = time.perf_counter(), [], False
-        for split, value in enumerate(val_accuracies(data, settings, trials)):
+        for split, value in enumerate(val_accuracies(data, self.model, settings, trials)):
             values.append(value)
             proposal.report(value, split)
             pruned = split + 1 < len(trials) and proposal.should_prune()
@@ -253,16 +279,16 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
         f"# accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
         f"{num_splits} splits of seed {seed},",
         "# none of them reported.",
-        f"[{MODEL}]",
+        f"[{row['model']}]",
         *(f"{name} = {value}" for name, value in values.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_settings(path: Path, table: str) -> None:
-    """Put a table into a settings file in place of the one it has, comment included."""
+def write_settings(path: Path, model: str, table: str) -> None:
+    """Put a model's table into a settings file in place of the one it has, comment included."""
     text = path.read_text(encoding="utf-8")
-    old = re.compile(rf"(^#[^\n]*\n)*^\[{MODEL}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
+    old = re.compile(rf"(^#[^\n]*\n)*^\[{model}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
     text = old.sub("", text).rstrip("\n") + "\n\n"
     with write_atomically(path) as temporary:
         temporary.write_text(text + table, encoding="utf-8")
@@ -280,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
         "dataset": data.name,
         "source": data.source,
         "split_kind": f"{SPLIT_KIND}; {NUM_VAL} further val per class judge",
-        "model": MODEL,
+        "model": args.model,
         "seed": args.seed,
         "num_splits": args.num_splits,
         "max_epochs": args.max_epochs,
@@ -291,7 +317,9 @@ def main(argv: list[str] | None = None) -> None:
     versions = environment()
     with tqdm(range(len(file.rows), args.trials), disable=None, unit="trial") as bar:
         for _ in bar:
-            search = Search(file.rows, args.seed)  # anew, so that a resumed search is the same
+            search = Search(
+                args.model, file.rows, args.seed
+            )  # anew, so that a resumed search is the same
             row = search.step(data, trials, args.max_epochs)
             date = datetime.now().strftime("%Y-%m-%d")
             file.append({**header, **row, "date": date, "versions": versions})
@@ -300,7 +328,7 @@ def main(argv: list[str] | None = None) -> None:
     table = to_toml(winner, file.rows, args.num_splits, args.seed)
     print(table, end="")
     if args.write:
-        write_settings(FOLDER / f"{args.dataset}.toml", table)
+        write_settings(FOLDER / f"{args.dataset}.toml", args.model, table)
 
 
 if __name__ == "__main__":

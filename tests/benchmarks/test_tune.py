@@ -18,6 +18,8 @@ from torch_geometric_diff.data import load_graph
 from torch_geometric_diff.data.splits import split_seeds
 from torch_geometric_diff.experiment import command_line, read_rows
 
+MODEL = "diff-resnet-tuned"
+STARTS = tune.STARTS[MODEL]
 FLAGS = "--dataset digits --num_splits 2 --max_epochs 1 --trials 9".split()
 
 
@@ -37,7 +39,7 @@ def test_forward_equals_a_dense_reference(
     normalization: str, diffuse: str, learn_step_size: bool
 ) -> None:
     data = small_graph()
-    method = METHODS["diff-resnet-tuned"](
+    method = METHODS[MODEL](
         data,
         binary=True,
         hidden=8,
@@ -113,11 +115,11 @@ def found(path: Path) -> list[Any]:
 def test_rows_hold_the_search(unbroken: Path) -> None:
     rows = read_rows(unbroken)
     assert [row["number"] for row in rows] == list(range(9))
-    assert [row["params"] for row in rows[:-2]] == tune.STARTS
-    assert rows[-1]["params"] not in tune.STARTS and rows[0]["state"] == "COMPLETE"
+    assert [row["params"] for row in rows[:-2]] == STARTS
+    assert rows[-1]["params"] not in STARTS and rows[0]["state"] == "COMPLETE"
     assert len({str(row["params"]) for row in rows}) == 9
     for row in rows:
-        assert len(row["val_accs"]) == 2 and set(row["params"]) == set(tune.SPACE)
+        assert len(row["val_accs"]) == 2 and set(row["params"]) == set(tune.SPACES[MODEL])
         assert row["val_acc"] == pytest.approx(sum(row["val_accs"]) / 2)
         assert "test_acc" not in row and 0 < row["settings"]["step_size"] < 2
         hits = [300 * value for value in row["val_accs"]]  # 30 of each of the 10 classes
@@ -132,15 +134,36 @@ def test_killed_search_resumes_to_the_same(unbroken: Path, tmp_path: Path) -> No
     assert found(out) == found(unbroken)
 
 
+def test_full_width_network_on_the_mixed_graph(tmp_path: Path) -> None:
+    flags = ["--model", "diff-resnet-words", "--trials", "1", "--out", str(tmp_path / "out.jsonl")]
+    tune.main([*FLAGS, *flags])
+    (row,) = read_rows(tmp_path / "out.jsonl")
+    assert row["params"] == tune.STARTS["diff-resnet-words"][0]
+    published = load_settings("digits", "diff-resnet")
+    for name in ("lr", "weight_decay", "patience", "dropout", "layer_num"):
+        assert row["settings"][name] == published[name]
+
+
+def test_word_neighbours_change_the_operator_of_the_full_width_network() -> None:
+    data = small_graph()
+    settings = {"step_size": 0.2, "layer_num": 3, "dropout": 0.0}
+    plain = METHODS["diff-resnet"](data, **settings).inputs[1].to_dense()
+    none = METHODS["diff-resnet"](data, neighbors=3, mix=0.0, **settings).inputs[1].to_dense()
+    mixed = METHODS["diff-resnet"](data, neighbors=3, mix=0.5, **settings).inputs[1]
+    assert torch.equal(plain, none) and mixed.is_symmetric
+    assert ((mixed.to_dense() != 0) & (plain == 0)).any()
+    torch.testing.assert_close(mixed.to_dense().sum(dim=1), torch.ones(24).to(mixed.dtype))
+
+
 def test_bad_settings_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_graph("digits")
     trials = tune.tuning_trials(data, 7, 10)
-    good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": tune.STARTS[0]}
+    good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": STARTS[0]}
     monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.5] * 10))
-    row = tune.Search([good], 0).step(data, trials, 1)
+    row = tune.Search(MODEL, [good], 0).step(data, trials, 1)
     assert row["state"] == "PRUNED" and 3 <= len(row["val_accs"]) < 10
     monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.95] * 10))
-    row = tune.Search([good], 0).step(data, trials, 1)
+    row = tune.Search(MODEL, [good], 0).step(data, trials, 1)
     assert row["state"] == "COMPLETE" and len(row["val_accs"]) == 10
     assert tune.best([good, row]) is row
 
@@ -158,8 +181,8 @@ def test_splits_are_none_of_the_reported_and_judged_apart() -> None:
 def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> None:
     data = load_graph("digits")
     (trial,) = tune.tuning_trials(data, 7, 1)
-    settings = tune.to_settings(data, tune.STARTS[0], max_epochs=3)
-    before = list(tune.val_accuracies(data, settings, [trial]))
+    settings = tune.to_settings(data, MODEL, STARTS[0], max_epochs=3)
+    before = list(tune.val_accuracies(data, MODEL, settings, [trial]))
 
     known = torch.zeros(data.num_nodes, dtype=torch.bool)
     known[trial.train] = known[trial.val] = True
@@ -169,9 +192,9 @@ def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> N
     known[trial.test] = True
     wrong = data.clone()
     wrong.y[~known] = (wrong.y[~known] + 1) % 10
-    assert list(tune.val_accuracies(wrong, settings, [trial])) == before
+    assert list(tune.val_accuracies(wrong, MODEL, settings, [trial])) == before
     wrong.y[trial.test] = (wrong.y[trial.test] + 1) % 10
-    assert list(tune.val_accuracies(wrong, settings, [trial])) != before
+    assert list(tune.val_accuracies(wrong, MODEL, settings, [trial])) != before
 
 
 def test_write_puts_the_best_into_the_settings(
@@ -182,18 +205,18 @@ def test_write_puts_the_best_into_the_settings(
     (tmp_path / "digits.toml").write_bytes((settings.FOLDER / "digits.toml").read_bytes())
     for module in (settings, tune):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
-    before = {name: load_settings("digits", name) for name in METHODS if name != tune.MODEL}
+    before = {name: load_settings("digits", name) for name in METHODS if name != MODEL}
     best = max(
         (row for row in read_rows(unbroken) if row["state"] == "COMPLETE"),
         key=lambda row: row["val_acc"],
     )
     for _ in range(2):  # the second time replaces the first
         tune.main([*FLAGS, "--out", str(unbroken), "--write"])
-        assert load_settings("digits", tune.MODEL) == best["settings"]
+        assert load_settings("digits", MODEL) == best["settings"]
         assert {name: load_settings("digits", name) for name in before} == before
     text = (tmp_path / "digits.toml").read_text()
     assert text.endswith(capsys.readouterr().out.rpartition("# Found")[2])
-    assert text.count("# Found by benchmarks.tune") == 1 and "Not tuned" not in text
+    assert text.count("# Found by benchmarks.tune") == 1 and text.count("# Not tuned yet") == 1
     assert f"best of {len(read_rows(unbroken))} settings by validation" in text
 
 
