@@ -104,6 +104,7 @@ class DiffResNetMethod(Method):
         dropout: float,
         diffuse: str = "features",
         learn_step_size: bool = False,
+        normalization: str = "sym",
         neighbors: int = 0,
         mix: float = 0.0,
     ) -> None:
@@ -113,7 +114,7 @@ class DiffResNetMethod(Method):
             *edges,
             num_nodes=data.num_nodes,
             step_size=step_size,
-            normalization="sym",
+            normalization=normalization,
             add_self_loops=True,
         )
         # A fixed operator serves all trials, a learned one is each model's own.
@@ -123,7 +124,11 @@ class DiffResNetMethod(Method):
         self.arguments = (*sizes, layer_num, step_size, dropout, diffuse)
         self.learning: dict[str, Any] = {}
         if learn_step_size:
-            self.learning = {"learn_step_size": True, "cached": True}
+            self.learning = {
+                "learn_step_size": True,
+                "cached": True,
+                "normalization": normalization,
+            }
 
     def model(self) -> Module:
         model = DiffResNet(*self.arguments, **self.learning)

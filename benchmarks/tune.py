@@ -82,8 +82,9 @@ SPACES: dict[str, Space] = {
     },
     "diff-resnet-words": {
         **WORDS,
-        "layer_num": IntDistribution(5, 30),
-        "relative_step": FloatDistribution(0.3, 0.9, step=0.1),
+        "normalization": CategoricalDistribution(["sym", "row"]),
+        "layer_num": IntDistribution(4, 24),
+        "relative_step": FloatDistribution(0.2, 0.9, step=0.1),
         "dropout": FloatDistribution(0.1, 0.5, step=0.05),
     },
 }
@@ -103,7 +104,14 @@ _NARROW: Row = {
     "lr": 0.01,
     "weight_decay": 5e-3,
 }
-_WIDE: Row = {"neighbors": 5, "mix": 0.3, "layer_num": 20, "relative_step": 0.5, "dropout": 0.25}
+_WIDE: Row = {
+    "neighbors": 5,
+    "mix": 0.3,
+    "normalization": "sym",
+    "layer_num": 20,
+    "relative_step": 0.5,
+    "dropout": 0.25,
+}
 STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
     "diff-resnet-tuned": [
         _NARROW,
@@ -116,8 +124,8 @@ STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
     ],
     "diff-resnet-words": [
         _WIDE,
+        {**_WIDE, "normalization": "row", "layer_num": 10, "relative_step": 0.4},
         {**_WIDE, "mix": 0.0},
-        {**_WIDE, "neighbors": 10, "mix": 0.6},
     ],
 }
 FIXED: dict[str, Row] = {  # the rest, as published
@@ -179,7 +187,7 @@ def to_settings(data: Data, model: str, params: Row, max_epochs: int) -> Row:
         *mixed_graph(data, settings["neighbors"], settings["mix"]),
         num_nodes=data.num_nodes,
         step_size=1e-3,
-        normalization=settings.get("normalization", "sym"),
+        normalization=settings["normalization"],
         add_self_loops=settings.get("self_loops", True),
     )
     settings["step_size"] = share * operator.max_stable_step_size
