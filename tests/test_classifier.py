@@ -128,3 +128,13 @@ def test_the_package_does_without_scikit_learn():
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "on demand"
+
+
+def test_new_points_far_from_the_origin() -> None:
+    X, y = make_blobs(800, centers=4, n_features=2, cluster_std=0.3, random_state=0)
+    few = np.full(400, -1)
+    few[:40] = y[:40]
+    for offset in (0.0, 1e4, 1e5):
+        moved = (X + offset).astype(np.float32)
+        model = DiffusionClassifier().fit(moved[:400], few)
+        assert (model.predict(moved[400:]) == y[400:]).mean() > 0.95

@@ -166,7 +166,9 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _through_neighbours(self, points: Tensor) -> Tensor:
         """Label distributions of points from those of the nearest points that have one."""
-        known, k = self._points, min(self.n_neighbors, len(self._points))
+        # in double: far from the origin, squares of float32 drown the distances
+        points, known = points.double(), self._points.double()
+        k = min(self.n_neighbors, len(known))
         if self.metric == "cosine":
             points, known = F.normalize(points), F.normalize(known)
         found = []
@@ -174,7 +176,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             r, index = torch.cdist(block, known).topk(k, largest=False)
             if self.metric == "cosine":
                 r = r.square() / 2
-            mean = (_weights(r).unsqueeze(-1) * self._distributions[index]).sum(1)
+            weight = _weights(r).to(self._distributions)
+            mean = (weight.unsqueeze(-1) * self._distributions[index]).sum(1)
             found.append(mean / mean.sum(1, keepdim=True))
         return torch.cat(found)
 

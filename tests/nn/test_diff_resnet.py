@@ -139,3 +139,9 @@ def test_bad_arguments():
         ResidualBlock(0)
     with pytest.raises(ValueError, match=r"'num_layers' .*\(got 3\)"):
         ResidualBlock(4, 3)
+
+
+def test_sparse_features_are_constant() -> None:
+    x = torch.eye(4).to_sparse_csr().requires_grad_()
+    with pytest.raises(ValueError, match="constant 'input'"):
+        ResidualBlock(4)(x)

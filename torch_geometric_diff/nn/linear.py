@@ -58,4 +58,9 @@ class Linear(torch.nn.Linear):
         """Apply the layer."""
         if input.layout != torch.sparse_csr:
             return super().forward(input)
+        if input.requires_grad:
+            raise ValueError(
+                "Expected a constant 'input' in CSR form (got one that requires a gradient); "
+                "make it dense"
+            )
         return _SparseLinear.apply(input, self.weight, self.bias)

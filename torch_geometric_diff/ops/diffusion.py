@@ -136,6 +136,8 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
         - **input:** :math:`(M, N)` and :math:`(N, F)`
         - **output:** :math:`(M, F)`
     """
+    if x.device.type != "cpu":  # torch's reduction of sparse products is for the CPU alone
+        return matrix @ x
     if _kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
         return torch.sparse.mm(matrix, x.contiguous(), "sum")
     csr = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
