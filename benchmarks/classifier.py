@@ -191,6 +191,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     results = ResultFile(args.out, key=("dataset", "model", "labels"), resume=args.resume)
     todo = [(name, n) for name in args.models for n in args.labels]
+    for row in results.rows:
+        mine = row["dataset"] == dataset and (row["model"], row["labels"]) in todo
+        if mine and len(row["accuracy"]) != draws:
+            raise ValueError(
+                f"'{args.out}' holds {len(row['accuracy'])} draws of '{row['model']}' at "
+                f"{row['labels']} labels (got '--draws' {draws}); choose another '--out'"
+            )
     for name, n in tqdm(todo, disable=None, leave=False):
         if (dataset, name, n) in results.finished:
             continue

@@ -48,6 +48,8 @@ def test_rows_resume_and_the_table_pairs_the_draws(blobs, tmp_path, capsys):
     flags = ["--labels", "1", "3", "--draws", "3", "--out", str(out)]
     benchmark.main([*flags, "--models", *names[:2]])
     before = out.read_text()
+    with pytest.raises(ValueError, match="holds 3 draws"):
+        benchmark.main([*flags, "--draws", "4", "--models", names[0], "--resume"])
     benchmark.main([*flags, "--models", *names, "--resume"])
     assert out.read_text().startswith(before)
     rows = {(r["model"], r["labels"]): r for r in map(json.loads, out.read_text().splitlines())}

@@ -241,7 +241,11 @@ class DiffConv(MessagePassing):
         return torch.stack(pair if self.flow == "source_to_target" else pair[::-1])
 
     def message(self, x_i: Tensor, x_j: Tensor, edge_weight: OptTensor) -> Tensor:
-        """The flux along an edge; a masked edge is a removed one, for its target's degree too."""
+        """The flux along an edge.
+
+        A masked edge is one removed from the normalised graph, its target's degree in the Laplacian
+        included; the normalisation itself keeps the degrees of the whole graph, as in GCNConv.
+        """
         return edge_weight.view(-1, 1) * (x_j - x_i)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
