@@ -319,3 +319,12 @@ def test_bad_input():
         DiffConv(2)(x, as_form("coo", edge_index, weight, N)[0], weight)
     with pytest.raises(ValueError, match=r"\(got 22\)|lie in \[0, 9\]"):
         DiffConv(2)(x[:10], edge_index)
+
+
+def test_learned_step_size_acts_on_a_ready_operator() -> None:
+    edge_index, x = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), torch.randn(3, 4)
+    conv = DiffConv(3, step_size=0.1, learn_step_size=True)
+    out = conv(x, DiffusionOperator(edge_index, num_nodes=3, step_size=0.2))
+    assert torch.allclose(out, conv(x, edge_index), atol=1e-6)
+    out.square().sum().backward()
+    assert conv.step_size.grad.abs() > 0

@@ -361,3 +361,13 @@ def test_reordering_is_left_where_it_does_not_pay(monkeypatch):
     monkeypatch.setattr("torch_geometric_diff.graph.reorder.MIN_NODES", 1)
     assert not DiffusionOperator(path, reorder=True).is_reordered  # in good order
     assert DiffusionOperator(shuffled, reorder=True).is_reordered
+
+
+def test_second_derivatives_of_learned_weights_are_refused() -> None:
+    edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
+    out = diffuse(x, DiffusionOperator(edge_index, weight, num_nodes=3), 2).square().sum()
+    (grad,) = torch.autograd.grad(out, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()

@@ -153,8 +153,8 @@ class DiffConv(MessagePassing):
                     "Expected 'edge_weight' to be None beside a DiffusionOperator, which holds "
                     "its weights (got both)"
                 )
-            return edge_index
-        if self.cached:
+            operator = edge_index
+        elif self.cached:
             if self._cached is None:
                 if edge_weight is not None and edge_weight.requires_grad:
                     raise ValueError("'cached=True' does not go with learned 'edge_weight'")

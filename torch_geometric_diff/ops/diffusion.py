@@ -5,6 +5,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..graph.operator import CSR, DiffusionOperator
 from .kernels import cpu, cuda, reference
@@ -101,6 +102,7 @@ class _WeightedStep(torch.autograd.Function):
         return _product(operator.csr(), x)
 
     @staticmethod
+    @once_differentiable  # its own gradient would miss that of the entries
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         (x,) = ctx.saved_tensors
         grad_x = grad_value = None
