@@ -163,6 +163,6 @@ def test_two_ranks_share_the_batch(image_root: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]  # one rank prints
-    assert lines.count("same weights") == 2
+    assert done.stdout.count("same weights") == 2  # the ranks may print into one line
     _, meta = load_backbone(tmp_path / "best.safetensors")
     assert meta["val_accuracy"] > 0.9
