@@ -145,3 +145,10 @@ def test_sparse_features_are_constant() -> None:
     x = torch.eye(4).to_sparse_csr().requires_grad_()
     with pytest.raises(ValueError, match="constant 'input'"):
         ResidualBlock(4)(x)
+
+
+def test_sparse_features_of_another_width_or_type_are_refused() -> None:
+    with pytest.raises(ValueError, match="one row a column"):
+        ResidualBlock(4)(torch.eye(4, 9).to_sparse_csr())
+    with pytest.raises(TypeError, match="float64"):
+        ResidualBlock(4)(torch.eye(4, dtype=torch.float64).to_sparse_csr())

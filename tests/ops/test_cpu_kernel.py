@@ -196,3 +196,11 @@ def test_product_with_any_matrix(dtype: torch.dtype, shape: tuple[int, int]) -> 
         assert torch.allclose(
             out.double(), expected, rtol=0, atol=1e-4 if dtype.itemsize == 4 else 1e-11
         )
+
+
+def test_product_refuses_what_does_not_fit() -> None:
+    matrix = torch.eye(3, 5).to_sparse_csr()
+    with pytest.raises(ValueError, match=r"shape \[5, F\]"):
+        sparse_mm(matrix, torch.ones(4, 2))
+    with pytest.raises(TypeError, match="float32"):
+        sparse_mm(matrix, torch.ones(5, 2, dtype=torch.float64))

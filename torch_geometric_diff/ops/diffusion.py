@@ -137,7 +137,20 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
     Shapes:
         - **input:** :math:`(M, N)` and :math:`(N, F)`
         - **output:** :math:`(M, F)`
+
+    Raises:
+        ValueError: If ``x`` does not have one row for every column of ``matrix``.
+        TypeError: If ``matrix`` is not of the type of ``x``.
     """
+    if x.dim() != 2 or x.size(0) != matrix.size(1):
+        raise ValueError(
+            f"Expected 'x' of shape [{matrix.size(1)}, F], one row a column of 'matrix' "
+            f"(got {list(x.shape)})"
+        )
+    if x.dtype != matrix.dtype:
+        raise TypeError(
+            f"Expected 'matrix' to be of type {x.dtype}, that of 'x' (got {matrix.dtype})"
+        )
     if x.device.type != "cpu":  # torch's reduction of sparse products is for the CPU alone
         return matrix @ x
     if _kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
