@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from benchmarks.report import paired_difference, split_means
-from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
+from benchmarks.report import paired_difference, read_results, split_means
+from torch_geometric_diff.experiment import command_line, mean_and_interval, write_atomically
 
 Row = dict[str, Any]
 Value = float | str
@@ -69,11 +68,7 @@ class Study:
 
     def interval(self, variant: Value) -> tuple[float, float]:
         """Mean test accuracy over splits and half its 95 % interval."""
-        values = list(split_means(self.variants[variant]).values())
-        if len(values) < 2:
-            return float(np.mean(values)), float("nan")
-        half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-        return float(np.mean(values)), float(half)
+        return mean_and_interval([*split_means(self.variants[variant]).values()])
 
 
 def group_studies(rows: list[Row]) -> dict[tuple[str, str], Study]:
@@ -156,10 +151,7 @@ def plot(study: Study, title: str, label: str, path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the tables and draw the pictures."""
     args = parser().parse_args(argv)
-    rows = read_rows(args.files)
-    if not rows:
-        raise ValueError(f"There are no results in {', '.join(map(str, args.files))}")
-    for (dataset, name), study in group_studies(rows).items():
+    for (dataset, name), study in group_studies(read_results(args.files)).items():
         source = next(iter(study.variants.values()))[0]["source"]
         title = f"{name.replace('_', ' ')} on {dataset} ({source})"
         print(f"{title}\n\n{table(study, name.replace('_', ' '))}\n")

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -21,7 +20,12 @@ from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTraini
 from tqdm import tqdm
 
 from torch_geometric_diff import DiffusionClassifier
-from torch_geometric_diff.experiment import ResultFile, command_line, environment
+from torch_geometric_diff.experiment import (
+    ResultFile,
+    command_line,
+    environment,
+    mean_and_interval,
+)
 
 OURS = "diffusion"
 
@@ -149,20 +153,15 @@ def table(rows: list[dict[str, Any]], dataset: str) -> str:
                 line.append("-")
                 continue
             values = 100 * np.array(cells[name, n]["accuracy"])
-            text = f"{values.mean():.2f} ± {_half(values):.2f}"
+            mean, half = mean_and_interval(values)
+            text = f"{mean:.2f} ± {half:.2f}"
             ours = cells.get((OURS, n))
             if name != OURS and ours and len(ours["accuracy"]) == len(values):
-                gain = 100 * np.array(ours["accuracy"]) - values
-                text += f" (ours {gain.mean():+.2f} ± {_half(gain):.2f})"
+                gain, half = mean_and_interval(100 * np.array(ours["accuracy"]) - values)
+                text += f" (ours {gain:+.2f} ± {half:.2f})"
             line.append(text)
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
-
-
-def _half(values: np.ndarray) -> float:
-    """Half the 95 % interval of the mean."""
-    n = len(values)
-    return float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5) if n > 1 else float("nan")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -132,9 +132,6 @@ class DiffResNetMethod(Method):
 
     def model(self) -> Module:
         model = DiffResNet(*self.arguments, **self.learning)
-        # Kept by columns, the weight needs no copy in front of the sparse product.
-        weight = model.block.lin1.weight
-        weight.data = weight.data.t().contiguous().t()
         model.block = OncePerState(model.block)  # type: ignore[assignment]
         return model
 

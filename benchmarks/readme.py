@@ -16,20 +16,20 @@ from torch_geometric_diff.experiment import command_line, read_rows, write_atomi
 ROOT = Path(__file__).parents[1]
 
 
-def citation_files() -> list[Path]:
-    """Result files of the citation graphs."""
-    return [path for name in SOURCES for path in sorted(RESULTS.glob(f"{name}-*.jsonl"))]
+def groups(*names: str) -> dict[report.Group, dict[str, list[report.Row]]]:
+    """The rows of graphs whose result files begin with these names, by graph and model."""
+    files = [path for name in names for path in sorted(RESULTS.glob(f"{name}-*.jsonl"))]
+    return report.group_rows(report.read_results(files))
 
 
 def citation() -> str:
     """Every model on the citation graphs."""
-    return report.table(report.group_rows(read_rows(citation_files())), "diff-resnet")
+    return report.table(groups(*SOURCES), "diff-resnet")
 
 
 def ogb() -> str:
     """Every model on the graphs in OGB's layout."""
-    files = sorted(RESULTS.glob("ogb-*.jsonl"))
-    return report.table(report.group_rows(read_rows(files)), "diff-resnet")
+    return report.table(groups("ogb"), "diff-resnet")
 
 
 def classifiers() -> str:
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     text = args.readme.read_text(encoding="utf-8")
     for name, content in PARTS.items():
         text = fill(text, name, content())
-    report.plot(report.group_rows(read_rows(citation_files())), args.plot)
+    report.plot(groups(*SOURCES), args.plot)
     with write_atomically(args.readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

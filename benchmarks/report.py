@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
+from torch_geometric_diff.experiment import (
+    command_line,
+    mean_and_interval,
+    read_rows,
+    write_atomically,
+)
 
 Row = dict[str, Any]
 Group = tuple[str, str, str]  # dataset, source, split kind
@@ -31,6 +35,18 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--plot", type=Path, metavar="PICTURE", help="accuracy per split of each model")
     return p
+
+
+def read_results(files: list[Path]) -> list[Row]:
+    """The rows of result files.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    rows = read_rows(files)
+    if not rows:
+        raise ValueError(f"There are no results in {', '.join(map(str, files))}")
+    return rows
 
 
 def group_rows(rows: list[Row]) -> dict[Group, dict[str, list[Row]]]:
@@ -71,12 +87,8 @@ def split_means(rows: list[Row]) -> dict[int, float]:
 def paired_difference(reference: list[Row], other: list[Row]) -> tuple[float, float, int]:
     """Mean of reference minus other over the splits both have, half its 95 % interval, splits."""
     a, b = split_means(reference), split_means(other)
-    differences = np.array([a[split] - b[split] for split in a if split in b])
-    n = len(differences)
-    if n < 2:
-        return float(differences.mean()) if n else float("nan"), float("nan"), n
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return float(differences.mean()), float(half), n
+    differences = [a[split] - b[split] for split in a if split in b]
+    return *mean_and_interval(differences), len(differences)
 
 
 def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
@@ -156,10 +168,7 @@ def plot(groups: dict[Group, dict[str, list[Row]]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Print the table and draw the picture."""
     args = parser().parse_args(argv)
-    rows = read_rows(args.files)
-    if not rows:
-        raise ValueError(f"There are no results in {', '.join(map(str, args.files))}")
-    groups = group_rows(rows)
+    groups = group_rows(read_results(args.files))
     print(table(groups, args.reference))
     if args.plot:
         plot(groups, args.plot)

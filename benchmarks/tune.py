@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,7 @@ from torch_geometric_diff.experiment import (
     command_line,
     draw_trials,
     environment,
+    keep_freed_memory,
     write_atomically,
 )
 from torch_geometric_diff.graph import DiffusionOperator
@@ -283,8 +283,8 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
         for name, value in sorted(row["settings"].items())
     }
     lines = [
-        f"# Found by benchmarks.tune, {row['date']}: best of {len(rows)} settings by validation",
-        f"# accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
+        f"# Found by benchmarks.tune, {row['versions']['date']}: best of {len(rows)} settings by",
+        f"# validation accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
         f"{num_splits} splits of seed {seed},",
         "# none of them reported.",
         f"[{row['model']}]",
@@ -308,6 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     args.source, args.fallback, args.device = SOURCES.get(args.dataset), None, "cpu"
     if args.trials < 0:
         raise ValueError(f"Expected '--trials' to be at least 0 (got {args.trials})")
+    keep_freed_memory()
     data = open_graph(args)
     trials = tuning_trials(data, args.seed, args.num_splits)
     header = {
@@ -325,12 +326,10 @@ def main(argv: list[str] | None = None) -> None:
     versions = environment()
     with tqdm(range(len(file.rows), args.trials), disable=None, unit="trial") as bar:
         for _ in bar:
-            search = Search(
-                args.model, file.rows, args.seed
-            )  # anew, so that a resumed search is the same
+            # anew, so that a resumed search is the same
+            search = Search(args.model, file.rows, args.seed)
             row = search.step(data, trials, args.max_epochs)
-            date = datetime.now().strftime("%Y-%m-%d")
-            file.append({**header, **row, "date": date, "versions": versions})
+            file.append({**header, **row, "versions": versions})
             bar.set_postfix_str(f"best {100 * best(file.rows)['val_acc']:.2f} %")
     winner = best(file.rows)
     table = to_toml(winner, file.rows, args.num_splits, args.seed)

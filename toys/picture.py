@@ -13,10 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import Tensor
 
-from torch_geometric_diff.experiment import write_atomically
+from torch_geometric_diff.experiment import mean_and_interval, write_atomically
 from torch_geometric_diff.metrics import distance_diameter_ratio
 
-from .run import Fit, Moment, Result, mean_and_interval
+from .run import Fit, Moment, Result
 
 COLOURS = ("#0072B2", "#D55E00")  # told apart by the colour-blind too
 PLAIN, DARK = "#8A8A8A", "#1A1A1A"

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import torch
 from numpy.random import RandomState
-from scipy.stats import t as student
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 
 from torch_geometric_diff import DiffusionOperator, diffuse
+from torch_geometric_diff.experiment import mean_and_interval
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.metrics import distance_diameter_ratio
 from torch_geometric_diff.nn import ResidualBlock
@@ -184,15 +184,6 @@ def evolve(h: Tensor, y: Tensor, step: DiffusionOperator, steps: int) -> list[Mo
         h = diffuse(h, step, count - moments[-1].step)
         moments.append(Moment(count, h, distance_diameter_ratio(h, y)))
     return moments
-
-
-def mean_and_interval(values: list[float]) -> tuple[float, float]:
-    """The mean and the half width of its 95 % interval by Student's t."""
-    data = torch.tensor(values, dtype=torch.float64)
-    if len(values) < 2:
-        return float(data.mean()), math.nan
-    quantile = student.ppf(0.975, len(values) - 1)
-    return float(data.mean()), float(quantile * data.std() / math.sqrt(len(values)))
 
 
 def log_ratio(x: Tensor, y: Tensor) -> float:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from torch_geometric_diff.experiment import command_line
-from toys.run import check, compute, draw, mean_and_interval, operator, parser, train
+from torch_geometric_diff.experiment import command_line, mean_and_interval
+from toys.run import check, compute, draw, operator, parser, train
 
 NAMES = ["two_moon", "two_circle", "two_spiral", "xor"]
 # after 20 updates at the default seeds; the published figures of these constants

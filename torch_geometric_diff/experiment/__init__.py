@@ -6,6 +6,7 @@ from .results import ResultFile as ResultFile
 from .results import environment as environment
 from .results import read_rows as read_rows
 from .results import write_atomically as write_atomically
+from .statistics import mean_and_interval as mean_and_interval
 from .training import Fit as Fit
 from .training import accuracy as accuracy
 from .training import fit as fit

@@ -1,0 +1,24 @@
+"""What a sample says of its mean."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+
+def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The mean and half the width of its 95 % interval by Student's t.
+
+    Args:
+        values (sequence of float): Independent measurements; differences of pairs, where two
+            things were measured on the same occasions.
+
+    Returns:
+        The mean, NaN of no values, and the half width, NaN of fewer than two.
+    """
+    data = np.asarray(values, dtype=float)
+    mean = float(data.mean()) if data.size else math.nan
+    if data.size < 2:
+        return mean, math.nan
+    return mean, float(stdtrit(data.size - 1, 0.975) * data.std(ddof=1) / math.sqrt(data.size))
