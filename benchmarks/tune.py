@@ -282,9 +282,10 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
         name: f'"{value}"' if isinstance(value, str) else str(value).lower()
         for name, value in sorted(row["settings"].items())
     }
+    date = row["versions"]["date"]
     lines = [
-        f"# Found by benchmarks.tune, {row['versions']['date']}: best of {len(rows)} settings by",
-        f"# validation accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
+        f"# Found by benchmarks.tune, {date}: best of {len(rows)} settings by validation",
+        f"# accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
         f"{num_splits} splits of seed {seed},",
         "# none of them reported.",
         f"[{row['model']}]",
