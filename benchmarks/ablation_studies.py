@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch_geometric.data import Data
 from torch_geometric.nn import APPNP
+from torch_geometric.utils import to_torch_csr_tensor
 
-from benchmarks.models import METHODS, Method, adjacency_csr
+from benchmarks.models import METHODS, Method, adjacency
 from benchmarks.planetoid import TRAINING, choose_settings
 from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
@@ -178,8 +179,10 @@ def follow(method: Method, data: Data, name: str, settings: Row) -> Method:
         graph = propagate.operator(data.x, data.edge_index)
     else:
         propagate = APPNP(settings["layer_num"], settings["alpha"], normalize=False)
-        graph = adjacency_csr(data, normalize=True)
+        edges = adjacency(data, normalize=True, self_loops=True)
+        graph = to_torch_csr_tensor(*edges, size=data.num_nodes)
     encoder = method.model
+    method.hops = None
     method.model = lambda: Followed(encoder(), propagate, graph)  # type: ignore[method-assign]
     return method
 

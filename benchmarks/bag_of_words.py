@@ -16,12 +16,12 @@ class BagOfWords:
     """The features of a graph as CSR and, for the backward pass, their transpose.
 
     Args:
-        data (torch_geometric.data.Data): The graph.
-        binary (bool): One for every word instead of rows that sum to one.
+        x (torch.Tensor): The features as CSR with 32-bit indices.
+        binary (bool): One for every word instead of the values of ``x``.
     """
 
-    def __init__(self, data: Data, binary: bool = False) -> None:
-        self.x = sparse_features(data)
+    def __init__(self, x: Tensor, binary: bool = False) -> None:
+        self.x, self.binary = x, binary
         self.values = torch.ones_like(self.x.values()) if binary else self.x.values()
         position = torch.arange(self.values.numel(), device=self.values.device)
         order = torch.sparse_csr_tensor(
@@ -31,6 +31,11 @@ class BagOfWords:
         self.order = transpose.values().long()  # of the transpose's values among the values
         self.rows = (self.x.crow_indices(), self.x.col_indices())
         self.columns = (transpose.crow_indices().int(), transpose.col_indices().int())
+
+    def select(self, nodes: Tensor) -> "BagOfWords":
+        """The features of some nodes alone."""
+        x = self.x.to_sparse_coo().index_select(0, nodes)
+        return BagOfWords(sparse_features(Data(x)), self.binary)
 
     def matrix(self, values: Tensor) -> Tensor:
         """The features with other values at the same places."""

@@ -11,7 +11,12 @@ from torch.nn import Module
 from torch_geometric.data import Data
 from torch_geometric.nn import CorrectAndSmooth, LabelPropagation, SGConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import add_self_loops, to_torch_csr_tensor
+from torch_geometric.utils import (
+    add_self_loops,
+    k_hop_subgraph,
+    subgraph,
+    to_torch_csr_tensor,
+)
 
 from benchmarks.bag_of_words import BagOfWords
 from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
@@ -30,6 +35,7 @@ class Method:
     """
 
     independent = False  # whether a model does not notice others that are trained beside it
+    hops: int | None = None  # how far a model looks from a node: None for everywhere
     inputs: tuple[Any, ...]  # arguments of the model
     trained: Module  # the model of the latest trial
 
@@ -57,10 +63,31 @@ class Method:
 
         Several trials are trained side by side, which needs :attr:`independent`.
         """
+        if self.hops is not None:
+            return [self.run_near(trial, self.hops, **training) for trial in trials]
         models = [self.start(trial) for trial in trials]
         train = torch.stack([trial.train for trial in trials])
         val = torch.stack([trial.val for trial in trials])
         return fit(models, self.inputs, self.data.y, train, val, **training)
+
+    def run_near(self, trial: Trial, hops: int, **training: Any) -> Fit:
+        """Train on what the training looks at, if that is less than half, then classify all."""
+        model, data = self.start(trial), self.data
+        everything = torch.arange(data.num_nodes, device=data.y.device)
+        seen = torch.cat([trial.train, trial.val])
+        nodes = k_hop_subgraph(seen, hops, data.edge_index, num_nodes=data.num_nodes)[0]
+        if 2 * nodes.numel() > data.num_nodes:
+            nodes = everything
+        inputs = self.near(model, nodes)
+        train, val = (torch.searchsorted(nodes, part) for part in (trial.train, trial.val))
+        [result] = fit([model], inputs, data.y[nodes], train, val, **training)
+        self.near(model, everything)
+        with torch.no_grad():
+            return replace(result, logits=model(*self.inputs))
+
+    def near(self, model: Module, nodes: Tensor) -> tuple[Any, ...]:
+        """Inputs of the model that hold these nodes alone."""
+        raise NotImplementedError
 
 
 class OncePerState(Module):
@@ -152,12 +179,6 @@ def adjacency(data: Data, normalize: bool, self_loops: bool) -> tuple[Tensor, Te
     return edge_index, torch.ones(edge_index.size(1), device=edge_index.device)
 
 
-def adjacency_csr(data: Data, normalize: bool) -> Tensor:
-    """The same as a CSR matrix; symmetric, so it is its own transpose."""
-    edge_index, weight = adjacency(data, normalize, self_loops=normalize)
-    return to_torch_csr_tensor(edge_index, weight, size=data.num_nodes)
-
-
 class CoinMethod(DiffResNetMethod):
     """COIN, arXiv 2403.15726: class probabilities are diffused, without dropout."""
 
@@ -171,31 +192,49 @@ class Peer(Method):
     """A network whose first layer holds the features: a function of the graph alone."""
 
     network: type[Module]
+    normalize = True
+    self_loops = True
 
     def __init__(self, data: Data, *, binary: bool = False, **options: Any) -> None:
         super().__init__(data)
-        self.bag, self.options = BagOfWords(data, binary), options
-        self.inputs = self.graph(data)
+        self.bag, self.options = BagOfWords(sparse_features(data), binary), options
+        self.edges = self.weighted_edges()
+        self.inputs = self.graph(*self.edges, data.num_nodes)
 
     @classmethod
     def settings(cls) -> set[str]:
         own = {*inspect.signature(cls.network).parameters} - {"bag", "num_classes"}
         return {"binary"} | own
 
-    def graph(self, data: Data) -> tuple[Any, ...]:
-        """The arguments of the network."""
-        return (adjacency_csr(data, normalize=True),)
+    def weighted_edges(self) -> tuple[Tensor, Tensor]:
+        """The edges with their weights."""
+        return adjacency(self.data, self.normalize, self.self_loops)
+
+    def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
+        """The arguments of the network: the matrix, which is symmetric, as CSR."""
+        return (to_torch_csr_tensor(edge_index, weight, size=num_nodes),)
 
     def model(self) -> Module:
         return self.network(self.bag, self.num_classes, **self.options)
+
+    def near(self, model: Any, nodes: Tensor) -> tuple[Any, ...]:
+        # with the weights of the whole graph, which are those of the nodes that matter
+        num_nodes = self.data.num_nodes
+        if nodes.numel() == num_nodes:
+            model.first.bag = self.bag
+            return self.inputs
+        model.first.bag = self.bag.select(nodes)
+        edge_index, weight = subgraph(nodes, *self.edges, relabel_nodes=True, num_nodes=num_nodes)
+        return self.graph(edge_index, weight, nodes.numel())
 
 
 class MLPMethod(Peer):
     """No graph."""
 
     network = MLP
+    hops = 0
 
-    def graph(self, data: Data) -> tuple[Any, ...]:
+    def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
         return ()
 
 
@@ -203,6 +242,7 @@ class GCNMethod(Peer):
     """Normalised adjacency as CSR."""
 
     network = GCN
+    hops = 2
 
 
 class AppnpMethod(Peer):
@@ -215,63 +255,50 @@ class SAGEMethod(Peer):
     """Plain adjacency as CSR."""
 
     network = SAGE
-
-    def graph(self, data: Data) -> tuple[Any, ...]:
-        return (adjacency_csr(data, normalize=False),)
+    hops = 2
+    normalize = self_loops = False
 
 
 class GATMethod(Peer):
     """Edges with self-loops."""
 
     network = GAT
+    hops = 2
+    normalize = False
 
-    def graph(self, data: Data) -> tuple[Any, ...]:
-        return (adjacency(data, normalize=False, self_loops=True)[0],)
+    def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
+        return (edge_index,)
 
 
 class GrandMethod(Peer):
     """Sorted edges with self-loops."""
 
     network = GrandL
+    normalize = False
 
-    def graph(self, data: Data) -> tuple[Any, ...]:
-        edge_index, _ = adjacency(data, normalize=False, self_loops=True)
-        return (SortedGraph(edge_index, self.data.num_nodes),)
+    def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
+        return (SortedGraph(edge_index, num_nodes),)
 
 
 class SGCMethod(Method):
-    """Simplified graph convolution, Wu et al., ICML 2019; features are propagated once.
+    """Simplified graph convolution, Wu et al., ICML 2019; features are propagated once."""
 
-    What is left is a linear map of every node for itself, so that training takes only the rows that
-    it looks at.
-    """
+    hops = 0
 
     def __init__(self, data: Data, *, layer_num: int) -> None:
         super().__init__(data)
         self.layer_num = layer_num
         self.inputs = (data.x, data.edge_index)
-        conv = self.model()
+        conv: Any = self.model()
         conv(*self.inputs)
         self.propagated = conv._cached_x
 
     def model(self) -> Module:
         return SGConv(self.data.num_features, self.num_classes, self.layer_num, cached=True)
 
-    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
-        return [self.run_one(trial, **training) for trial in trials]
-
-    def run_one(self, trial: Trial, **training: Any) -> Fit:
-        """Train on the rows of the trial's nodes, then classify all."""
-        conv: Any = self.start(trial)
-        nodes = torch.cat([trial.train, trial.val])
-        train, val = torch.arange(nodes.numel(), device=nodes.device).split(
-            [trial.train.numel(), trial.val.numel()]
-        )
-        conv._cached_x = self.propagated[nodes]
-        [result] = fit([conv], self.inputs, self.data.y[nodes], train, val, **training)
-        conv._cached_x = self.propagated
-        with torch.no_grad():
-            return replace(result, logits=conv(*self.inputs))
+    def near(self, model: Any, nodes: Tensor) -> tuple[Any, ...]:
+        model._cached_x = self.propagated[nodes]
+        return self.inputs
 
 
 class LabelPropagationMethod(Method):
@@ -337,8 +364,11 @@ class TunedMethod(Peer):
     def settings(cls) -> set[str]:
         return {"neighbors", "mix"} | super().settings()
 
-    def graph(self, data: Data) -> tuple[Any, ...]:
-        return mixed_graph(data, self.neighbors, self.mix)
+    def weighted_edges(self) -> tuple[Tensor, Tensor]:
+        return mixed_graph(self.data, self.neighbors, self.mix)
+
+    def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
+        return edge_index, weight
 
 
 METHODS: dict[str, type[Method]] = {

@@ -108,6 +108,24 @@ class GAT(Module):
         return self.conv2(self.dropout(x), edge_index)
 
 
+class _SymmetricProduct(torch.autograd.Function):
+    """A symmetric CSR matrix times ``x``: its own transpose, which torch makes anew each time."""
+
+    @staticmethod
+    def forward(ctx: Any, adj: Tensor, x: Tensor) -> Tensor:
+        ctx.adj = adj
+        return adj @ x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.adj @ grad
+
+
+class _SymmetricAPPNP(APPNP):
+    def message_and_aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
+        return _SymmetricProduct.apply(adj_t, x)
+
+
 class AppnpNet(FirstLayerDecay):
     """Predict, then propagate: Gasteiger et al., ICLR 2019; ``adj_t`` is normalised."""
 
@@ -123,7 +141,7 @@ class AppnpNet(FirstLayerDecay):
         super().__init__()
         self.mlp = MLP(bag, num_classes, hidden, dropout)
         self.first = self.mlp.first
-        self.propagate = APPNP(layer_num, alpha, normalize=False)
+        self.propagate = _SymmetricAPPNP(layer_num, alpha, normalize=False)
 
     def forward(self, adj_t: Tensor) -> Tensor:
         return self.propagate(self.mlp(), adj_t)
@@ -132,8 +150,8 @@ class AppnpNet(FirstLayerDecay):
 class _AttentionProduct(torch.autograd.Function):
     """Sum of ``weight * x[source]`` at each target, edges sorted by target.
 
-    Sparse products both ways; torch's own product with learned CSR values is ten times slower in
-    its backward pass than even gather and scatter.
+    Sparse products all ways; torch's own product with learned CSR values is ten times slower in its
+    backward pass than even gather and scatter.
     """
 
     @staticmethod
@@ -146,7 +164,8 @@ class _AttentionProduct(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, x = ctx.saved_tensors
         graph, grad = ctx.graph, grad.contiguous()
-        grad_weight = (grad[graph.target] * x[graph.source]).sum(dim=-1)
+        pattern = graph.matrix(torch.zeros_like(weight))
+        grad_weight = torch.sparse.sampled_addmm(pattern, grad, x.t()).values()
         return grad_weight, torch.sparse.mm(graph.transpose(weight), grad, "sum"), None
 
 
