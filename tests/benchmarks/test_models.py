@@ -1,0 +1,101 @@
+"""The peers: what makes them fast changes nothing else."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import APPNP
+
+from benchmarks.models import METHODS, Method
+from benchmarks.peers import SortedGraph, _AttentionProduct, _SymmetricAPPNP
+from torch_geometric_diff.experiment import draw_trials
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": 8, "dropout": 0.0},
+    "gcn": {"hidden": 8, "dropout": 0.0},
+    "sage": {"hidden": 8, "dropout": 0.0},
+    "gat": {"hidden": 4, "heads": 2, "output_heads": 1, "dropout": 0.0, "attention_dropout": 0.0},
+    "sgc": {"layer_num": 2},
+    "correct-and-smooth": {
+        "hidden": 8,
+        "dropout": 0.0,
+        "layer_num": 5,
+        "correction_alpha": 0.9,
+        "smoothing_alpha": 0.8,
+    },
+}
+
+
+def sparse_graph(num_nodes: int = 400) -> Data:
+    """A ring with some chords: two hops from a node are a handful."""
+    generator = torch.Generator().manual_seed(0)
+    ring = torch.stack([torch.arange(num_nodes), torch.arange(1, num_nodes + 1) % num_nodes])
+    chords = torch.randint(num_nodes, (2, num_nodes // 10), generator=generator)
+    edge_index = torch.cat([ring, chords[:, chords[0] != chords[1]]], dim=1)
+    data = Data(y=torch.arange(num_nodes) * 2 // num_nodes)
+    data.edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1).unique(dim=1)
+    words = torch.rand(num_nodes, 30, generator=generator) < 0.1 + 0.2 * data.y[:, None]
+    data.x = words.float() / words.sum(1, keepdim=True).clamp(min=1)
+    return data
+
+
+class Whole(Method):
+    """Mixed in before a method: it trains on all nodes."""
+
+    hops = None
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_training_near_the_nodes_equals_training_on_all(name: str) -> None:
+    data, seen = sparse_graph(), []
+
+    class Near(METHODS[name]):  # type: ignore[misc]
+        def near(self, model: Any, nodes: torch.Tensor) -> tuple[Any, ...]:
+            seen.append(nodes.numel())
+            return super().near(model, nodes)
+
+    whole = type("WholeMethod", (Whole, METHODS[name]), {})(data, **SETTINGS[name])
+    near = Near(data, **SETTINGS[name])
+    trials = list(draw_trials(data.y, 42, 2, 1, 4, 4))
+    options = {"lr": 0.02, "max_epochs": 12, "patience": 5}
+    for trial in trials:
+        [expected], [result] = whole.run([trial], **options), near.run([trial], **options)
+        assert result.epochs == expected.epochs and result.best_epoch == expected.best_epoch
+        torch.testing.assert_close(result.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    assert len(seen) == 4 and seen[0] < 200 and seen[1] == 400
+
+
+@pytest.mark.parametrize("name", ["gcn", "gat"])
+def test_training_on_all_where_near_is_most_of_it(name: str) -> None:
+    data = sparse_graph()
+    settings = {key: 0.5 if "dropout" in key else value for key, value in SETTINGS[name].items()}
+    near = METHODS[name](data, **settings)
+    whole = type("WholeMethod", (Whole, METHODS[name]), {})(data, **settings)
+    [trial] = draw_trials(data.y, 42, 1, 1, 60, 60)
+    [expected], [result] = (m.run([trial], max_epochs=5) for m in (whole, near))
+    assert torch.equal(result.logits, expected.logits)  # the random numbers are the same too
+
+
+def test_symmetric_appnp_equals_pyg() -> None:
+    data = sparse_graph(60)
+    adj = METHODS["appnp"](data, hidden=4, layer_num=3, alpha=0.1, dropout=0.0).inputs[0]
+    results = []
+    for layer in (APPNP(3, 0.1, normalize=False), _SymmetricAPPNP(3, 0.1, normalize=False)):
+        x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        out = layer(x, adj)
+        results.append((out, *torch.autograd.grad(out.square().sum(), x)))
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_attention_product_gradients() -> None:
+    data = sparse_graph(12)
+    graph = SortedGraph(data.edge_index, 12)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(data.num_edges, dtype=torch.double, generator=generator)
+    x = torch.randn(12, 3, dtype=torch.double, generator=generator)
+    dense = torch.zeros(12, 12, dtype=torch.double)
+    dense[graph.target, graph.source] = weight
+    torch.testing.assert_close(_AttentionProduct.apply(weight, x, graph), dense @ x)
+    inputs = (weight.requires_grad_(), x.requires_grad_())
+    assert torch.autograd.gradcheck(lambda w, x: _AttentionProduct.apply(w, x, graph), inputs)
