@@ -107,7 +107,7 @@ def table(study: Study, name: str) -> str:
     return "\n".join(lines)
 
 
-def plot(study: Study, title: str, label: str, path: Path) -> None:
+def plot(study: Study, heading: str, label: str, path: Path) -> None:
     """Draw accuracy with its interval, distance-diameter ratio and separability of the variants."""
     import matplotlib
 
@@ -128,7 +128,7 @@ def plot(study: Study, title: str, label: str, path: Path) -> None:
     places = [x[place] for place in bases]
     axes[0].plot(places, means[bases], "o", color="black", label="base", zorder=3)
     axes[0].legend()
-    axes[0].set_title(title)
+    axes[0].set_title(heading)
     axes[0].set_ylabel("test accuracy, %")
     axes[1].set_ylabel("distance-\ndiameter ratio")
     axes[1].set_yscale("log")
@@ -148,20 +148,39 @@ def plot(study: Study, title: str, label: str, path: Path) -> None:
     plt.close(figure)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Print the tables and draw the pictures."""
-    args = parser().parse_args(argv)
-    for (dataset, name), study in group_studies(read_results(args.files)).items():
-        source = next(iter(study.variants.values()))[0]["source"]
-        title = f"{name.replace('_', ' ')} on {dataset} ({source})"
-        print(f"{title}\n\n{table(study, name.replace('_', ' '))}\n")
-        if args.plot:
-            path = args.plot / f"ablation_{dataset}_{name}.png"
-            plot(study, title, name.replace("_", " "), path)
-    print(
+def tables(rows: list[Row]) -> str:
+    """The tables of all studies, each under its title."""
+    parts = [
+        f"{title(study, *group)}\n\n{table(study, group[1].replace('_', ' '))}\n"
+        for group, study in group_studies(rows).items()
+    ]
+    note = (
         "± is half the 95 % interval over splits, of the paired difference where something is "
         "subtracted; ratio and separability are medians over runs."
     )
+    return "\n".join([*parts, note])
+
+
+def title(study: Study, dataset: str, name: str) -> str:
+    """What was changed on which graph."""
+    source = next(iter(study.variants.values()))[0]["source"]
+    return f"{name.replace('_', ' ')} on {dataset} ({source})"
+
+
+def draw(rows: list[Row], folder: Path) -> None:
+    """One picture of each study."""
+    for (dataset, name), study in group_studies(rows).items():
+        path = folder / f"ablation_{dataset}_{name}.png"
+        plot(study, title(study, dataset, name), name.replace("_", " "), path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the tables and draw the pictures."""
+    args = parser().parse_args(argv)
+    rows = read_results(args.files)
+    print(tables(rows))
+    if args.plot:
+        draw(rows, args.plot)
 
 
 if __name__ == "__main__":

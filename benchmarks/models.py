@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Linear, Module
 from torch_geometric.data import Data
 from torch_geometric.nn import CorrectAndSmooth, LabelPropagation, SGConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -20,11 +20,11 @@ from torch_geometric.utils import (
 
 from benchmarks.bag_of_words import BagOfWords
 from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
-from benchmarks.variant import NarrowDiffResNet, mixed_graph
+from benchmarks.variant import NarrowDiffResNet, mixed_graph, tf_idf
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
 from torch_geometric_diff.graph import DiffusionOperator
-from torch_geometric_diff.nn import DiffResNet
+from torch_geometric_diff.nn import DiffConv, DiffResNet
 
 
 class Method:
@@ -301,6 +301,38 @@ class SGCMethod(Method):
         return self.inputs
 
 
+class DiffLinearMethod(Method):
+    """Diff-ResNet without its residual block, on citations and word neighbours.
+
+    Nothing is learned before the diffusion and nothing dropped in it, so that it is done once and a
+    linear classifier remains.
+    """
+
+    hops = 0
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        step_size: float,
+        layer_num: int,
+        normalization: str,
+        rare_words: bool,
+        neighbors: int,
+        mix: float,
+    ) -> None:
+        super().__init__(data)
+        conv = DiffConv(layer_num, step_size, normalization=normalization)
+        x = tf_idf(data.x) if rare_words else data.x
+        self.inputs = (conv(x, *mixed_graph(data, neighbors, mix)),)
+
+    def model(self) -> Module:
+        return Linear(self.data.num_features, self.num_classes)
+
+    def near(self, model: Module, nodes: Tensor) -> tuple[Any, ...]:
+        return (self.inputs[0][nodes],)
+
+
 class LabelPropagationMethod(Method):
     """Labels of the training nodes spread over the graph, Zhou et al., NeurIPS 2003."""
 
@@ -375,6 +407,7 @@ METHODS: dict[str, type[Method]] = {
     "diff-resnet": DiffResNetMethod,
     "diff-resnet-words": DiffResNetMethod,  # the same on citations and word neighbours
     "diff-resnet-tuned": TunedMethod,
+    "diff-linear": DiffLinearMethod,
     "gcn": GCNMethod,
     "appnp": AppnpMethod,
     "coin": CoinMethod,

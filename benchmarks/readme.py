@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import classifier, report
+from benchmarks import ablation_report, classifier, report
 from benchmarks.table import RESULTS, SOURCES
 from fewshot import report as fewshot_report
 from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
@@ -25,6 +25,16 @@ def groups(*names: str) -> dict[report.Group, dict[str, list[report.Row]]]:
 def citation() -> str:
     """Every model on the citation graphs."""
     return report.table(groups(*SOURCES), "diff-resnet")
+
+
+def ablation_rows() -> list[report.Row]:
+    """The rows of all ablations."""
+    return report.read_results(sorted((RESULTS / "ablations").glob("*.jsonl")))
+
+
+def ablations() -> str:
+    """Every ablation."""
+    return ablation_report.tables(ablation_rows())
 
 
 def ogb() -> str:
@@ -48,6 +58,7 @@ def fewshot() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "citation": citation,
+    "ablations": ablations,
     "ogb": ogb,
     "classifier": classifiers,
     "fewshot": fewshot,
@@ -75,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
     p.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    p.add_argument("--plot", type=Path, default=ROOT / "docs" / "citation.png")
+    p.add_argument("--plot", type=Path, default=ROOT / "docs", help="folder of the pictures")
     return p
 
 
@@ -85,7 +96,8 @@ def main(argv: list[str] | None = None) -> None:
     text = args.readme.read_text(encoding="utf-8")
     for name, content in PARTS.items():
         text = fill(text, name, content())
-    report.plot(groups(*SOURCES), args.plot)
+    report.plot(groups(*SOURCES), args.plot / "citation.png")
+    ablation_report.draw(ablation_rows(), args.plot)
     with write_atomically(args.readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -87,6 +87,15 @@ SPACES: dict[str, Space] = {
         "relative_step": FloatDistribution(0.2, 0.9, step=0.1),
         "dropout": FloatDistribution(0.1, 0.5, step=0.05),
     },
+    "diff-linear": {
+        **WORDS,
+        "rare_words": CategoricalDistribution([True, False]),
+        "normalization": CategoricalDistribution(["sym", "row"]),
+        "layer_num": IntDistribution(2, 30),
+        "relative_step": FloatDistribution(0.1, 0.9, step=0.1),
+        "lr": FloatDistribution(5e-2, 0.5, log=True),
+        "weight_decay": FloatDistribution(1e-5, 1e-3, log=True),
+    },
 }
 _NARROW: Row = {
     "binary": True,
@@ -112,6 +121,16 @@ _WIDE: Row = {
     "relative_step": 0.5,
     "dropout": 0.25,
 }
+_LINEAR: Row = {
+    "rare_words": True,
+    "neighbors": 10,
+    "mix": 0.6,
+    "normalization": "row",
+    "layer_num": 10,
+    "relative_step": 0.8,
+    "lr": 0.2,
+    "weight_decay": 5e-5,  # both those of SGC
+}
 STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
     "diff-resnet-tuned": [
         _NARROW,
@@ -127,10 +146,17 @@ STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
         {**_WIDE, "normalization": "row", "layer_num": 10, "relative_step": 0.4},
         {**_WIDE, "mix": 0.0},
     ],
+    "diff-linear": [
+        _LINEAR,
+        {**_LINEAR, "mix": 0.3, "neighbors": 5},
+        {**_LINEAR, "rare_words": False},
+        {**_LINEAR, "normalization": "sym", "relative_step": 0.5},
+    ],
 }
 FIXED: dict[str, Row] = {  # the rest, as published
     "diff-resnet-tuned": {"self_loops": True, "max_epochs": 10_000, "patience": 50},
     "diff-resnet-words": {"lr": 0.01, "weight_decay": 5e-4, "max_epochs": 10_000, "patience": 50},
+    "diff-linear": {"max_epochs": 10_000, "patience": 50},
 }
 
 

@@ -20,6 +20,12 @@ from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
 
 
+def tf_idf(x: Tensor) -> Tensor:
+    """Words weighted by how rare they are, in rows of unit length."""
+    documents = (x > 0).sum(dim=0).clamp(min=1)
+    return F.normalize(x * (x.size(0) / documents).log(), dim=-1)
+
+
 @lru_cache(maxsize=32)
 def word_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
     """The nodes nearest by words, rare words counting more (tf-idf), with Gaussian weights.
@@ -27,8 +33,7 @@ def word_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
     Rows have unit length, so that distances are those of the angles. The width of a node's weights
     is the distance to the one in the middle of its neighbours.
     """
-    documents = (x > 0).sum(dim=0).clamp(min=1)
-    x = F.normalize(x * (x.size(0) / documents).log(), dim=-1)
+    x = tf_idf(x)
     width = ("local", neighbors // 2 + 2)
     edge_index, weight = gaussian_knn_graph(x, neighbors + 1, width, symmetrize="mean")
     others = edge_index[0] != edge_index[1]

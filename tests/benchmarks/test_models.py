@@ -17,6 +17,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sage": {"hidden": 8, "dropout": 0.0},
     "gat": {"hidden": 4, "heads": 2, "output_heads": 1, "dropout": 0.0, "attention_dropout": 0.0},
     "sgc": {"layer_num": 2},
+    "diff-linear": {
+        "step_size": 0.5,
+        "layer_num": 3,
+        "normalization": "row",
+        "rare_words": True,
+        "neighbors": 3,
+        "mix": 0.5,
+    },
     "correct-and-smooth": {
         "hidden": 8,
         "dropout": 0.0,

@@ -23,14 +23,15 @@ def test_fill_replaces_what_is_between_the_marks() -> None:
 def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib")
     pytest.importorskip("sklearn", reason="scikit-learn")
-    page, picture = tmp_path / "README.md", tmp_path / "citation.png"
+    page = tmp_path / "README.md"
     page.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    main(["--readme", str(page), "--plot", str(picture)])
+    main(["--readme", str(page), "--plot", str(tmp_path)])
     text = page.read_text(encoding="utf-8")
     for part in PARTS.values():
         assert part() in text
     assert "| cora | shchur | diff-resnet | 82." in text
-    assert picture.stat().st_size > 10_000
+    for name in ("citation.png", "ablation_cora_steps.png", "ablation_cora_encoders.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
 
 
 def test_a_page_without_marks_is_left_alone(

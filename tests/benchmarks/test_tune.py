@@ -216,7 +216,7 @@ def test_write_puts_the_best_into_the_settings(
         assert {name: load_settings("digits", name) for name in before} == before
     text = (tmp_path / "digits.toml").read_text()
     assert text.endswith(capsys.readouterr().out.rpartition("# Found")[2])
-    assert text.count("# Found by benchmarks.tune") == 1 and text.count("# Not tuned yet") == 1
+    assert text.count("# Found by benchmarks.tune") == 1 and text.count("# Not tuned yet") == 2
     assert f"best of {len(read_rows(unbroken))} settings by validation" in text
 
 
