@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 from torch_geometric.data import Data
-from torch_geometric.nn import APPNP
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.models import METHODS, Method, adjacency
+from benchmarks.peers import SymmetricAPPNP
 from benchmarks.planetoid import TRAINING, choose_settings
 from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
@@ -178,7 +178,7 @@ def follow(method: Method, data: Data, name: str, settings: Row) -> Method:
         propagate = DiffConv(settings["layer_num"], settings["step_size"])
         graph = propagate.operator(data.x, data.edge_index)
     else:
-        propagate = APPNP(settings["layer_num"], settings["alpha"], normalize=False)
+        propagate = SymmetricAPPNP(settings["layer_num"], settings["alpha"], normalize=False)
         edges = adjacency(data, normalize=True, self_loops=True)
         graph = to_torch_csr_tensor(*edges, size=data.num_nodes)
     encoder = method.model

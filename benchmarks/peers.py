@@ -121,7 +121,9 @@ class _SymmetricProduct(torch.autograd.Function):
         return None, ctx.adj @ grad
 
 
-class _SymmetricAPPNP(APPNP):
+class SymmetricAPPNP(APPNP):
+    """APPNP's propagation over a symmetric CSR ``adj_t``."""
+
     def message_and_aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
         return _SymmetricProduct.apply(adj_t, x)
 
@@ -141,7 +143,7 @@ class AppnpNet(FirstLayerDecay):
         super().__init__()
         self.mlp = MLP(bag, num_classes, hidden, dropout)
         self.first = self.mlp.first
-        self.propagate = _SymmetricAPPNP(layer_num, alpha, normalize=False)
+        self.propagate = SymmetricAPPNP(layer_num, alpha, normalize=False)
 
     def forward(self, adj_t: Tensor) -> Tensor:
         return self.propagate(self.mlp(), adj_t)

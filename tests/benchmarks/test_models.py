@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import APPNP
 
 from benchmarks.models import METHODS, Method
-from benchmarks.peers import SortedGraph, _AttentionProduct, _SymmetricAPPNP
+from benchmarks.peers import SortedGraph, SymmetricAPPNP, _AttentionProduct
 from torch_geometric_diff.experiment import draw_trials
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -89,7 +89,7 @@ def test_symmetric_appnp_equals_pyg() -> None:
     data = sparse_graph(60)
     adj = METHODS["appnp"](data, hidden=4, layer_num=3, alpha=0.1, dropout=0.0).inputs[0]
     results = []
-    for layer in (APPNP(3, 0.1, normalize=False), _SymmetricAPPNP(3, 0.1, normalize=False)):
+    for layer in (APPNP(3, 0.1, normalize=False), SymmetricAPPNP(3, 0.1, normalize=False)):
         x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
         out = layer(x, adj)
         results.append((out, *torch.autograd.grad(out.square().sum(), x)))
