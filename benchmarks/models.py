@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import CorrectAndSmooth, LabelPropagation, SGConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import (
-    add_self_loops,
+    add_remaining_self_loops,
     k_hop_subgraph,
     subgraph,
     to_torch_csr_tensor,
@@ -175,7 +175,7 @@ def adjacency(data: Data, normalize: bool, self_loops: bool) -> tuple[Tensor, Te
     if normalize:
         return gcn_norm(edge_index, num_nodes=data.num_nodes, add_self_loops=self_loops)
     if self_loops:
-        edge_index, _ = add_self_loops(edge_index, num_nodes=data.num_nodes)
+        edge_index, _ = add_remaining_self_loops(edge_index, num_nodes=data.num_nodes)
     return edge_index, torch.ones(edge_index.size(1), device=edge_index.device)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import APPNP
+from torch_geometric.utils import add_self_loops
 
 from benchmarks.models import METHODS, Method
-from benchmarks.peers import SortedGraph, SymmetricAPPNP, _AttentionProduct
+from benchmarks.peers import SortedGraph, SymmetricAPPNP, _Derivative
 from torch_geometric_diff.experiment import draw_trials
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -96,14 +97,35 @@ def test_symmetric_appnp_equals_pyg() -> None:
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
-def test_attention_product_gradients() -> None:
-    data = sparse_graph(12)
-    graph = SortedGraph(data.edge_index, 12)
+def test_grand_derivative_gradients() -> None:
+    edge_index, _ = add_self_loops(sparse_graph(12).edge_index, num_nodes=12)
+    graph = SortedGraph(edge_index, 12)
     generator = torch.Generator().manual_seed(1)
-    weight = torch.rand(data.num_edges, dtype=torch.double, generator=generator)
-    x = torch.randn(12, 3, dtype=torch.double, generator=generator)
+    weight = torch.rand(edge_index.size(1), dtype=torch.double, generator=generator)
+    x, constant = torch.randn(2, 12, 3, dtype=torch.double, generator=generator)
     dense = torch.zeros(12, 12, dtype=torch.double)
     dense[graph.target, graph.source] = weight
-    torch.testing.assert_close(_AttentionProduct.apply(weight, x, graph), dense @ x)
-    inputs = (weight.requires_grad_(), x.requires_grad_())
-    assert torch.autograd.gradcheck(lambda w, x: _AttentionProduct.apply(w, x, graph), inputs)
+    out = _Derivative.apply(weight, x, constant, graph)
+    torch.testing.assert_close(out, dense @ x + constant)
+    inputs = [tensor.clone().requires_grad_() for tensor in (weight, x, constant)]
+    assert torch.autograd.gradcheck(lambda *args: _Derivative.apply(*args, graph), inputs)
+
+
+def test_grand_equals_its_equation() -> None:
+    """Euler steps of 1 of sigmoid(alpha) (A x - x) + beta x(0), written densely."""
+    torch.manual_seed(3)
+    data = sparse_graph(12)
+    settings = {"hidden": 4, "heads": 1, "attention_dim": 4, "input_dropout": 0.0, "dropout": 0.0}
+    method = METHODS["grand-l"](data, **settings, time=2.5, solver="euler")
+    model = method.model()
+    with torch.no_grad():
+        model.alpha.fill_(0.3)
+        model.beta.fill_(-0.2)
+        start = x = model.first()
+        score = model.query(start) @ model.key(start).t() / 2
+        adjacency = torch.eye(12).bool()
+        adjacency[data.edge_index[1], data.edge_index[0]] = True
+        a = score.masked_fill(~adjacency, -torch.inf).softmax(dim=-1)
+        for step in (1.0, 1.0, 0.5):
+            x = x + step * (model.alpha.sigmoid() * (a @ x - x) + model.beta * start)
+        torch.testing.assert_close(model(*method.inputs), model.last(x.relu()))
