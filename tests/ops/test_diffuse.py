@@ -75,11 +75,16 @@ def test_gradients_of_the_values_of_a_sparse_matrix(form):
     torch.testing.assert_close(gradient(form), gradient("edge_index"))
 
 
-def test_gradgradcheck(kernel):
+def test_forward_mode_and_second_derivatives(kernel):
     edge_index, weight = random_graph(9, 15)
     operator = DiffusionOperator(edge_index, weight, num_nodes=9)
     x = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradgradcheck(lambda x: diffuse(x, operator, 3, 0.4, seed=5), (x,))
+
+    def function(x):
+        return diffuse(x, operator, 3, 0.4, seed=5)
+
+    assert torch.autograd.gradcheck(function, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, (x,), check_fwd_over_rev=True)
 
 
 @settings(max_examples=30, deadline=None)
@@ -371,3 +376,13 @@ def test_second_derivatives_of_learned_weights_are_refused() -> None:
     (grad,) = torch.autograd.grad(out, x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_forward_mode_along_weights_is_refused() -> None:
+    edge_index, weight = random_graph(9, 15)
+
+    def function(weight):
+        return diffuse(torch.ones(9, 1), DiffusionOperator(edge_index, weight, num_nodes=9), 2)
+
+    with pytest.raises(NotImplementedError, match="weights or step size"):
+        torch.func.jvp(function, (weight.float(),), (torch.ones(weight.numel()),))

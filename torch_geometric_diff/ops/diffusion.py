@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from ..graph.operator import CSR, DiffusionOperator
@@ -67,7 +69,7 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
     rowptr, col, value, rowptr_t, col_t, value_t, order, seeds = ctx.saved_tensors
-    grad = _diffuse(
+    grad = _linear(
         grad,
         *(rowptr_t, col_t, value_t),
         *(rowptr, col, value),
@@ -81,6 +83,24 @@ def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
 
 
 _diffuse.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _linear(x: Tensor, rowptr: Tensor, col: Tensor, value: Tensor, *arguments: Any) -> Tensor:
+    """Diffusion that forward-mode differentiation passes: linear, it carries tangents as features.
+
+    A custom operator has no rule for that, and torch would take its tangent for zero.
+    """
+    arguments = (rowptr, col, value, *arguments)
+    if torch.compiler.is_compiling():
+        return _diffuse(x, *arguments)
+    if forward_ad.unpack_dual(value).tangent is not None:
+        raise NotImplementedError(
+            "Forward-mode differentiation of diffusion by its weights or step size is not "
+            "supported; use reverse mode"
+        )
+    primal, tangent = forward_ad.unpack_dual(x)
+    out = _diffuse(primal, *arguments)
+    return out if tangent is None else forward_ad.make_dual(out, _diffuse(tangent, *arguments))
 
 
 def _product(csr: CSR, x: Tensor) -> Tensor:
@@ -204,6 +224,7 @@ def diffuse(
             lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
             length than the batch, or ``x`` and ``operator`` are on different devices.
         TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
+        NotImplementedError: In forward-mode differentiation by weights or the step size.
     """
     _check(x, operator, num_steps, dropout)
     threshold = dropout_threshold(dropout) if training else 0
@@ -222,7 +243,7 @@ def diffuse(
         csr, csr_t, order = operator.csr(), operator.csr(transpose=True), None
         if operator.is_reordered and _kernel_for(x.device) is cpu:
             (csr, order), (csr_t, _) = operator.reordered_csr(), operator.reordered_csr(True)
-        out = _diffuse(batch, *csr, *csr_t, order, seeds, num_steps, threshold, False)
+        out = _linear(batch, *csr, *csr_t, order, seeds, num_steps, threshold, False)
     return (out if x.dim() == 3 else out.squeeze(0)).to(x.dtype)
 
 
