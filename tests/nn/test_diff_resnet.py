@@ -152,3 +152,19 @@ def test_sparse_features_of_another_width_or_type_are_refused() -> None:
         ResidualBlock(4)(torch.eye(4, 9).to_sparse_csr())
     with pytest.raises(TypeError, match="float64"):
         ResidualBlock(4)(torch.eye(4, dtype=torch.float64).to_sparse_csr())
+
+
+def test_sparse_features_may_change_in_place() -> None:
+    block = ResidualBlock(5)
+    x = torch.rand(4, 5).to_sparse_csr()
+    for _ in range(2):
+        block.zero_grad()
+        out = block(x)
+        out.sum().backward()
+        torch.testing.assert_close(out, block(x.to_dense()))
+        gates = (x.to_dense() @ block.lin1.weight.t() + block.lin1.bias > 0).float()
+        torch.testing.assert_close(block.lin1.weight.grad, gates.t() @ x.to_dense())
+        x.values().mul_(-3)
+    with torch.inference_mode():
+        x = torch.rand(4, 5).to_sparse_csr()
+        torch.testing.assert_close(block(x), block(x.to_dense()))

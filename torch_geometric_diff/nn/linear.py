@@ -1,5 +1,6 @@
 """A linear layer whose input may be sparse, such as a bag of words."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +12,7 @@ from ..ops import sparse_mm
 class _SparseLinear(torch.autograd.Function):
     """A constant CSR matrix times a weight, and the one sparse product of its gradient.
 
-    torch's own backward transposes the matrix at every call; here the transpose is made once and
-    kept on the Tensor, which is constant through a training.
+    torch's own backward transposes the matrix at every call; here the transpose is made once.
     """
 
     @staticmethod
@@ -23,20 +23,24 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor]:
         (grad,) = grads
-        transpose = getattr(ctx.x, "_transposed", None)
-        if transpose is None:
-            transpose = ctx.x._transposed = ctx.x.t().to_sparse_csr()
+        transpose = _once(ctx.x, "_transposed", lambda x: x.t().to_sparse_csr())
         return None, sparse_mm(transpose, grad).t(), grad.sum(0)
+
+
+def _once(x: Tensor, name: str, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function(x)`` of a sparse matrix, kept on it until its values are changed in place."""
+    values = x.values()
+    version = 0 if values.is_inference() else values._version
+    kept = getattr(x, name, None)
+    if kept is None or kept[0] != version:
+        kept = (version, function(x))
+        setattr(x, name, kept)
+    return kept[1]
 
 
 def densify(x: Tensor) -> Tensor:
     """A dense form of ``x``, made once for a sparse matrix."""
-    if x.layout != torch.sparse_csr:
-        return x
-    dense = getattr(x, "_dense", None)
-    if dense is None:
-        dense = x._dense = x.to_dense()  # type: ignore[attr-defined]
-    return dense
+    return x if x.layout != torch.sparse_csr else _once(x, "_dense", Tensor.to_dense)
 
 
 class Linear(torch.nn.Linear):
