@@ -10,7 +10,12 @@ from pathlib import Path
 
 import torch
 
-from torch_geometric_diff.experiment import command_line, environment, write_atomically
+from torch_geometric_diff.experiment import (
+    check_writable,
+    command_line,
+    environment,
+    write_atomically,
+)
 
 from .harness import Harness, Row
 
@@ -74,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.threads < 1:
             raise ValueError(f"Expected '--threads' to be at least 1 (got {args.threads})")
         torch.set_num_threads(args.threads)
+    for path in filter(None, (args.json, args.plot)):
+        check_writable(path)  # fail now, not after the suite
     suite = importlib.import_module(f".{args.suite}", __package__)
     machine, harness = environment(), Harness()
     print(machine)

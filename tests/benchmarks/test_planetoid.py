@@ -262,4 +262,4 @@ def test_bad_input_is_one_line_and_exit_code_2(
         planetoid.command_line(lambda: planetoid.main([*FLAGS, *flags]))
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
-    assert {p: p.stat().st_size for p in tmp_path.rglob("*.jsonl") if p.stat().st_size} == before
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*.jsonl")} == before

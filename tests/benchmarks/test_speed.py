@@ -104,6 +104,16 @@ def test_threads_below_one_are_refused() -> None:
         speed.main(["--threads", "0"])
 
 
+@pytest.mark.parametrize("flag", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_first(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(kernels, "run", lambda *_: pytest.fail("the suite ran"))
+    with pytest.raises((NotADirectoryError, FileExistsError)):
+        speed.main(["--suite", "kernels", flag, str(tmp_path / "file" / "rows")])
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_steps() -> None:
     few, many = (memory._in_child("ours", num_steps)["bytes"] for num_steps in (10, 100))

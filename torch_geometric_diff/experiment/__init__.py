@@ -3,6 +3,7 @@
 from .cli import command_line as command_line
 from .memory import keep_freed_memory as keep_freed_memory
 from .results import ResultFile as ResultFile
+from .results import check_writable as check_writable
 from .results import environment as environment
 from .results import read_rows as read_rows
 from .results import write_atomically as write_atomically

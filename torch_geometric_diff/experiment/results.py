@@ -61,6 +61,21 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path) -> None:
+    """Make the folder of a file to be written and leave it otherwise as it is.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    existed = path.exists()
+    with open(path, "ab"):
+        pass
+    if not existed:
+        path.unlink()
+
+
 def _parse(path: Path) -> tuple[list[Row], int]:
     """The rows of a file and the length in bytes of its whole lines."""
     data = path.read_bytes()
@@ -116,7 +131,7 @@ class ResultFile:
         self.path = Path(path)
         self.key = tuple(key)
         self.rows: list[Row] = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(self.path)  # fail now, not after the first trial
         if self.path.exists() and self.path.stat().st_size > 0:
             if not resume:
                 raise ValueError(
@@ -130,8 +145,6 @@ class ResultFile:
                     raise ValueError(f"'{path}' line {number} lacks {missing}; not such a result")
             if whole < self.path.stat().st_size:
                 os.truncate(self.path, whole)
-        with open(self.path, "ab"):  # fail now, not after the first trial
-            pass
 
     @property
     def finished(self) -> set[tuple[Any, ...]]:
