@@ -99,6 +99,22 @@ def test_directed_cycle_uses_the_complex_eigenvalue():
     assert math.isclose(operator.max_stable_step_size, 1.0, rel_tol=1e-2)
 
 
+@pytest.mark.parametrize("num_nodes", [10, 40])
+def test_directed_bound_is_not_that_of_the_largest_eigenvalue(num_nodes):
+    # a complete graph has the larger eigenvalue n, a directed triangle of weight w the two
+    # w (1 - exp(+-2 pi i / 3)) of modulus sqrt(3) w < n, which grow earlier: past 1 / w < 2 / n
+    weight = 0.55 * num_nodes
+    complete = (torch.ones(num_nodes, num_nodes) - torch.eye(num_nodes)).nonzero().t()
+    triangle = num_nodes + torch.tensor([[0, 1, 2], [1, 2, 0]])
+    edge_index = torch.cat([complete, triangle], dim=1)
+    edge_weight = torch.cat([torch.ones(complete.size(1)), torch.full((3,), weight)])
+    keywords = {"normalization": None, "num_nodes": num_nodes + 3}
+    operator = DiffusionOperator(edge_index, edge_weight, step_size=0.5 / weight, **keywords)
+    assert math.isclose(operator.max_stable_step_size, 1 / weight, rel_tol=1e-2)
+    with pytest.warns(UserWarning, match="Diffusion diverges"):
+        DiffusionOperator(edge_index, edge_weight, step_size=1.05 / weight, **keywords)
+
+
 @pytest.mark.parametrize("num_nodes", [0, 1, 4])
 def test_no_edges(num_nodes):
     operator = DiffusionOperator(torch.empty(2, 0, dtype=torch.long), num_nodes=num_nodes)
