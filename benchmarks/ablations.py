@@ -26,9 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.ablation_studies import STUDIES, Method, Value, build
 from benchmarks.planetoid import (
-    NUM_TRAIN,
-    NUM_VAL,
-    SPLIT_KIND,
+    SPLIT_KINDS,
     TRAINING,
     Results,
     device,
@@ -90,7 +88,7 @@ def run(data: Data, study: str, args: argparse.Namespace) -> None:
     header = {
         "dataset": data.name,
         "source": data.source,
-        "split_kind": SPLIT_KIND,
+        "split_kind": SPLIT_KINDS["per_class"],
         "seed": args.seed,
         "study": study,
     }
@@ -106,9 +104,7 @@ def run(data: Data, study: str, args: argparse.Namespace) -> None:
     # Split by split through all variants, so that an unfinished study is still paired.
     pairs = [
         (variant, trial)
-        for trial in draw_trials(
-            data.y, args.seed, args.num_splits, args.num_inits, NUM_TRAIN, NUM_VAL
-        )
+        for trial in draw_trials(data.y, args.seed, args.num_splits, args.num_inits)
         for variant in variants
         if variant.most_splits is None or trial.split < variant.most_splits
     ]

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_splits", type=int, default=100)
     p.add_argument("--num_inits", type=int, default=1, help="the paper takes 20")
     p.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(SOURCES))
+    p.add_argument("--split", choices=list(planetoid.SPLITS), default="per_class")
     p.add_argument("--models", nargs="+", choices=list(METHODS), default=list(METHODS))
     p.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
     return p
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
                 "dataset": dataset,
                 "source": SOURCES[dataset],
                 "model": model,
+                "split": args.split,
                 "num_splits": args.num_splits,
                 "num_inits": args.num_inits,
                 "out": args.results / f"{dataset}-{model}.jsonl",

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,7 @@ from tqdm import tqdm
 
 from benchmarks.models import METHODS
 from benchmarks.planetoid import (
-    NUM_TRAIN,
-    NUM_VAL,
-    SPLIT_KIND,
+    SPLIT_KINDS,
     TRAINING,
     check_header,
     open_graph,
@@ -44,6 +43,7 @@ from benchmarks.planetoid import (
 from benchmarks.settings import DATASETS, FOLDER
 from benchmarks.table import SOURCES
 from benchmarks.variant import mixed_graph
+from torch_geometric_diff.data import per_class_split
 from torch_geometric_diff.data.splits import split_seeds
 from torch_geometric_diff.experiment import (
     ResultFile,
@@ -60,6 +60,7 @@ from torch_geometric_diff.graph import DiffusionOperator
 Row = dict[str, Any]
 Space = dict[str, BaseDistribution]
 REPORTED_SEED, REPORTED_SPLITS = 42, 100  # of benchmarks.planetoid
+NUM_VAL = 30  # per class, as in the reported splits
 WORDS: Space = {"neighbors": IntDistribution(2, 15), "mix": FloatDistribution(0.0, 1.0, step=0.05)}
 
 # What is searched of each model. A relative step is a share of the largest stable one, which
@@ -190,7 +191,8 @@ def tuning_trials(data: Data, seed: int, num_splits: int) -> list[Trial]:
             "choose another"
         )
     trials = []
-    for trial in draw_trials(data.y, seed, num_splits, 1, NUM_TRAIN, 2 * NUM_VAL):
+    split = partial(per_class_split, num_val=2 * NUM_VAL)
+    for trial in draw_trials(data.y, seed, num_splits, 1, split):
         stopping, judging = trial.val.view(-1, 2, NUM_VAL).unbind(dim=1)  # of every class
         trials.append(replace(trial, val=stopping.flatten(), test=judging.flatten()))
     return trials
@@ -341,7 +343,7 @@ def main(argv: list[str] | None = None) -> None:
     header = {
         "dataset": data.name,
         "source": data.source,
-        "split_kind": f"{SPLIT_KIND}; {NUM_VAL} further val per class judge",
+        "split_kind": f"{SPLIT_KINDS['per_class']}; {NUM_VAL} further val per class judge",
         "model": args.model,
         "seed": args.seed,
         "num_splits": args.num_splits,

@@ -1,5 +1,6 @@
 """The peers: what makes them fast changes nothing else."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch_geometric.utils import add_self_loops
 
 from benchmarks.models import METHODS, Method
 from benchmarks.peers import SortedGraph, SymmetricAPPNP, _Derivative
+from torch_geometric_diff.data import per_class_split
 from torch_geometric_diff.experiment import draw_trials
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -66,7 +68,7 @@ def test_training_near_the_nodes_equals_training_on_all(name: str) -> None:
 
     whole = type("WholeMethod", (Whole, METHODS[name]), {})(data, **SETTINGS[name])
     near = Near(data, **SETTINGS[name])
-    trials = list(draw_trials(data.y, 42, 2, 1, 4, 4))
+    trials = list(draw_trials(data.y, 42, 2, 1, partial(per_class_split, num_train=4, num_val=4)))
     options = {"lr": 0.02, "max_epochs": 12, "patience": 5}
     for trial in trials:
         [expected], [result] = whole.run([trial], **options), near.run([trial], **options)
@@ -81,7 +83,7 @@ def test_training_on_all_where_near_is_most_of_it(name: str) -> None:
     settings = {key: 0.5 if "dropout" in key else value for key, value in SETTINGS[name].items()}
     near = METHODS[name](data, **settings)
     whole = type("WholeMethod", (Whole, METHODS[name]), {})(data, **settings)
-    [trial] = draw_trials(data.y, 42, 1, 1, 60, 60)
+    [trial] = draw_trials(data.y, 42, 1, 1, partial(per_class_split, num_train=60, num_val=60))
     [expected], [result] = (m.run([trial], max_epochs=5) for m in (whole, near))
     assert torch.equal(result.logits, expected.logits)  # the random numbers are the same too
 

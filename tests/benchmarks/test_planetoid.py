@@ -19,7 +19,7 @@ from torch_geometric.utils import to_undirected
 
 from benchmarks import planetoid
 from benchmarks.models import DiffResNetMethod
-from torch_geometric_diff.data import load_graph, per_class_split
+from torch_geometric_diff.data import development_split, load_graph, per_class_split
 from torch_geometric_diff.experiment import accuracy, draw_trials, read_rows
 
 FLAGS = "--dataset digits --max_epochs 3 --layer_num 2 --num_splits 2 --num_inits 2".split()
@@ -50,6 +50,18 @@ def test_rows_hold_what_a_reader_needs(unbroken: Path) -> None:
     assert (len(train), len(val)) == (200, 300)
     assert (row["test_acc"] * len(test)) == pytest.approx(round(row["test_acc"] * len(test)))
     assert 0.1 < row["test_acc"] < 1 and row["seconds"] > 0
+
+
+def test_development_split(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    planetoid.main([*FLAGS, "--split", "development", "--out", str(out)])
+    rows = read_rows(out)
+    train, val, test = development_split(load_graph("digits").y, rows[0]["split_seed"])
+    assert (len(train), len(val), len(test)) == (200, 1300, 297)
+    for name, count in (("val_acc", 1300), ("test_acc", 297)):
+        assert rows[0][name] * count == pytest.approx(round(rows[0][name] * count), abs=1e-4)
+    with pytest.raises(ValueError, match="split_kind"):
+        planetoid.main([*FLAGS, "--out", str(out), "--resume"])
 
 
 def test_last_line_and_no_progress_bar_in_a_pipe(tmp_path: Path) -> None:
@@ -141,7 +153,7 @@ def cora_like() -> Data:
 def test_batches_stop_one_by_one_as_alone(dropout: float, diffuse: str) -> None:
     data = cora_like()
     method = DiffResNetMethod(data, step_size=0.25, layer_num=4, dropout=dropout, diffuse=diffuse)
-    trials = list(draw_trials(data.y, 42, 2, 2, 20, 30))
+    trials = list(draw_trials(data.y, 42, 2, 2))
     options = {"lr": 0.02, "patience": 3, "max_epochs": 60}
     together = method.run(trials, **options)
     assert len({result.epochs for result in together}) > 1

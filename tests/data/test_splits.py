@@ -4,7 +4,13 @@ import pytest
 import torch
 from numpy.random import RandomState
 
-from torch_geometric_diff.data import data_root, load_graph, per_class_split, split_seeds
+from torch_geometric_diff.data import (
+    data_root,
+    development_split,
+    load_graph,
+    per_class_split,
+    split_seeds,
+)
 
 Y = torch.arange(300) % 3
 
@@ -56,6 +62,36 @@ def test_bad_input(y: torch.Tensor, options: dict[str, int], message: str) -> No
         per_class_split(y, **{"seed": 0, **options})
     with pytest.raises(ValueError, match="positive number of seeds"):
         split_seeds(0, 0)
+
+
+def test_development_split_trains_and_validates_within_its_nodes() -> None:
+    train, val, test = development_split(Y, 5, num_train=4, num_development=100)
+    assert torch.cat([train, val, test]).sort().values.equal(torch.arange(300))
+    generator = RandomState(5)
+    development = sorted(generator.choice(300, 100, replace=False))
+    expected: list[int] = []
+    for label in range(3):
+        expected += generator.choice(
+            [i for i in development if Y[i] == label], 4, replace=False
+        ).tolist()
+    assert train.tolist() == expected
+    assert val.tolist() == [i for i in development if i not in expected]
+    assert test.numel() == 200
+    assert not test.equal(development_split(Y, 6, num_train=4, num_development=100)[2])
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "message"),
+    [
+        (torch.rand(10), {}, "vector of class numbers"),
+        (Y, {"num_train": 0}, "num_train"),
+        (Y, {"num_development": 300}, r"between 1 and 299, .* \(got 20 and 300\)"),
+        (Y, {"num_development": 50}, r"at least 20 nodes .* has 1"),
+    ],
+)
+def test_bad_development_split(y: torch.Tensor, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        development_split(y, **{"seed": 0, "num_development": 100, **options})
 
 
 def test_cora_lists_are_those_of_the_original() -> None:

@@ -1,5 +1,7 @@
 """Seeds of trials and their sharing among ranks."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ def test_an_experiment_can_be_extended() -> None:
 
 
 def test_nodes_can_be_drawn_again_from_the_seed_in_a_row() -> None:
-    trial = list(draw_trials(Y, 3, 3, 1, num_train=4, num_val=5))[2]
+    trial = list(draw_trials(Y, 3, 3, 1, partial(per_class_split, num_train=4, num_val=5)))[2]
     again = per_class_split(Y, trial.split_seed, num_train=4, num_val=5)
     assert all(a.equal(b) for a, b in zip((trial.train, trial.val, trial.test), again, strict=True))
 

@@ -3,5 +3,6 @@
 from .features import sparse_features as sparse_features
 from .graphs import data_root as data_root
 from .graphs import load_graph as load_graph
+from .splits import development_split as development_split
 from .splits import per_class_split as per_class_split
 from .splits import split_seeds as split_seeds

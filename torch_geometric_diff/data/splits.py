@@ -1,4 +1,4 @@
-"""Random splits with a fixed number of nodes per class, drawn in the order of the original."""
+"""Random splits with a fixed number of training nodes per class."""
 
 import numpy as np
 import torch
@@ -62,35 +62,95 @@ def per_class_split(
         ValueError: If ``y`` is no vector of class numbers, a number is negative, or a class has no
             node left for the test.
     """
+    if num_train < 1 or num_val < 0:
+        raise ValueError(
+            f"Expected 'num_train' >= 1 and 'num_val' >= 0 (got {num_train} and {num_val})"
+        )
+    labels = _class_numbers(y)
+    generator = seed if isinstance(seed, RandomState) else random_state(seed)
+    nodes = np.arange(len(labels))
+    _check_classes(labels, nodes, num_train + num_val)
+    train = _draw_per_class(labels, nodes, num_train, generator)
+    val = _draw_per_class(labels, np.setdiff1d(nodes, train), num_val, generator)
+    test = np.setdiff1d(nodes, np.concatenate([train, val]))
+    return _as_tensors((train, val, test), y)
+
+
+def development_split(
+    y: Tensor,
+    seed: int | RandomState,
+    num_train: int = 20,
+    num_development: int = 1500,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Draw a development set; of it some nodes per class train and all others validate.
+
+    The protocol of `"Diffusion Improves Graph Learning" <https://arxiv.org/abs/1911.05485>`_ and of
+    `"GRAND: Graph Neural Diffusion" <https://arxiv.org/abs/2106.10934>`_, but for their development
+    set, which is the same in every split: here every split draws its own, so that the mean over
+    splits does not hang on one test set.
+
+    Args:
+        y (torch.Tensor): Class of every node.
+        seed (int or numpy.random.RandomState): Seed, or a generator to draw from.
+        num_train (int, optional): Training nodes per class. (default: ``20``)
+        num_development (int, optional): Nodes that train or validate. (default: ``1500``)
+
+    Shapes:
+        - **input:** labels :math:`(|\mathcal{V}|)`
+        - **output:** three index tensors: train in drawing order
+          :math:`(C \cdot \text{num\_train})`, val in ascending order, test in ascending order
+
+    Raises:
+        ValueError: If ``y`` is no vector of class numbers, the development set leaves no node to
+            test, or a class has too few nodes in it.
+    """
+    labels = _class_numbers(y)
+    if num_train < 1 or not 0 < num_development < len(labels):
+        raise ValueError(
+            f"Expected 'num_train' >= 1 and 'num_development' between 1 and {len(labels) - 1}, "
+            f"less than the nodes (got {num_train} and {num_development})"
+        )
+    generator = seed if isinstance(seed, RandomState) else random_state(seed)
+    nodes = np.arange(len(labels))
+    development = np.sort(generator.choice(nodes, num_development, replace=False))
+    _check_classes(labels, development, num_train)
+    train = _draw_per_class(labels, development, num_train, generator)
+    val, test = np.setdiff1d(development, train), np.setdiff1d(nodes, development)
+    return _as_tensors((train, val, test), y)
+
+
+def _class_numbers(y: Tensor) -> np.ndarray:
     if y.dim() != 1 or y.numel() == 0 or y.is_floating_point():
         raise ValueError(
             f"Expected 'y' to be a non-empty vector of class numbers "
             f"(got shape {tuple(y.shape)}, {y.dtype})"
         )
-    if num_train < 1 or num_val < 0:
-        raise ValueError(
-            f"Expected 'num_train' >= 1 and 'num_val' >= 0 (got {num_train} and {num_val})"
-        )
-    generator = seed if isinstance(seed, RandomState) else random_state(seed)
-    labels = y.cpu().numpy()
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < num_train + num_val:
-        raise ValueError(
-            f"Expected at least num_train + num_val = {num_train + num_val} nodes in every class "
-            f"(class {classes[counts.argmin()]} has {counts.min()})"
-        )
+    return y.cpu().numpy()
 
-    left = np.ones(len(labels), dtype=bool)
 
-    def draw(number: int) -> Tensor:
-        parts = []
-        for label in classes:
-            candidates = np.flatnonzero((labels == label) & left)
-            parts.append(generator.choice(candidates, number, replace=False))
-        drawn = np.concatenate(parts)
-        left[drawn] = False
-        return torch.from_numpy(drawn).to(y.device)
+def _check_classes(labels: np.ndarray, nodes: np.ndarray, number: int) -> None:
+    for label in np.unique(labels):
+        count = np.count_nonzero(labels[nodes] == label)
+        if count < number:
+            raise ValueError(
+                f"Expected at least {number} nodes of every class to draw train and val from "
+                f"(class {label} has {count})"
+            )
 
-    train, val = draw(num_train), draw(num_val)
-    test = torch.from_numpy(np.flatnonzero(left)).to(y.device)
+
+def _draw_per_class(
+    labels: np.ndarray, nodes: np.ndarray, number: int, generator: RandomState
+) -> np.ndarray:
+    """Draw ``number`` of ``nodes``, which ascend, from every class, the classes in order."""
+    parts = [
+        generator.choice(nodes[labels[nodes] == label], number, replace=False)
+        for label in np.unique(labels)
+    ]
+    return np.concatenate(parts)
+
+
+def _as_tensors(
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray], y: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    train, val, test = (torch.from_numpy(part).to(y.device) for part in parts)
     return train, val, test

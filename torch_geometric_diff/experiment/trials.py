@@ -1,23 +1,24 @@
 """The trials of the protocol: random splits times initialisations, each with its own seed."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from numpy.random import RandomState
 from torch import Tensor
 
 from torch_geometric_diff.data.splits import draw_seeds, per_class_split, random_state, split_seeds
 
 T = TypeVar("T")
+Split = Callable[[Tensor, RandomState], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Trial:
     """One split and one initialisation of it.
 
-    The nodes can be drawn again from ``split_seed`` by
-    :func:`~torch_geometric_diff.data.per_class_split`.
+    The nodes can be drawn again from ``split_seed`` by the function that drew them.
     """
 
     split: int
@@ -34,8 +35,7 @@ def draw_trials(
     seed: int,
     num_splits: int,
     num_inits: int,
-    num_train: int = 20,
-    num_val: int = 30,
+    split: Split = per_class_split,
 ) -> Iterator[Trial]:
     """Draw every split and, from the same stream after it, the seeds of its initialisations.
 
@@ -46,14 +46,14 @@ def draw_trials(
         seed (int): Seed that the seeds of the splits are drawn from.
         num_splits (int): Number of splits.
         num_inits (int): Initialisations per split.
-        num_train (int, optional): Training nodes per class. (default: ``20``)
-        num_val (int, optional): Validation nodes per class. (default: ``30``)
+        split (callable, optional): Draws train, val and test from the classes and a generator.
+            (default: :func:`~torch_geometric_diff.data.per_class_split` with its 20 and 30)
     """
-    for split, split_seed in enumerate(split_seeds(seed, num_splits)):
+    for number, split_seed in enumerate(split_seeds(seed, num_splits)):
         generator = random_state(split_seed)
-        nodes = per_class_split(y, generator, num_train, num_val)
+        nodes = split(y, generator)
         for init, init_seed in enumerate(draw_seeds(generator, num_inits)):
-            yield Trial(split, init, split_seed, init_seed, *nodes)
+            yield Trial(number, init, split_seed, init_seed, *nodes)
 
 
 def world() -> tuple[int, int]:
