@@ -84,10 +84,9 @@ def development_split(
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Draw a development set; of it some nodes per class train and all others validate.
 
-    The protocol of `"Diffusion Improves Graph Learning" <https://arxiv.org/abs/1911.05485>`_ and of
-    `"GRAND: Graph Neural Diffusion" <https://arxiv.org/abs/2106.10934>`_, but for their development
-    set, which is the same in every split: here every split draws its own, so that the mean over
-    splits does not hang on one test set.
+    The protocol of the code of `"GRAND: Graph Neural Diffusion" <https://arxiv.org/abs/2106.10934>`_,
+    where every split draws its own development set, and of `"Diffusion Improves Graph Learning"
+    <https://arxiv.org/abs/1911.05485>`_, where one serves all splits.
 
     Args:
         y (torch.Tensor): Class of every node.
