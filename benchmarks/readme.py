@@ -27,6 +27,11 @@ def citation() -> str:
     return report.table(groups(*SOURCES), "diff-resnet")
 
 
+def development() -> str:
+    """Some models on Cora with the splits of GDC and GRAND."""
+    return report.table(groups("development/cora"), "diff-resnet-tuned")
+
+
 def ablation_rows() -> list[report.Row]:
     """The rows of all ablations."""
     return report.read_results(sorted((RESULTS / "ablations").glob("*.jsonl")))
@@ -58,6 +63,7 @@ def fewshot() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "citation": citation,
+    "development": development,
     "ablations": ablations,
     "ogb": ogb,
     "classifier": classifiers,
