@@ -19,8 +19,13 @@ def split_seeds(seed: int, num_splits: int) -> list[int]:
     return draw_seeds(random_state(seed), num_splits)
 
 
-def random_state(seed: int) -> RandomState:
-    """The generator of NumPy's frozen legacy stream, which the protocol is defined by."""
+def random_state(seed: int | RandomState) -> RandomState:
+    """The generator of NumPy's frozen legacy stream, which the protocol is defined by.
+
+    A generator is taken as it is.
+    """
+    if isinstance(seed, RandomState):
+        return seed
     if not 0 <= seed < 2**32:
         raise ValueError(f"Expected 'seed' to be between 0 and 2**32 - 1 (got {seed})")
     return RandomState(seed)
@@ -59,15 +64,15 @@ def per_class_split(
           :math:`(C \cdot \text{num\_val})`, test in ascending order
 
     Raises:
-        ValueError: If ``y`` is no vector of class numbers, a number is negative, or a class has no
-            node left for the test.
+        ValueError: If ``y`` is no vector of class numbers, a number is negative, or a class has
+            fewer nodes than are drawn.
     """
     if num_train < 1 or num_val < 0:
         raise ValueError(
             f"Expected 'num_train' >= 1 and 'num_val' >= 0 (got {num_train} and {num_val})"
         )
     labels = _class_numbers(y)
-    generator = seed if isinstance(seed, RandomState) else random_state(seed)
+    generator = random_state(seed)
     nodes = np.arange(len(labels))
     _check_classes(labels, nodes, num_train + num_val)
     train = _draw_per_class(labels, nodes, num_train, generator)
@@ -109,7 +114,7 @@ def development_split(
             f"Expected 'num_train' >= 1 and 'num_development' between 1 and {len(labels) - 1}, "
             f"less than the nodes (got {num_train} and {num_development})"
         )
-    generator = seed if isinstance(seed, RandomState) else random_state(seed)
+    generator = random_state(seed)
     nodes = np.arange(len(labels))
     development = np.sort(generator.choice(nodes, num_development, replace=False))
     _check_classes(labels, development, num_train)
@@ -132,7 +137,7 @@ def _check_classes(labels: np.ndarray, nodes: np.ndarray, number: int) -> None:
         count = np.count_nonzero(labels[nodes] == label)
         if count < number:
             raise ValueError(
-                f"Expected at least {number} nodes of every class to draw train and val from "
+                f"Expected at least {number} nodes of every class to draw from "
                 f"(class {label} has {count})"
             )
 
