@@ -92,13 +92,25 @@ def paired_difference(reference: list[Row], other: list[Row]) -> tuple[float, fl
 
 
 def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
-    """The markdown table, best model of each graph first."""
+    """The markdown table of each kind of splits, best model of each graph first."""
+    lines = []
+    for kind in sorted({group[2] for group in groups}):
+        lines += [*_table_of_kind(groups, kind, reference), ""]
+        lines += [f"Splits: {kind}. ± is the standard deviation over all runs.", ""]
+    return "\n".join([*lines[:-1], *_origin(groups)])
+
+
+def _table_of_kind(
+    groups: dict[Group, dict[str, list[Row]]], kind: str, reference: str
+) -> list[str]:
     lines = [
         "| graph | source | model | test accuracy, % | val, % | runs | s/run "
         f"| {reference} minus model, % (95 % interval, splits) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for (dataset, source, _), models in groups.items():
+    for (dataset, source, split_kind), models in groups.items():
+        if split_kind != kind:
+            continue
         by_accuracy = sorted(models, key=lambda m: -np.mean([r["test_acc"] for r in models[m]]))
         for model in by_accuracy:
             rows = models[model]
@@ -115,7 +127,10 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
                 f"| {dataset} | {source} | {model} | {test.mean():.2f}{spread} "
                 f"| {val:.2f} | {len(rows)} ({splits} splits) | {seconds:.2f} | {paired} |"
             )
-    kinds = sorted({group[2] for group in groups})
+    return lines
+
+
+def _origin(groups: dict[Group, dict[str, list[Row]]]) -> list[str]:
     versions = sorted(
         {
             ", ".join(f"{name} {row['versions'][name]}" for name in ("torch", "torch_geometric"))
@@ -125,8 +140,7 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
             if "versions" in row
         }
     )
-    lines += ["", f"Splits: {'; '.join(kinds)}. ± is the standard deviation over all runs."]
-    lines += [f"Versions: {'; '.join(versions)}."] if versions else []
+    lines = [f"Versions: {'; '.join(versions)}."] if versions else []
     dates = sorted(
         row["versions"]["date"]
         for models in groups.values()
@@ -135,7 +149,7 @@ def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
         if "date" in row.get("versions", ())
     )
     lines += [f"Dates: {dates[0]} to {dates[-1]}."] if dates else []
-    return "\n".join(lines)
+    return lines
 
 
 def plot(groups: dict[Group, dict[str, list[Row]]], path: Path) -> None:

@@ -58,6 +58,21 @@ def test_table(files: list[str], capsys: pytest.CaptureFixture) -> None:
     assert "torch 2.13.0" in lines[-1] and "Splits: random" in lines[-2]
 
 
+def test_kinds_of_splits_stand_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [
+        str(write(tmp_path / f"{kind}-{model}.jsonl", model, split_kind=kind))
+        for kind in ("random", "development")
+        for model in ACCURACY
+    ]
+    report.main(files[: len(ACCURACY)])
+    *alone, versions = capsys.readouterr().out.splitlines()
+    report.main(files)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == versions and lines[-1 - len(alone) : -1] == alone
+    first = [line.replace("development", "random") for line in lines[: len(alone)]]
+    assert first == alone and any("Splits: development." in line for line in lines)
+
+
 def test_other_reference_and_repeated_rows(files: list[str], capsys: pytest.CaptureFixture) -> None:
     report.main(files)
     once = capsys.readouterr().out
