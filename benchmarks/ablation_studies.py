@@ -12,8 +12,8 @@ from torch_geometric.utils import to_torch_csr_tensor
 from benchmarks.models import METHODS, Method, adjacency
 from benchmarks.peers import SymmetricAPPNP
 from benchmarks.planetoid import TRAINING, choose_settings
-from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.ops import DiffusionOperator
 
 Row = dict[str, Any]
 Value = float | str

@@ -23,8 +23,8 @@ from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
 from benchmarks.variant import NarrowDiffResNet, mixed_graph, tf_idf
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
-from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv, DiffResNet
+from torch_geometric_diff.ops import DiffusionOperator
 
 
 class Method:

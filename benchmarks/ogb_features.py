@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from torch_geometric_diff.data.ogb import load_ogb, undirected
 from torch_geometric_diff.experiment import command_line, world
-from torch_geometric_diff.graph import DiffusionOperator
+from torch_geometric_diff.ops import DiffusionOperator
 from torch_geometric_diff.streaming import diffuse_features
 
 

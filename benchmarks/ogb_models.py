@@ -11,8 +11,8 @@ from torch_geometric.nn import APPNP, GCN, MLP, CorrectAndSmooth, GraphSAGE, SGC
 from torch_geometric.transforms import ToSparseTensor
 
 from torch_geometric_diff.experiment import Fit, Trial, fit
-from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.ops import DiffusionOperator
 
 
 def adjacency(data: Data) -> Any:

@@ -55,7 +55,7 @@ from torch_geometric_diff.experiment import (
     keep_freed_memory,
     write_atomically,
 )
-from torch_geometric_diff.graph import DiffusionOperator
+from torch_geometric_diff.ops import DiffusionOperator
 
 Row = dict[str, Any]
 Space = dict[str, BaseDistribution]

@@ -8,8 +8,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import ClusterData, ClusterLoader
 
-from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.ops import DiffusionOperator
 
 DOCUMENT = Path(__file__).parents[1] / "docs/mini_batches.md"
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from torch_geometric_diff import streaming
-from torch_geometric_diff.graph import DiffusionOperator
-from torch_geometric_diff.ops import diffuse
+from torch_geometric_diff.ops import DiffusionOperator, diffuse
 from torch_geometric_diff.streaming import diffuse_features
 
 NODES, COLUMNS = 60, 11
@@ -203,7 +202,7 @@ RANK = """
 import sys, time
 import numpy as np, torch, torch.distributed as dist
 from torch_geometric_diff import streaming
-from torch_geometric_diff.graph import DiffusionOperator
+from torch_geometric_diff.ops import DiffusionOperator
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .graph import DiffusionOperator as DiffusionOperator
+from .ops import DiffusionOperator as DiffusionOperator
 from .ops import diffuse as diffuse
 from .ops.diffusion import kernels as kernels
 from .streaming import diffuse_features as diffuse_features

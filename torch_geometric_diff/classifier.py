@@ -12,8 +12,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch_geometric.utils import to_undirected
 
-from .graph import DiffusionOperator, knn_graph
-from .ops import diffuse
+from .graph import knn_graph
+from .ops import DiffusionOperator, diffuse
 
 BLOCK = 2**24  # distances held at a time when new points look for their neighbours
 

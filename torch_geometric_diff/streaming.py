@@ -16,8 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .experiment.results import write_atomically
-from .graph import DiffusionOperator
-from .ops import diffuse
+from .ops import DiffusionOperator, diffuse
 
 _CHUNK = 1 << 26  # bytes of the result that are joined in memory at a time
 

@@ -19,8 +19,8 @@ from torch_geometric.nn import APPNP, SGConv
 from benchmarks.make_ogb import SHAPES, block_model
 from benchmarks.ogb_models import adjacency
 from torch_geometric_diff.data.ogb import undirected
-from torch_geometric_diff.graph import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.ops import DiffusionOperator
 
 from .harness import Harness
 

@@ -15,7 +15,7 @@ from benchmarks.ablation_studies import STUDIES, build, stable_step_size
 from benchmarks.models import METHODS
 from torch_geometric_diff.data import load_graph
 from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
-from torch_geometric_diff.graph import DiffusionOperator
+from torch_geometric_diff.ops import DiffusionOperator
 
 FLAGS = "--datasets digits --study diffuse --num_splits 2 --max_epochs 1".split()
 

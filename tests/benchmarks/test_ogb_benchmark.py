@@ -19,7 +19,7 @@ from benchmarks.ogb_models import METHODS, WideDiffResNet, settings_of  # noqa: 
 from benchmarks.speed import ogb as speed  # noqa: E402
 from benchmarks.speed.harness import Harness  # noqa: E402
 from torch_geometric_diff.experiment import accuracy, read_rows  # noqa: E402
-from torch_geometric_diff.graph import DiffusionOperator  # noqa: E402
+from torch_geometric_diff.ops import DiffusionOperator  # noqa: E402
 
 SHAPE = dataclasses.replace(
     make_ogb.SHAPES["small"], nodes=600, edges=4000, classes=4, train=300, valid=100

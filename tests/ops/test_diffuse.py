@@ -330,7 +330,7 @@ def test_bad_input(x, keywords, error, text):
 
 @pytest.mark.parametrize("undirected", [True, False])
 def test_reordering_changes_nothing(undirected, monkeypatch):
-    monkeypatch.setattr("torch_geometric_diff.graph.reorder.MIN_NODES", 1)
+    monkeypatch.setattr("torch_geometric_diff.ops.reorder.MIN_NODES", 1)
     # a path whose nodes come in random order
     nodes = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     edge_index = torch.stack([nodes[:-1], nodes[1:]])
@@ -363,7 +363,7 @@ def test_reordering_is_left_where_it_does_not_pay(monkeypatch):
     path = torch.stack([nodes[:-1], nodes[1:]])
     shuffled = torch.randperm(400)[path]
     assert not DiffusionOperator(shuffled, reorder=True).is_reordered  # small
-    monkeypatch.setattr("torch_geometric_diff.graph.reorder.MIN_NODES", 1)
+    monkeypatch.setattr("torch_geometric_diff.ops.reorder.MIN_NODES", 1)
     assert not DiffusionOperator(path, reorder=True).is_reordered  # in good order
     assert DiffusionOperator(shuffled, reorder=True).is_reordered
 

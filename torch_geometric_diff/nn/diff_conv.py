@@ -10,9 +10,9 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
 
 from ..graph.adjacency import Edges, is_sparse_adjacency, normalize, read_edges, sparse_matrix
-from ..graph.operator import DiffusionOperator, check_step_size
 from ..ops import diffuse
 from ..ops.diffusion import check_dropout, check_num_steps
+from ..ops.operator import DiffusionOperator, check_step_size
 from ..ops.random import draw_seeds
 
 
@@ -69,7 +69,7 @@ class DiffConv(MessagePassing):
           node features :math:`(|\mathcal{V}|, F)` or :math:`(B, |\mathcal{V}|, F)`,
           edge indices :math:`(2, |\mathcal{E}|)` or a sparse matrix
           :math:`(|\mathcal{V}|, |\mathcal{V}|)` or a
-          :class:`~torch_geometric_diff.graph.DiffusionOperator`,
+          :class:`~torch_geometric_diff.ops.DiffusionOperator`,
           edge weights :math:`(|\mathcal{E}|)` *(optional)*
         - **output:** the shape of the node features
 

@@ -2,3 +2,4 @@
 
 from .diffusion import diffuse as diffuse
 from .diffusion import sparse_mm as sparse_mm
+from .operator import DiffusionOperator as DiffusionOperator

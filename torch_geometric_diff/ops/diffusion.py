@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from ..graph.operator import CSR, DiffusionOperator
 from .kernels import cpu, cuda, reference
+from .operator import CSR, DiffusionOperator
 from .random import draw_seeds, dropout_scale, dropout_threshold, keep_mask
 
 _KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "reference": reference}

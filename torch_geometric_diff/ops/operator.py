@@ -10,7 +10,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from .adjacency import NORMALIZATIONS, Edges, normalize, read_edges
+from ..graph.adjacency import NORMALIZATIONS, Edges, normalize, read_edges
 from .reorder import locality_order
 
 
@@ -246,7 +246,7 @@ class DiffusionOperator:
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """One step of diffusion of ``x``, shape :math:`(N, F)` or :math:`(B, N, F)`."""
-        from torch_geometric_diff.ops import diffuse
+        from .diffusion import diffuse
 
         return diffuse(x, self, 1)
 
