@@ -5,8 +5,10 @@ import pytest
 import torch
 from dense import as_form, dense_step, dense_weight, random_graph
 from torch_geometric import EdgeIndex
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from torch_geometric_diff import DiffusionOperator
+from torch_geometric_diff.ops import SparseOperator
 
 N = 23
 
@@ -157,3 +159,35 @@ def test_repr():
     assert repr(DiffusionOperator(EDGE, step_size=0.5)) == (
         "DiffusionOperator(num_nodes=2, nnz=4, step_size=0.5, symmetric=True)"
     )
+
+
+def test_any_square_matrix():
+    edge_index, weight = random_graph(N, 60)
+    weight = weight - 0.5
+    operator = SparseOperator(edge_index, weight, num_nodes=N)
+    dense = dense_weight(edge_index, weight, N)
+    assert torch.equal(operator.to_dense(), dense) and torch.equal(
+        operator.t().to_dense(), dense.t()
+    )
+    assert torch.equal(torch.from_numpy(operator.to_scipy().toarray()), dense)
+    x = torch.randn(N, 3, dtype=torch.float64)
+    torch.testing.assert_close(operator @ x, dense @ x)
+    assert repr(operator) == f"SparseOperator(num_nodes={N}, nnz={operator.nnz}, symmetric=False)"
+    with pytest.raises(ValueError, match=r"finite \(got -inf\)"):
+        SparseOperator(EDGE, torch.tensor([1.0, -math.inf]))
+
+
+@pytest.mark.parametrize("form", ["edge_index", "coo", "csr", "SparseTensor"])
+@pytest.mark.parametrize("keywords", [{}, {"improved": True}, {"add_self_loops": False}])
+def test_gcn_norm_is_that_of_pyg(form, keywords):
+    edge_index, weight = random_graph(N, 60)
+    adj, edge_weight = as_form(form, edge_index, weight, N)
+    operator = SparseOperator.gcn_norm(adj, edge_weight, num_nodes=N, **keywords)
+    expected = gcn_norm(adj, edge_weight, num_nodes=N, **keywords)
+    if form == "SparseTensor":
+        expected = expected.to_dense()
+    elif form == "edge_index":
+        expected = dense_weight(*expected, N)
+    else:
+        expected = expected[0].to_dense()
+    torch.testing.assert_close(operator.to_dense(), expected, atol=1e-15, rtol=1e-14)

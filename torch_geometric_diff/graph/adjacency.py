@@ -63,6 +63,7 @@ def read_edges(
     edge_weight: Tensor | None = None,
     num_nodes: int | None = None,
     dtype: torch.dtype | None = None,
+    signed: bool = False,
 ) -> Edges:
     r"""Read any adjacency form of PyG into one list of weighted edges.
 
@@ -75,6 +76,7 @@ def read_edges(
         num_nodes (int, optional): The number of nodes. (default: read off ``adj``)
         dtype (torch.dtype, optional): The type of the weights. (default: that of the given
             weights if floating, else torch's default type)
+        signed (bool, optional): Whether weights may be negative. (default: :obj:`False`)
 
     Raises:
         ValueError: On a wrong shape, an index out of range, weights that are negative, infinite or
@@ -131,11 +133,11 @@ def read_edges(
         weight = weight.to(device=row.device, dtype=dtype or weight.dtype)
     edges = Edges(row, col, weight, num_nodes)
     if not torch.compiler.is_compiling():  # reading values would break the graph
-        _check_values(edges)
+        _check_values(edges, signed)
     return edges
 
 
-def _check_values(edges: Edges) -> None:
+def _check_values(edges: Edges, signed: bool) -> None:
     row, col, weight, num_nodes = edges
     if row.numel() == 0:
         return
@@ -147,9 +149,11 @@ def _check_values(edges: Edges) -> None:
             f"the graph (got {low if low < 0 else high})"
         )
     smallest, largest = (float(bound) for bound in weight.detach().aminmax())
-    if not 0 <= smallest <= largest < float("inf"):
-        bad = "nan" if smallest != smallest else smallest if smallest < 0 else largest
-        raise ValueError(f"Expected 'edge_weight' to be finite and not negative (got {bad})")
+    infinity = float("inf")
+    if not (-infinity if signed else 0) <= smallest <= largest < infinity or smallest == -infinity:
+        bad = "nan" if smallest != smallest else largest if largest == infinity else smallest
+        wanted = "finite" if signed else "finite and not negative"
+        raise ValueError(f"Expected 'edge_weight' to be {wanted} (got {bad})")
 
 
 def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> Tensor:
@@ -184,6 +188,41 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
         inverse = torch.where(positive, safe.rsqrt(), torch.zeros_like(degree))
         return weight * (inverse[row] * inverse[col])  # symmetric to the last bit
     return weight * torch.where(positive, safe.reciprocal(), torch.zeros_like(degree))[row]
+
+
+def loops_of(adj: Any) -> str:
+    """What PyG's ``gcn_norm`` does with the loops that a graph of this form holds already."""
+    if not is_sparse_adjacency(adj):
+        return "keep"
+    return "add" if isinstance(adj, Tensor) else "set"
+
+
+def add_loops(edges: Edges, fill_value: float, existing: str) -> Edges:
+    r"""One loop at every node, as PyG's ``gcn_norm`` adds them.
+
+    Args:
+        edges (Edges): The graph.
+        fill_value (float): The weight of the loops.
+        existing (str): Whether loops that exist already keep their weight (``'keep'``, the last one
+            of a node), get it raised by ``fill_value`` (``'add'``) or set to it (``'set'``).
+    """
+    row, col, weight, num_nodes = edges
+    loop = row == col
+    fill = weight.new_full((num_nodes,), fill_value)
+    if existing == "add":
+        fill = fill.index_add(0, row, weight.masked_fill(~loop, 0.0))
+    elif existing == "keep":
+        place = torch.arange(1, row.numel() + 1, device=row.device) * loop
+        last = place.new_zeros(num_nodes).scatter_reduce(0, row, place, "amax")
+        given = torch.cat([weight.new_zeros(1), weight])[last]
+        fill = torch.where(last > 0, given, fill)
+    if torch.compiler.is_compiling():  # shapes must not depend on values
+        weight = weight.masked_fill(loop, 0.0)
+    else:
+        row, col, weight = row[~loop], col[~loop], weight[~loop]
+    nodes = torch.arange(num_nodes, device=row.device)
+    row, col = torch.cat([nodes, row]), torch.cat([nodes, col])
+    return Edges(row, col, torch.cat([fill, weight]), num_nodes)
 
 
 def sparse_matrix(edges: Edges) -> Tensor:

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from .kernels import cpu, cuda, reference
-from .operator import CSR, DiffusionOperator
+from .operator import CSR, DiffusionOperator, SparseOperator
 from .random import draw_seeds, dropout_scale, dropout_threshold, keep_mask
 
 _KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "reference": reference}
@@ -283,7 +283,7 @@ def _check(x: Tensor, operator: DiffusionOperator, num_steps: int, dropout: floa
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
-    if not isinstance(operator, DiffusionOperator):
+    if not isinstance(operator, SparseOperator):
         raise TypeError(
             f"Expected 'operator' to be a DiffusionOperator (got {type(operator).__name__})"
         )

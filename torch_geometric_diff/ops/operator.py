@@ -9,8 +9,9 @@ import torch
 from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
 from torch import Tensor
 from torch_geometric.utils import scatter
+from typing_extensions import Self
 
-from ..graph.adjacency import NORMALIZATIONS, Edges, normalize, read_edges
+from ..graph.adjacency import NORMALIZATIONS, Edges, add_loops, loops_of, normalize, read_edges
 from .reorder import locality_order
 
 
@@ -36,7 +37,224 @@ def check_step_size(step_size: float | Tensor) -> None:
         raise ValueError(f"Expected 'step_size' to be positive and finite (got {step_size})")
 
 
-class DiffusionOperator:
+class SparseOperator:
+    r"""A square sparse matrix :math:`\mathbf{A}` that acts on the features of a graph's nodes, held
+    once as CSR, with its transpose (the same object when it is symmetric).
+
+    The entries are taken as they are, of any sign; entries at the same place are summed.
+
+    Args:
+        adj (Tensor, EdgeIndex or SparseTensor): An ``edge_index`` of shape :math:`(2, E)`, or a
+            square sparse matrix :math:`\mathbf{A}^{\top}` (``torch_sparse.SparseTensor``,
+            ``torch.sparse`` COO, CSR or CSC) whose rows are the targets.
+        edge_weight (Tensor, optional): Weights :math:`(E,)` of an ``edge_index``. Weights that
+            require gradients get them through :meth:`~torch_geometric_diff.ops.diffuse`.
+            (default: ones)
+        num_nodes (int, optional): The number of nodes :math:`N`. (default: read off ``adj``)
+        reorder (bool, optional): Let the CPU kernel visit the nodes in an order that brings
+            neighbours closer in memory, see
+            :class:`~torch_geometric_diff.ops.DiffusionOperator`. (default: :obj:`False`)
+        dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
+
+    Raises:
+        ValueError: On indices out of range, entries that are infinite or NaN, or shapes that do not
+            match.
+        TypeError: On a type that is no adjacency.
+
+    Attributes:
+        rowptr (Tensor): Row pointers :math:`(N + 1,)`, int32 where they fit, else int64.
+        col (Tensor): Column indices, of the same type.
+        value (Tensor): The entries.
+    """
+
+    def __init__(
+        self,
+        adj: Any,
+        edge_weight: Tensor | None = None,
+        *,
+        num_nodes: int | None = None,
+        reorder: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self._set(read_edges(adj, edge_weight, num_nodes, dtype, signed=True), reorder)
+
+    @classmethod
+    def gcn_norm(
+        cls,
+        adj: Any,
+        edge_weight: Tensor | None = None,
+        *,
+        num_nodes: int | None = None,
+        add_self_loops: bool = True,
+        improved: bool = False,
+        reorder: bool = False,
+        dtype: torch.dtype | None = None,
+    ) -> "SparseOperator":
+        r"""The adjacency matrix as normalised for graph convolutions,
+        :math:`\mathbf{\hat{D}}^{-1/2} \mathbf{\hat{A}} \mathbf{\hat{D}}^{-1/2}` with
+        :math:`\mathbf{\hat{A}} = \mathbf{A} + \mathbf{I}` (or :math:`+ 2 \mathbf{I}` if
+        ``improved``): the same values as PyG's ``gcn_norm``.
+
+        As there, a loop that an ``edge_index`` holds keeps its weight, a ``SparseTensor`` gets its
+        diagonal set, and the diagonal of a ``torch.sparse`` matrix is added to. The arguments are
+        those of the class.
+
+        Args:
+            adj (Tensor, EdgeIndex or SparseTensor): The graph.
+            edge_weight (Tensor, optional): Weights that are not negative.
+            num_nodes (int, optional): The number of nodes.
+            add_self_loops (bool, optional): Whether to add the loops. (default: :obj:`True`)
+            improved (bool, optional): Loops of weight 2 instead of 1. (default: :obj:`False`)
+            reorder (bool, optional): See the class. (default: :obj:`False`)
+            dtype (torch.dtype, optional): The type of the values.
+        """
+        edges = read_edges(adj, edge_weight, num_nodes, dtype)
+        if add_self_loops:
+            edges = add_loops(edges, 2.0 if improved else 1.0, loops_of(adj))
+        weight = normalize(edges, "sym", add_self_loops=False)
+        self = object.__new__(SparseOperator)
+        self._set(edges._replace(weight=weight), reorder)
+        return self
+
+    def _set(self, edges: Edges, reorder: bool) -> None:
+        self.num_nodes = edges.num_nodes
+        self.rowptr, self.col, self.value, self._row = _compress(*edges)
+        self._transpose, self._permutation = self._find_transpose()
+        self._order = self._find_order() if reorder else None
+        self._reordered: dict[bool, CSR] = {}
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.value.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the entries."""
+        return self.value.dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the entries are learned."""
+        return self.value.requires_grad
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the matrix equals its transpose exactly."""
+        return self._permutation is None
+
+    def csr(self, transpose: bool = False) -> CSR:
+        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object."""
+        if transpose and self._permutation is not None:
+            rowptr, col = self._transpose
+            return CSR(rowptr, col, self.value[self._permutation])
+        return CSR(self.rowptr, self.col, self.value)
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether ``reorder`` found an order that pays."""
+        return self._order is not None
+
+    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
+        """The matrix in the order of ``reorder`` and the old index of every row (CPU kernel).
+
+        Made at the first call and kept. Needs :attr:`is_reordered`.
+        """
+        assert self._order is not None
+        transpose = transpose and not self.is_symmetric
+        if transpose not in self._reordered:
+            place = torch.argsort(self._order)
+            rowptr, col, value = self.csr(transpose)
+            row, col = place[_expand(rowptr, self.nnz)], place[col.long()]
+            self._reordered[transpose] = CSR(*_compress(row, col, value, self.num_nodes)[:3])
+        return self._reordered[transpose], self._order.to(self.rowptr.dtype)
+
+    def _find_order(self) -> Tensor | None:
+        order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
+        return None if order is None else torch.from_numpy(order.astype(np.int64))
+
+    def rows(self) -> Tensor:
+        """The row index of every entry, shape ``(nnz,)``."""
+        return self._row
+
+    def _find_transpose(self) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+        order = torch.sort(self.col, stable=True).indices
+        col, row = self.col[order], self._row[order]
+        if not torch.compiler.is_compiling():
+            if torch.equal(col, self._row) and torch.equal(row, self.col):
+                value = self.value.detach()
+                symmetric = not self.requires_grad and torch.equal(value[order], value)
+                return (self.rowptr, self.col), None if symmetric else order
+        return (_pointers(col, self.num_nodes, self.rowptr.dtype), row), order
+
+    def t(self) -> Self:
+        """The transposed operator; the same object if the matrix is symmetric."""
+        if self._permutation is None:
+            return self
+        other = self._copy()
+        other.rowptr, other.col, other.value = self.csr(transpose=True)
+        other._row = _expand(other.rowptr, self.nnz)
+        other._transpose = (self.rowptr, self.col)
+        other._permutation = torch.argsort(self._permutation)
+        return other
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The operator on another device or with another floating type, as ``Tensor.to``."""
+        value = self.value.to(*args, **kwargs)
+        if value is self.value:
+            return self
+        if not value.is_floating_point():
+            raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
+        other = self._copy()
+        device = value.device
+        other.value = value
+        other.rowptr, other.col = self.rowptr.to(device), self.col.to(device)
+        other._row = self._row.to(device)
+        other._transpose = (
+            (other.rowptr, other.col)
+            if self._transpose[1] is self.col
+            else (self._transpose[0].to(device), self._transpose[1].to(device))
+        )
+        if self._permutation is not None:
+            other._permutation = self._permutation.to(device)
+        return other
+
+    def _copy(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._reordered = {}
+        return other
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can."""
+        arrays = (t.detach().cpu().numpy() for t in (self.value, self.col, self.rowptr))
+        return scipy.sparse.csr_matrix(tuple(arrays), shape=(self.num_nodes, self.num_nodes))
+
+    def to_dense(self) -> Tensor:
+        """The matrix as a dense Tensor of shape :math:`(N, N)`."""
+        dense = self.value.new_zeros(self.num_nodes, self.num_nodes)
+        index = (self._row.long(), self.col.long())
+        return dense.index_put(index, self.value, accumulate=True)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The product with ``x``, shape :math:`(N, F)` or :math:`(B, N, F)`."""
+        from .diffusion import diffuse
+
+        return diffuse(x, self, 1)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self._describe()})"
+
+    def _describe(self) -> str:
+        return f"num_nodes={self.num_nodes}, nnz={self.nnz}, symmetric={self.is_symmetric}"
+
+
+class DiffusionOperator(SparseOperator):
     r"""The matrix of one explicit Euler step of diffusion on a graph,
 
     .. math::
@@ -99,95 +317,10 @@ class DiffusionOperator:
         check_step_size(step_size)
         edges = read_edges(adj, edge_weight, num_nodes, dtype)
         weight = normalize(edges, normalization, add_self_loops)
-        row, col, value = _euler_step(edges._replace(weight=weight), step_size)
-        self.num_nodes = edges.num_nodes
         self.step_size = step_size
-        self.rowptr, self.col, self.value, self._row = _compress(row, col, value, self.num_nodes)
-        self._transpose, self._permutation = self._find_transpose()
-        self._order = self._find_order() if reorder else None
-        self._reordered: dict[bool, CSR] = {}
+        self._set(_euler_step(edges._replace(weight=weight), step_size), reorder)
         if not torch.compiler.is_compiling() and not self.requires_grad:
             self._warn_if_unstable()
-
-    @property
-    def nnz(self) -> int:
-        """The number of stored entries."""
-        return self.col.numel()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the matrix lies."""
-        return self.value.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the entries."""
-        return self.value.dtype
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether the weights or the step size are learned."""
-        return self.value.requires_grad
-
-    @property
-    def is_symmetric(self) -> bool:
-        r"""Whether :math:`\mathbf{P}` equals its transpose exactly."""
-        return self._permutation is None
-
-    def csr(self, transpose: bool = False) -> CSR:
-        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object."""
-        if transpose and self._permutation is not None:
-            rowptr, col = self._transpose
-            return CSR(rowptr, col, self.value[self._permutation])
-        return CSR(self.rowptr, self.col, self.value)
-
-    @property
-    def is_reordered(self) -> bool:
-        """Whether ``reorder`` found an order that pays."""
-        return self._order is not None
-
-    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
-        """The matrix in the order of ``reorder`` and the old index of every row (CPU kernel).
-
-        Made at the first call and kept. Needs :attr:`is_reordered`.
-        """
-        assert self._order is not None
-        transpose = transpose and not self.is_symmetric
-        if transpose not in self._reordered:
-            place = torch.argsort(self._order)
-            rowptr, col, value = self.csr(transpose)
-            row, col = place[_expand(rowptr, self.nnz)], place[col.long()]
-            self._reordered[transpose] = CSR(*_compress(row, col, value, self.num_nodes)[:3])
-        return self._reordered[transpose], self._order.to(self.rowptr.dtype)
-
-    def _find_order(self) -> Tensor | None:
-        order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
-        return None if order is None else torch.from_numpy(order.astype(np.int64))
-
-    def rows(self) -> Tensor:
-        """The row index of every entry, shape ``(nnz,)``."""
-        return self._row
-
-    def _find_transpose(self) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-        order = torch.sort(self.col, stable=True).indices
-        col, row = self.col[order], self._row[order]
-        if not torch.compiler.is_compiling():
-            if torch.equal(col, self._row) and torch.equal(row, self.col):
-                value = self.value.detach()
-                symmetric = not self.requires_grad and torch.equal(value[order], value)
-                return (self.rowptr, self.col), None if symmetric else order
-        return (_pointers(col, self.num_nodes, self.rowptr.dtype), row), order
-
-    def t(self) -> "DiffusionOperator":
-        """The transposed operator; the same object if the matrix is symmetric."""
-        if self._permutation is None:
-            return self
-        other = self._copy()
-        other.rowptr, other.col, other.value = self.csr(transpose=True)
-        other._row = _expand(other.rowptr, self.nnz)
-        other._transpose = (self.rowptr, self.col)
-        other._permutation = torch.argsort(self._permutation)
-        return other
 
     def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
         r"""The operator of the same graph with another step size, which may be learned.
@@ -205,50 +338,6 @@ class DiffusionOperator:
         other.step_size = step_size
         other._transpose, other._permutation = other._find_transpose()
         return other
-
-    def to(self, *args: Any, **kwargs: Any) -> "DiffusionOperator":
-        """The operator on another device or with another floating type, as ``Tensor.to``."""
-        value = self.value.to(*args, **kwargs)
-        if value is self.value:
-            return self
-        if not value.is_floating_point():
-            raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
-        other = self._copy()
-        device = value.device
-        other.value = value
-        other.rowptr, other.col = self.rowptr.to(device), self.col.to(device)
-        other._row = self._row.to(device)
-        other._transpose = (
-            (other.rowptr, other.col)
-            if self._transpose[1] is self.col
-            else (self._transpose[0].to(device), self._transpose[1].to(device))
-        )
-        if self._permutation is not None:
-            other._permutation = self._permutation.to(device)
-        return other
-
-    def _copy(self) -> "DiffusionOperator":
-        other = object.__new__(DiffusionOperator)
-        other.__dict__.update(self.__dict__)
-        other._reordered = {}
-        return other
-
-    def to_scipy(self) -> scipy.sparse.csr_matrix:
-        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can."""
-        arrays = (t.detach().cpu().numpy() for t in (self.value, self.col, self.rowptr))
-        return scipy.sparse.csr_matrix(tuple(arrays), shape=(self.num_nodes, self.num_nodes))
-
-    def to_dense(self) -> Tensor:
-        """The matrix as a dense Tensor of shape :math:`(N, N)`."""
-        dense = self.value.new_zeros(self.num_nodes, self.num_nodes)
-        index = (self._row.long(), self.col.long())
-        return dense.index_put(index, self.value, accumulate=True)
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        """One step of diffusion of ``x``, shape :math:`(N, F)` or :math:`(B, N, F)`."""
-        from .diffusion import diffuse
-
-        return diffuse(x, self, 1)
 
     @property
     def gershgorin_step_size(self) -> float:
@@ -311,12 +400,12 @@ class DiffusionOperator:
                 stacklevel=3,
             )
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         step_size = self.step_size
         step = "learned" if isinstance(step_size, Tensor) else f"{step_size:g}"
         return (
-            f"{self.__class__.__name__}(num_nodes={self.num_nodes}, nnz={self.nnz}, "
-            f"step_size={step}, symmetric={self.is_symmetric})"
+            f"num_nodes={self.num_nodes}, nnz={self.nnz}, step_size={step}, "
+            f"symmetric={self.is_symmetric}"
         )
 
 
@@ -325,7 +414,7 @@ def _stable_step_size(value: Any) -> Any:
     return 2 * np.real(value) / np.abs(value) ** 2
 
 
-def _euler_step(edges: Edges, step_size: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _euler_step(edges: Edges, step_size: float | Tensor) -> Edges:
     """The entries of I - step_size * L, the diagonal first; loops cancel in L."""
     row, col, weight, num_nodes = edges
     loop = row == col
@@ -338,10 +427,11 @@ def _euler_step(edges: Edges, step_size: float | Tensor) -> tuple[Tensor, Tensor
     nodes = torch.arange(num_nodes, device=row.device)
     off_diagonal = step_size * weight
     diagonal = 1 - scatter(off_diagonal, row, dim_size=num_nodes)
-    return (
+    return Edges(
         torch.cat([nodes, row]),
         torch.cat([nodes, col]),
         torch.cat([diagonal, off_diagonal]),
+        num_nodes,
     )
 
 
