@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ablation_report, classifier, report
-from benchmarks.table import RESULTS, SOURCES
+from benchmarks import classifier, report
+from benchmarks.ablations import report as ablation_report
+from benchmarks.nodes.graphs import SOURCES
+from benchmarks.rows import RESULTS
 from fewshot import report as fewshot_report
 from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.nn import APPNP, SGConv
 
-from benchmarks.make_ogb import SHAPES, block_model
-from benchmarks.ogb_models import adjacency
+from benchmarks.ogb.make import SHAPES, block_model
+from benchmarks.ogb.models import adjacency
 from torch_geometric_diff.data.ogb import undirected
 from torch_geometric_diff.nn import DiffConv
 from torch_geometric_diff.ops import DiffusionOperator

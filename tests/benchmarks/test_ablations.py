@@ -10,9 +10,10 @@ import torch
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 
-from benchmarks import ablation_report, ablations
-from benchmarks.ablation_studies import STUDIES, build, stable_step_size
-from benchmarks.models import METHODS
+from benchmarks.ablations import command as ablations
+from benchmarks.ablations import report as ablation_report
+from benchmarks.ablations.studies import STUDIES, build, stable_step_size
+from benchmarks.nodes.models import METHODS
 from torch_geometric_diff.data import load_graph
 from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
 from torch_geometric_diff.ops import DiffusionOperator
@@ -132,7 +133,7 @@ def test_grids_reach_past_the_bound_of_stability_and_keep_long_runs_short() -> N
 
 
 def test_unstable_published_step_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.ablation_studies.stable_step_size", lambda data: 0.2)
+    monkeypatch.setattr("benchmarks.ablations.studies.stable_step_size", lambda data: 0.2)
     variants = STUDIES["steps"](load_graph("digits"))
     assert {variant.settings["step_size"] for variant in variants} == {0.18}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import make_ogb
+from benchmarks.ogb import make as make_ogb
 from torch_geometric_diff.data.ogb import load_ogb
 
 SMALL = make_ogb.SHAPES["small"]

@@ -9,8 +9,8 @@ from torch_geometric.data import Data
 from torch_geometric.nn import APPNP
 from torch_geometric.utils import add_self_loops
 
-from benchmarks.models import METHODS, Method
-from benchmarks.peers import SortedGraph, SymmetricAPPNP, _Derivative
+from benchmarks.nodes.models import METHODS, Method
+from benchmarks.nodes.peers import SortedGraph, SymmetricAPPNP, _Derivative
 from torch_geometric_diff.data import per_class_split
 from torch_geometric_diff.experiment import draw_trials
 

@@ -14,8 +14,10 @@ import torch
 
 pytest.importorskip("ogb", reason="the package ogb is not installed")
 
-from benchmarks import make_ogb, ogb, ogb_features  # noqa: E402
-from benchmarks.ogb_models import METHODS, WideDiffResNet, settings_of  # noqa: E402
+from benchmarks.ogb import command as ogb  # noqa: E402
+from benchmarks.ogb import features as ogb_features  # noqa: E402
+from benchmarks.ogb import make as make_ogb  # noqa: E402
+from benchmarks.ogb.models import METHODS, WideDiffResNet, settings_of  # noqa: E402
 from benchmarks.speed import ogb as speed  # noqa: E402
 from benchmarks.speed.harness import Harness  # noqa: E402
 from torch_geometric_diff.experiment import accuracy, read_rows  # noqa: E402

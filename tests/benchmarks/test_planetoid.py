@@ -18,9 +18,10 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
 from benchmarks import planetoid
-from benchmarks.models import DiffResNetMethod
+from benchmarks.nodes.models import DiffResNetMethod
+from benchmarks.rows import run_trials
 from torch_geometric_diff.data import development_split, load_graph, per_class_split
-from torch_geometric_diff.experiment import accuracy, draw_trials, read_rows
+from torch_geometric_diff.experiment import accuracy, command_line, draw_trials, read_rows
 
 FLAGS = "--dataset digits --max_epochs 3 --layer_num 2 --num_splits 2 --num_inits 2".split()
 MODULE = [sys.executable, "-m", "benchmarks.planetoid", *FLAGS]
@@ -163,7 +164,7 @@ def test_batches_stop_one_by_one_as_alone(dropout: float, diffuse: str) -> None:
         torch.testing.assert_close(result.logits, expected.logits)
     # the seconds are shares of one training
     start = time.perf_counter()
-    rows = planetoid.run_trials(data, method, trials, options)
+    rows = run_trials(data, method, trials, options)
     total = time.perf_counter() - start
     assert sum(row["seconds"] for row in rows) <= total + 0.01
     assert len({row["seconds"] for row in rows}) == 1
@@ -271,7 +272,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     before = {path: path.stat().st_size for path in tmp_path.rglob("*.jsonl")}
     with pytest.raises(SystemExit) as exit_:
-        planetoid.command_line(lambda: planetoid.main([*FLAGS, *flags]))
+        command_line(lambda: planetoid.main([*FLAGS, *flags]))
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
     assert {path: path.stat().st_size for path in tmp_path.rglob("*.jsonl")} == before

@@ -11,9 +11,10 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("optuna", reason="optuna is not installed")
 
 from benchmarks import planetoid, tune
-from benchmarks.models import METHODS
-from benchmarks.settings import load_settings
-from benchmarks.variant import mixed_graph, word_graph
+from benchmarks.nodes.models import METHODS
+from benchmarks.nodes.settings import load_settings
+from benchmarks.nodes.spaces import SPACES
+from benchmarks.nodes.variant import mixed_graph, word_graph
 from torch_geometric_diff.data import load_graph
 from torch_geometric_diff.data.splits import split_seeds
 from torch_geometric_diff.experiment import command_line, read_rows
@@ -119,7 +120,7 @@ def test_rows_hold_the_search(unbroken: Path) -> None:
     assert rows[-1]["params"] not in STARTS and rows[0]["state"] == "COMPLETE"
     assert len({str(row["params"]) for row in rows}) == 9
     for row in rows:
-        assert len(row["val_accs"]) == 2 and set(row["params"]) == set(tune.SPACES[MODEL])
+        assert len(row["val_accs"]) == 2 and set(row["params"]) == set(SPACES[MODEL])
         assert row["val_acc"] == pytest.approx(sum(row["val_accs"]) / 2)
         assert "test_acc" not in row and 0 < row["settings"]["step_size"] < 2
         hits = [300 * value for value in row["val_accs"]]  # 30 of each of the 10 classes
@@ -200,7 +201,7 @@ def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> N
 def test_write_puts_the_best_into_the_settings(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from benchmarks import settings
+    from benchmarks.nodes import settings
 
     (tmp_path / "digits.toml").write_bytes((settings.FOLDER / "digits.toml").read_bytes())
     for module in (settings, tune):

@@ -18,9 +18,9 @@ from torch_geometric.utils import (
     to_torch_csr_tensor,
 )
 
-from benchmarks.bag_of_words import BagOfWords
-from benchmarks.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
-from benchmarks.variant import NarrowDiffResNet, mixed_graph, tf_idf
+from benchmarks.nodes.bag_of_words import BagOfWords
+from benchmarks.nodes.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
+from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph, tf_idf
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
 from torch_geometric_diff.nn import DiffConv, DiffResNet

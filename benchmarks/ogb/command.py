@@ -20,13 +20,12 @@ from torch import Tensor, cuda
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from benchmarks.ogb_models import METHODS, Method, settings_of
-from benchmarks.planetoid import Results, summary
+from benchmarks.ogb.models import METHODS, Method, settings_of
+from benchmarks.rows import Results, summary
 from torch_geometric_diff.data.ogb import load_ogb, undirected
 from torch_geometric_diff.experiment import (
     Trial,
     accuracy,
-    command_line,
     environment,
     share_of_rank,
     world,
@@ -192,7 +191,3 @@ def main(argv: list[str] | None = None) -> None:
         print(summary(rows))
     else:
         print(f"{len(rows)} of {len(trials)} seeds are done; other ranks are still running")
-
-
-if __name__ == "__main__":
-    command_line(main)

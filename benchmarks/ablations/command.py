@@ -3,7 +3,7 @@
 python -m benchmarks.ablations                                    # all studies on Cora
 torchrun --nproc-per-node 2 -m benchmarks.ablations               # trials shared by two
 python -m benchmarks.ablations --study steps dropout --num_splits 10
-python -m benchmarks.ablation_report benchmarks/results/ablations/*.jsonl    # tables
+python -m benchmarks.ablations.report benchmarks/results/ablations/*.jsonl    # tables
 
 Every study changes one thing of the published Diff-ResNet and compares with its base on the same
 splits. ``ddr`` (the distance-diameter ratio) and ``separability`` are those of the logits of all
@@ -24,19 +24,12 @@ from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from benchmarks.ablation_studies import STUDIES, Method, Value, build
-from benchmarks.planetoid import (
-    SPLIT_KINDS,
-    TRAINING,
-    Results,
-    device,
-    open_graph,
-    run_trials,
-)
-from benchmarks.settings import DATASETS
-from benchmarks.table import RESULTS, SOURCES
+from benchmarks.ablations.studies import STUDIES, Method, Value, build
+from benchmarks.nodes.command import device
+from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS, open_graph
+from benchmarks.nodes.settings import DATASETS, TRAINING
+from benchmarks.rows import RESULTS, Results, run_trials
 from torch_geometric_diff.experiment import (
-    command_line,
     draw_trials,
     environment,
     keep_freed_memory,
@@ -139,7 +132,3 @@ def main(argv: list[str] | None = None) -> None:
         for dataset in args.datasets:
             args.dataset, args.source = dataset, SOURCES.get(dataset)
             run(open_graph(args), study, args)
-
-
-if __name__ == "__main__":
-    command_line(main)

@@ -15,7 +15,7 @@ from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 from torch_geometric.nn.dense.linear import Linear as GlorotLinear
 from torch_geometric.utils import softmax
 
-from benchmarks.bag_of_words import BagLinear, BagOfWords
+from benchmarks.nodes.bag_of_words import BagLinear, BagOfWords
 from torch_geometric_diff.ops import sparse_mm
 
 

@@ -1,5 +1,6 @@
 """Published settings: one TOML file per data set, one table per model, its source in a comment."""
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+from benchmarks.nodes.models import METHODS
+from torch_geometric_diff.experiment import fit
 
 FOLDER = Path(__file__).parent
 DATASETS = ["cora", "citeseer", "pubmed", "digits"]
@@ -24,6 +28,11 @@ SETTINGS: dict[str, type] = {
     "max_epochs": int,
     "patience": int,
 }
+TRAINING = {
+    name
+    for name, parameter in inspect.signature(fit).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 def load_settings(dataset: str, model: str) -> dict[str, Any]:
@@ -36,3 +45,14 @@ def load_settings(dataset: str, model: str) -> dict[str, Any]:
     if model not in tables:
         raise ValueError(f"There are no settings of model '{model}' for '{dataset}'")
     return tables[model]
+
+
+def choose_settings(dataset: str, model: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The published settings of a model, with the flags that were given laid over them."""
+    allowed = TRAINING | METHODS[model].settings()
+    unknown = sorted(set(overrides) - allowed)
+    if unknown:
+        raise ValueError(
+            f"Model '{model}' has no setting {unknown}; it has {sorted(allowed & set(SETTINGS))}"
+        )
+    return {**load_settings(dataset, model), **overrides}

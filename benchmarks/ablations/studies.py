@@ -9,9 +9,9 @@ from torch.nn import Module
 from torch_geometric.data import Data
 from torch_geometric.utils import to_torch_csr_tensor
 
-from benchmarks.models import METHODS, Method, adjacency
-from benchmarks.peers import SymmetricAPPNP
-from benchmarks.planetoid import TRAINING, choose_settings
+from benchmarks.nodes.models import METHODS, Method, adjacency
+from benchmarks.nodes.peers import SymmetricAPPNP
+from benchmarks.nodes.settings import TRAINING, choose_settings
 from torch_geometric_diff.nn import DiffConv
 from torch_geometric_diff.ops import DiffusionOperator
 

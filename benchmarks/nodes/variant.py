@@ -15,7 +15,7 @@ from torch.nn import Dropout, Module, Sequential
 from torch_geometric.data import Data
 from torch_geometric.nn.dense.linear import Linear
 
-from benchmarks.bag_of_words import BagLinear, BagOfWords
+from benchmarks.nodes.bag_of_words import BagLinear, BagOfWords
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
 

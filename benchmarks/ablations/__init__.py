@@ -1,0 +1,1 @@
+"""What each part of the diffusion does: studies that change one thing of Diff-ResNet."""

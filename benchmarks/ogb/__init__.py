@@ -1,0 +1,1 @@
+"""Accuracy on graphs in OGB's layout, with their official splits, over several seeds."""
