@@ -1,4 +1,4 @@
-"""The feature extractors: ResNet-18, WRN-28-10 and the four-block ConvNet."""
+"""The feature extractors: ResNet-18, ResNet-10, WRN-28-10 and the four-block ConvNet."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,20 +32,34 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(h)) + self.shortcut(x), inplace=True)
 
 
-class ResNet18(Backbone):
-    """ResNet-18 for small images: a 3x3 stem of stride 1 and no max-pooling; 512 features."""
+class ResNet(Backbone):
+    """Four stages of basic blocks without max-pooling; as many features as the last is wide.
 
-    dim = 512
+    Args:
+        in_channels: Channels of the images.
+        depth: Basic blocks in each stage: 2 make a ResNet-18, 1 a ResNet-10.
+        widths: Channels of the stages.
+        stride: Stride of the stem: 1 (a 3x3 kernel), or 2 (5x5), which costs a quarter of it.
+    """
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int = 3,
+        depth: int = 2,
+        widths: tuple[int, ...] = (64, 128, 256, 512),
+        stride: int = 1,
+    ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv3(in_channels, 64), nn.BatchNorm2d(64)
-        widths = (64, 64, 128, 256, 512)
+        self.dim = widths[-1]
+        kernel = 2 * stride + 1
+        self.conv1 = nn.Conv2d(in_channels, widths[0], kernel, stride, padding=stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        inputs = (widths[0], *widths)
         self.blocks = nn.Sequential(
             *(
-                BasicBlock(widths[i] if j == 0 else widths[i + 1], widths[i + 1], stride)
-                for i in range(4)
-                for j, stride in enumerate((1 if i == 0 else 2, 1))
+                BasicBlock(inputs[i + (j > 0)], widths[i], 2 if i > 0 and j == 0 else 1)
+                for i in range(len(widths))
+                for j in range(depth)
             )
         )
 
@@ -120,7 +134,7 @@ class Conv4(Backbone):
         return self.blocks(x).flatten(1)
 
 
-BACKBONES = ("resnet18", "wideres", "conv4")
+BACKBONES = ("resnet18", "resnet10", "wideres", "conv4")
 
 
 def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> Backbone:
@@ -137,7 +151,9 @@ def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> Bac
     if image_size < 16:
         raise ValueError(f"'image_size' must be at least 16 (got {image_size})")
     if name == "resnet18":
-        backbone: Backbone = ResNet18(in_channels)
+        backbone: Backbone = ResNet(in_channels)
+    elif name == "resnet10":
+        backbone = ResNet(in_channels, depth=1, widths=(64, 128, 256, 320), stride=2)
     elif name == "wideres":
         backbone = WideResNet(in_channels)
     elif name == "conv4":

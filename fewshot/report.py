@@ -3,16 +3,22 @@
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from torch_geometric_diff.experiment import command_line, read_rows
 
 from .train import accuracies, mean_and_interval
 
+Row = dict[str, Any]
+Cells = dict[tuple[str, str], list[Row]]  # by method and kind of task
+
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m fewshot.report", description=__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines of fewshot.train")
+    parser.add_argument("--against", metavar="METHOD", help="compare it with each other, paired")
     return parser
 
 
@@ -20,7 +26,7 @@ def _key(settings: dict[str, Any]) -> str:
     return json.dumps([settings["method"], settings["own"]], sort_keys=True)
 
 
-def _names(rows: list[dict[str, Any]]) -> dict[str, str]:
+def _names(rows: list[Row]) -> dict[str, str]:
     """The name of each method and its own settings."""
     found: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
@@ -39,47 +45,103 @@ def _names(rows: list[dict[str, Any]]) -> dict[str, str]:
     return names
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table: a line per method, a column per kind of task.
-
-    A method with several settings of its own has a line for each, named by what differs.
-
-    Raises:
-        ValueError: If a row is none of ``fewshot.train``, or a method occurs with two settings of
-            the task or the features in one column.
-    """
+def _cells(rows: list[Row]) -> Cells:
+    """The rows of each method and kind of task, by their first task."""
     names = _names(rows)
-    cells: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    cells: dict[tuple[str, str], dict[str, dict[int, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         s = row["settings"]
         kind = f"{s['features']['dataset']} {s['features']['backbone']} {s['shot']}-shot"
         kind += ", raw" * s["raw"] + ", unbalanced" * s["unbalanced"]
+        if s["query_per_class"] != 15:
+            kind += f", {s['way'] * s['query_per_class']} queries"
         settings = json.dumps(s, sort_keys=True)
-        cells[names[_key(s)], kind].setdefault(settings, []).append(row)
+        cells[names[_key(s)], kind][settings][row["first"]] = row
     for (method, kind), by_settings in cells.items():
         if len(by_settings) > 1:
             raise ValueError(
                 f"'{method}' has {len(by_settings)} different settings for {kind}; "
                 "give the files of one of them"
             )
-    kinds = list(dict.fromkeys(kind for _, kind in cells))
-    lines = [f"| method | {' | '.join(kinds)} |", "| --- |" + " --- |" * len(kinds)]
-    for name in dict.fromkeys(method for method, _ in cells):
-        line = [name]
-        for kind in kinds:
-            by_settings = cells.get((name, kind), {})
-            once = {row["first"]: row for found in by_settings.values() for row in found}
-            if once:
-                mean, half = mean_and_interval(accuracies(list(once.values())))
-                line.append(f"{mean:.2f} ± {half:.2f}")
-            else:
-                line.append("-")
-        lines.append(f"| {' | '.join(line)} |")
-    return "\n".join(lines)
+    return {
+        key: [row for _, row in sorted(found.items())]
+        for key, by_settings in cells.items()
+        for found in by_settings.values()
+    }
+
+
+def _markdown(heads: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] * len(heads)
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *lines])
+
+
+def seconds(rows: list[Row]) -> float | None:
+    """Seconds per 1,000 tasks, the median over the rows that tell them."""
+    told = [1000 * row["seconds"] / len(row["correct"]) for row in rows if "seconds" in row]
+    return median(told) if told else None
+
+
+def _cell(rows: list[Row]) -> str:
+    mean, half = mean_and_interval(accuracies(rows))
+    took = seconds(rows)
+    return f"{mean:.2f} ± {half:.2f}" + (f" ({took:.3g} s)" if took is not None else "")
+
+
+def _difference(ours: list[Row], theirs: list[Row]) -> str:
+    """Mean and interval of the differences on the same tasks."""
+    a, b = accuracies(ours), accuracies(theirs)
+    n = min(len(a), len(b))
+    mean, half = mean_and_interval(a[:n] - b[:n])
+    return f"{mean:+.2f} ± {half:.2f}"
+
+
+def table(rows: list[Row], against: str | None = None) -> str:
+    """Markdown tables, one for balanced and one for unbalanced queries: a line per method.
+
+    A cell holds mean and 95 % interval of the accuracy in percent and the seconds per 1,000 tasks.
+    A method with several settings of its own has a line for each, named by what differs.
+
+    Args:
+        rows: Of ``fewshot.train``.
+        against: A method; further tables then tell, task by task, how far it is above each other.
+
+    Raises:
+        ValueError: If a row is none of ``fewshot.train``, a method occurs with two settings of the
+            task or the features in one column, or ``against`` does not occur.
+    """
+    cells = _cells(rows)
+    methods = list(dict.fromkeys(method for method, _ in cells))
+    if against is not None and against not in methods:
+        raise ValueError(f"'against' must be one of {methods} (got '{against}')")
+    tables = []
+    for unbalanced in (False, True):
+        kinds = [
+            kind
+            for kind in dict.fromkeys(kind for _, kind in cells)
+            if ("unbalanced" in kind) == unbalanced
+        ]
+        here = [m for m in methods if any((m, kind) in cells for kind in kinds)]
+
+        def line(cell: Callable[[list[Row], str], str], m: str, kinds: list[str]) -> list[str]:
+            return [m, *(cell(cells[m, k], k) if (m, k) in cells else "-" for k in kinds)]
+
+        if here:
+            lines = [line(lambda found, _: _cell(found), m, kinds) for m in here]
+            tables.append(_markdown(["method", *kinds], lines))
+        if against in here:
+            shared = [kind for kind in kinds if (against, kind) in cells]
+            lines = [
+                line(lambda found, k: _difference(cells[against, k], found), m, shared)
+                for m in here
+                if m != against
+            ]
+            tables.append(_markdown([f"{against} minus", *shared], lines))
+    return "\n\n".join(tables)
 
 
 def main(argv: list[str] | None = None) -> None:
-    print(table(read_rows(parser().parse_args(argv).files)))
+    args = parser().parse_args(argv)
+    print(table(read_rows(args.files), args.against))
 
 
 if __name__ == "__main__":

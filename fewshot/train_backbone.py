@@ -68,7 +68,12 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
     )
     parser.add_argument("--out", help="(default: runs/fewshot/DATASET_BACKBONE)")
-    parser.add_argument("--resume", action="store_true", help="go on from OUT/last.safetensors")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from OUT/last.safetensors (up to the first drop of the learning rate with "
+        "other '--epochs' too)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -123,6 +128,8 @@ class Training:
         path = self.out / "last.safetensors"
         tensors, meta = load_checkpoint(path)
         for name, value in self.settings.items():
+            if name == "epochs" and 2 * meta["epoch"] <= min(meta[name], value):
+                continue  # the learning rate has not dropped yet and would not have
             if meta.get(name) != value:
                 raise ValueError(
                     f"'{path}' was trained with {name} {meta.get(name)}, not {value}; "

@@ -9,4 +9,6 @@ from .propagation import LabelPropagation as LabelPropagation
 from .prototype import PowerPrototype as PowerPrototype
 from .prototype import SimpleShot as SimpleShot
 from .ptmap import PTMAP as PTMAP
+from .ptmap import PriorFreePTMAP as PriorFreePTMAP
 from .tim import TIM as TIM
+from .tim import AlphaTIM as AlphaTIM

@@ -51,14 +51,27 @@ class PTMAP(Method):
         )
         return replace(tasks, support=support, query=query)
 
+    def _plan(self, tasks: Tasks, centres: Tensor) -> Tensor:
+        """Shares of the queries in the classes, [tasks, queries, way]."""
+        return transport(torch.cdist(tasks.query, centres).square(), self.sharpness)
+
     def predict(self, tasks: Tasks) -> Tensor:
         labels = F.one_hot(tasks.support_labels, tasks.way).to(tasks.query.dtype)
         labels = labels.expand(len(tasks.query), -1, -1)
         centres = tasks.prototypes
         for _ in range(self.steps):
-            plan = transport(torch.cdist(tasks.query, centres).square(), self.sharpness)
-            weight = torch.cat([labels, plan], dim=1)
+            weight = torch.cat([labels, self._plan(tasks, centres)], dim=1)
             mean = weight.mT @ tasks.points / weight.sum(1).unsqueeze(-1)
             centres = centres + self.rate * (mean - centres)
-        plan = transport(torch.cdist(tasks.query, centres).square(), self.sharpness)
-        return plan.argmax(-1)
+        return self._plan(tasks, centres).argmax(-1)
+
+
+class PriorFreePTMAP(PTMAP):
+    """PT-MAP without its prior: each query is shared out by itself, whatever the classes' sizes.
+
+    The shares are ``softmax(-sharpness * squared distance)``, the transport's plan without a
+    constraint on the classes.
+    """
+
+    def _plan(self, tasks: Tasks, centres: Tensor) -> Tensor:
+        return (-self.sharpness * torch.cdist(tasks.query, centres).square()).softmax(-1)

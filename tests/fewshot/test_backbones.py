@@ -7,7 +7,12 @@ from fewshot.backbones import BACKBONES, build_backbone
 # Parameters counted by hand from the published layer tables, without a classifier.
 @pytest.mark.parametrize(
     "name, size, dim, parameters",
-    [("resnet18", 32, 512, 11_168_832), ("conv4", 84, 1600, 112_832), ("conv4", 32, 256, 112_832)],
+    [
+        ("resnet18", 32, 512, 11_168_832),
+        ("resnet10", 48, 320, 2_970_816),
+        ("conv4", 84, 1600, 112_832),
+        ("conv4", 32, 256, 112_832),
+    ],
 )
 def test_shapes_and_size(name: str, size: int, dim: int, parameters: int) -> None:
     torch.manual_seed(0)
@@ -32,12 +37,17 @@ def test_stages_halve_the_resolution(name: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(name, in_channels=1, image_size=64)
         last = list(
-            backbone.blocks(
-                torch.empty(1, {"resnet18": 64, "wideres": 16}.get(name, 1), 64, 64)
-            ).shape
+            backbone.blocks(torch.empty(1, {"conv4": 1, "wideres": 16}.get(name, 64), 64, 64)).shape
         )
-    assert last == {"resnet18": [1, 512, 8, 8], "wideres": [1, 640, 16, 16]}.get(
-        name, [1, 64, 4, 4]
+    # the stem's own stride is not among the blocks
+    assert (
+        last
+        == {
+            "resnet18": [1, 512, 8, 8],
+            "resnet10": [1, 320, 8, 8],
+            "wideres": [1, 640, 16, 16],
+            "conv4": [1, 64, 4, 4],
+        }[name]
     )
 
 

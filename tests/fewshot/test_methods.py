@@ -7,7 +7,7 @@ import torch
 from fewshot import methods
 from fewshot.methods import LabelPropagation, LaplacianShot, LogisticRegression, SimpleShot
 from fewshot.methods.ptmap import transport
-from fewshot.methods.tim import TIM
+from fewshot.methods.tim import TIM, AlphaTIM
 from fewshot.tasks import Tasks, TaskSampler
 
 ALL = (
@@ -17,9 +17,11 @@ ALL = (
     methods.LaplacianShot,
     methods.LogisticRegression,
     methods.PowerPrototype,
+    methods.PriorFreePTMAP,
     methods.PTMAP,
     methods.SimpleShot,
-    methods.TIM,
+    TIM,
+    AlphaTIM,
 )
 
 
@@ -35,7 +37,7 @@ def sampled(noise: float, shot: int, count: int, width: int = 24) -> tuple[Tasks
 @pytest.mark.parametrize("method", ALL)
 def test_every_method_solves_easy_tasks_and_treats_each_task_alone(method):
     tasks, mean = sampled(noise=0.2, shot=1, count=3)
-    method = method(steps=100) if method is TIM else method()
+    method = method(steps=100) if issubclass(method, TIM) else method()
     tasks = method.prepare(tasks, mean)
     together = method.predict(tasks)
     assert together.shape == tasks.query_labels.shape
@@ -44,10 +46,10 @@ def test_every_method_solves_easy_tasks_and_treats_each_task_alone(method):
     assert torch.equal(alone[0], together[1])
 
 
-@pytest.mark.parametrize("method", [m for m in ALL if m is not TIM])
+@pytest.mark.parametrize("method", [m for m in ALL if not issubclass(m, TIM)])
 def test_the_order_of_the_queries_does_not_matter(method):
     tasks, mean = sampled(noise=0.8, shot=2, count=2)
-    method = method(steps=2) if method is methods.PTMAP else method()
+    method = method(steps=2) if issubclass(method, methods.PTMAP) else method()
     order = torch.randperm(75)
     shuffled = replace(tasks, query=tasks.query[:, order])
     straight = method.predict(method.prepare(tasks, mean))
@@ -74,29 +76,50 @@ def test_transport_has_its_margins():
     assert torch.allclose(plan.sum(1), torch.full((3, 5), 4.0), atol=1e-4)
 
 
-def test_tim_follows_the_gradient_of_its_loss():
-    """One step of Adam from the prototypes has the sign of autograd's gradient."""
-    tasks, mean = sampled(noise=0.8, shot=2, count=1)
-    tim = TIM()
+def shannon(p: torch.Tensor, _: float) -> torch.Tensor:
+    return -(p * p.log()).sum(-1)
+
+
+def tsallis(p: torch.Tensor, alpha: float) -> torch.Tensor:
+    return (1 - (p**alpha).sum(-1)) / (alpha - 1)
+
+
+@pytest.mark.parametrize(
+    ("tim", "shot", "entropy", "alpha", "support_weight", "condition_weight"),
+    [
+        (TIM(), 2, shannon, 0, 0.1, 0.1),
+        (AlphaTIM(), 2, tsallis, 2, 1, 1),
+        (AlphaTIM(), 5, tsallis, 7, 1, 1),
+        (AlphaTIM(alpha=3.5), 2, tsallis, 3.5, 1, 1),
+    ],
+)
+def test_tim_follows_the_gradient_of_its_loss(
+    tim, shot, entropy, alpha, support_weight, condition_weight
+):
+    tasks, mean = sampled(noise=0.8, shot=shot, count=1)
     tasks = tim.prepare(tasks, mean)
-    seen = []
-
-    class Spy(torch.optim.Adam):
-        def step(self, closure=None):  # noqa: ANN001
-            seen.append(self.param_groups[0]["params"][0].grad.clone())
-            return super().step(closure)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim, "Adam", Spy)
-        TIM(steps=1).predict(tasks)
-    w = tasks.prototypes.clone().requires_grad_()
-    support = tim._logits(tasks.support, w).log_softmax(-1)
-    p = tim._logits(tasks.query, w).softmax(-1)
-    loss = -0.1 * support[0, torch.arange(10), tasks.support_labels].mean()
-    marginal = p.mean(1)
-    loss = loss + (marginal * marginal.log()).sum() - 0.1 * (p * (p + 1e-12).log()).sum(-1).mean()
+    points, labels = tasks.points.double(), tasks.support_labels
+    w = tasks.prototypes.double().requires_grad_()
+    p = (-tim.temperature / 2 * torch.cdist(points, w).square()).softmax(-1)
+    support, query = p[0, : len(labels)], p[0, len(labels) :]
+    loss = -support_weight * support[torch.arange(len(labels)), labels].log().mean()
+    loss = loss - entropy(query.mean(0), alpha) + condition_weight * entropy(query, alpha).mean()
     loss.backward()
-    assert torch.allclose(seen[0], w.grad, atol=1e-5)
+    one_hot = torch.nn.functional.one_hot(labels).double().T
+    assert torch.allclose(tim._gradient(points, w.detach(), one_hot), w.grad, atol=1e-8)
+
+
+def test_ptmap_without_its_prior_lets_the_classes_be_of_any_size():
+    tasks, mean = sampled(noise=0.2, shot=1, count=4)
+    tasks = SimpleShot().prepare(tasks, mean)
+    one_class = replace(
+        tasks, query=tasks.query[:, :15], query_labels=tasks.query_labels[:, :15]
+    )  # all queries are of the first class
+    free = methods.PriorFreePTMAP(steps=0)
+    shares = free._plan(one_class, tasks.prototypes)
+    assert torch.allclose(shares.sum(-1), torch.ones(4, 15))
+    assert (free.predict(one_class) == 0).all()
+    assert (methods.PTMAP(steps=0).predict(one_class) != 0).any()
 
 
 def test_laplacian_shot_without_graph_is_nearest_prototype():
@@ -117,6 +140,7 @@ def test_laplacian_shot_without_graph_is_nearest_prototype():
         (lambda: LaplacianShot(lamda=-1.0), "lamda"),
         (lambda: methods.Diffusion(step_size=float("nan")), "step_size"),
         (lambda: methods.PTMAP(rate=-0.1), "rate"),
+        (lambda: AlphaTIM(alpha=1.0), "alpha"),
     ],
 )
 def test_bad_settings_are_named(build, name):

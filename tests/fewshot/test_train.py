@@ -55,7 +55,8 @@ def test_results_of_other_settings_are_not_mixed(features, tmp_path):
 @pytest.mark.parametrize("method", train.METHODS)
 @pytest.mark.parametrize("flags", [(), ("--raw",), ("--unbalanced", "--query_per_class", 4)])
 def test_every_method_runs_in_every_form(features, tmp_path, monkeypatch, method, flags):
-    monkeypatch.setattr(train.methods.tim.TIM.__init__, "__defaults__", (15.0, 50, 1e-4))
+    monkeypatch.setattr(train.methods.TIM.__init__, "__defaults__", (15.0, 50, 1e-4))
+    monkeypatch.setattr(train.methods.AlphaTIM.__init__, "__defaults__", (None, 15.0, 50, 1e-4))
     rows = run(features, tmp_path / "rows.jsonl", "--test_iter", 6, *flags, method=method)
     assert np.mean(rows[0]["correct"]) / rows[0]["queries"] > 0.4  # chance is 0.2
     assert rows[0]["settings"]["method"] == method
@@ -112,6 +113,32 @@ def test_the_table_is_made_of_the_rows(features, tmp_path, capsys):
     run(features, other, "--test_iter", 20, "--seed", 1)
     with pytest.raises(ValueError, match="'simple' has 2 different settings"):
         report.main([str(files[0]), str(other)])
+
+
+def test_the_table_compares_methods_on_the_same_tasks(features, tmp_path, capsys):
+    files = []
+    for method in ("simple", "power"):
+        for form in ((), ("--unbalanced", "--query_per_class", 4)):
+            files.append(tmp_path / f"{method}{len(form)}.jsonl")
+            run(features, files[-1], "--test_iter", 20, *form, method=method)
+    capsys.readouterr()
+    report.main([*map(str, files), "--against", "power"])
+    tables = [part.splitlines() for part in capsys.readouterr().out.split("\n\n")]
+    assert [t[0] for t in tables] == [
+        "| method | toy conv4 1-shot |",
+        "| power minus | toy conv4 1-shot |",
+        "| method | toy conv4 1-shot, unbalanced, 20 queries |",
+        "| power minus | toy conv4 1-shot, unbalanced, 20 queries |",
+    ]
+    rows = {file: json.loads(file.read_text()) for file in files}
+    simple, power = (np.array(rows[file]["correct"]) / 20 for file in (files[1], files[3]))
+    d = 100 * (power - simple)
+    expected = f"{d.mean():+.2f} ± {1.96 * d.std() / 20**0.5:.2f}"
+    assert tables[3][2:] == [f"| simple | {expected} |"]
+    seconds = 1000 * rows[files[1]]["seconds"] / 20
+    assert tables[2][2].endswith(f" ({seconds:.3g} s) |")
+    with pytest.raises(ValueError, match="'against' must be one of .*got 'tim'"):
+        report.table([rows[files[0]]], "tim")
 
 
 def test_settings_of_one_method_have_a_line_each(features, tmp_path, capsys):

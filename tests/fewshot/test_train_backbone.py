@@ -69,6 +69,30 @@ def test_a_killed_run_resumes_to_the_same_weights(
         assert all(torch.equal(got[key], expected[key]) for key in expected)
 
 
+def test_a_schedule_may_be_cut_short_before_the_rate_falls(
+    trained: Path, image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_epoch = Training.run_epoch
+
+    def killed_in_epoch_3(self: Training) -> tuple[float, float]:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        return run_epoch(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_epoch", killed_in_epoch_3)
+        with pytest.raises(KeyboardInterrupt):
+            main(flags(image_root, tmp_path, "--silent", "--epochs", "100"))
+    with pytest.raises(ValueError, match="was trained with epochs 100, not 3"):
+        main(flags(image_root, tmp_path, "--silent", "--resume", "--epochs", "3"))
+    main(flags(image_root, tmp_path, "--silent", "--resume"))
+    (expected, expected_meta), (got, meta) = (
+        load_checkpoint(folder / "last.safetensors") for folder in (trained, tmp_path)
+    )
+    assert meta == expected_meta
+    assert all(torch.equal(got[key], expected[key]) for key in expected)
+
+
 def test_learning_rate_falls_at_half_and_three_quarters(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
