@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric_diff.experiment import mean_and_interval, write_atomically
 from torch_geometric_diff.metrics import distance_diameter_ratio
 
-from .run import Fit, Moment, Result
+from .result import Fit, Moment, Result
 
 COLOURS = ("#0072B2", "#D55E00")  # told apart by the colour-blind too
 PLAIN, DARK = "#8A8A8A", "#1A1A1A"

@@ -2,10 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from numpy.random import RandomState
@@ -21,55 +18,9 @@ from torch_geometric_diff.metrics import distance_diameter_ratio
 from torch_geometric_diff.nn import ResidualBlock
 
 from .data import Points
+from .result import Fit, Moment, Result, Toy
 
 SHOWN_STEPS = 24
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A set of points and the constants of the paper for it; 0 updates mean no network."""
-
-    name: str
-    draw: Callable[[int, float, RandomState], Points]
-    noise: float
-    n_top: int
-    steps: int
-    seed: int
-    lr: float = 1.0
-    points: int = 1000
-    updates: int = 20
-    sigma: float = 0.5
-    step_size: float = 1.0
-
-
-class Fit(NamedTuple):
-    """A network trained from several starts: the accuracy of each, and the first in detail."""
-
-    accuracy: Tensor
-    features: Tensor
-    line: tuple[Tensor, float]
-    wrong: Tensor
-
-
-class Moment(NamedTuple):
-    """The features after some steps of diffusion."""
-
-    step: int
-    features: Tensor
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """All that a run found; scores are accuracies, or without a network log10 ratios."""
-
-    toy: Toy
-    x: Tensor
-    y: Tensor
-    plain: Fit | None
-    diffused: Fit | None
-    moments: list[Moment]
-    scores: dict[str, list[float]]
 
 
 def parser(toy: Toy) -> argparse.ArgumentParser:

@@ -3,7 +3,8 @@
 from torch_geometric_diff.experiment import command_line
 
 from .data import two_circle
-from .run import Toy, run
+from .result import Toy
+from .run import run
 
 TOY = Toy("two_circle", two_circle, noise=0.05, n_top=50, steps=200, lr=1.0, seed=42)
 

@@ -3,7 +3,8 @@
 from torch_geometric_diff.experiment import command_line
 
 from .data import two_moon
-from .run import Toy, run
+from .result import Toy
+from .run import run
 
 TOY = Toy("two_moon", two_moon, noise=0.05, n_top=25, steps=60, lr=1.0, seed=40)
 

@@ -3,7 +3,8 @@
 from torch_geometric_diff.experiment import command_line
 
 from .data import two_spiral
-from .run import Toy, run
+from .result import Toy
+from .run import run
 
 TOY = Toy("two_spiral", two_spiral, noise=0.1, n_top=25, steps=900, lr=0.8, seed=42)
 

@@ -3,7 +3,8 @@
 from torch_geometric_diff.experiment import command_line
 
 from .data import xor
-from .run import Toy, run
+from .result import Toy
+from .run import run
 
 TOY = Toy("xor", xor, points=400, noise=0.0, n_top=20, steps=200, updates=0, seed=42)
 

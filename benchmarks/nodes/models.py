@@ -18,13 +18,14 @@ from torch_geometric.utils import (
     to_torch_csr_tensor,
 )
 
-from benchmarks.nodes.bag_of_words import BagOfWords
 from benchmarks.nodes.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
 from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph, tf_idf
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
 from torch_geometric_diff.nn import DiffConv, DiffResNet
 from torch_geometric_diff.ops import DiffusionOperator
+
+MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
 
 
 class Method:
@@ -188,8 +189,22 @@ class CoinMethod(DiffResNetMethod):
         )
 
 
+def bag_of_words(x: Tensor, binary: bool) -> Tensor:
+    """Features as CSR, or dense where most are not zero; ``binary``: one for each that is not."""
+    if binary:
+        x = (x != 0).to(x.dtype)
+    return sparse_features(Data(x)) if (x != 0).float().mean() < MOSTLY_ZERO else x
+
+
+def select_rows(x: Tensor, nodes: Tensor) -> Tensor:
+    """The features of some nodes, in the form of ``x``."""
+    if x.layout != torch.sparse_csr:
+        return x[nodes]
+    return sparse_features(Data(x.to_sparse_coo().index_select(0, nodes)))
+
+
 class Peer(Method):
-    """A network whose first layer holds the features: a function of the graph alone."""
+    """A network of the features and the graph."""
 
     network: type[Module]
     normalize = True
@@ -197,13 +212,14 @@ class Peer(Method):
 
     def __init__(self, data: Data, *, binary: bool = False, **options: Any) -> None:
         super().__init__(data)
-        self.bag, self.options = BagOfWords(sparse_features(data), binary), options
+        self.options = options
         self.edges = self.weighted_edges()
-        self.inputs = self.graph(*self.edges, data.num_nodes)
+        x = bag_of_words(data.x, binary)
+        self.inputs = (x, *self.graph(*self.edges, data.num_nodes))
 
     @classmethod
     def settings(cls) -> set[str]:
-        own = {*inspect.signature(cls.network).parameters} - {"bag", "num_classes"}
+        own = {*inspect.signature(cls.network).parameters} - {"in_channels", "num_classes"}
         return {"binary"} | own
 
     def weighted_edges(self) -> tuple[Tensor, Tensor]:
@@ -211,21 +227,20 @@ class Peer(Method):
         return adjacency(self.data, self.normalize, self.self_loops)
 
     def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
-        """The arguments of the network: the matrix, which is symmetric, as CSR."""
+        """What the network reads beside the features: the matrix, which is symmetric, as CSR."""
         return (to_torch_csr_tensor(edge_index, weight, size=num_nodes),)
 
     def model(self) -> Module:
-        return self.network(self.bag, self.num_classes, **self.options)
+        return self.network(self.data.num_features, self.num_classes, **self.options)
 
     def near(self, model: Any, nodes: Tensor) -> tuple[Any, ...]:
         # with the weights of the whole graph, which are those of the nodes that matter
         num_nodes = self.data.num_nodes
         if nodes.numel() == num_nodes:
-            model.first.bag = self.bag
             return self.inputs
-        model.first.bag = self.bag.select(nodes)
         edge_index, weight = subgraph(nodes, *self.edges, relabel_nodes=True, num_nodes=num_nodes)
-        return self.graph(edge_index, weight, nodes.numel())
+        x = select_rows(self.inputs[0], nodes)
+        return (x, *self.graph(edge_index, weight, nodes.numel()))
 
 
 class MLPMethod(Peer):

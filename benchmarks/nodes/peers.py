@@ -1,7 +1,6 @@
 """The models that Diff-ResNet is compared with, built from PyG's own layers.
 
-Each is a module of the graph alone: the features, constant through all trials, belong to its first
-layer, which reads them sparse.
+The first layer reads the features sparse where they are.
 """
 
 import math
@@ -10,22 +9,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Dropout, Identity, Linear, Module, Parameter
+from torch.nn import Dropout, Identity, Module, Parameter
 from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
-from torch_geometric.nn.dense.linear import Linear as GlorotLinear
+from torch_geometric.nn.dense.linear import Linear as PygLinear
 from torch_geometric.utils import softmax
 
-from benchmarks.nodes.bag_of_words import BagLinear, BagOfWords
+from torch_geometric_diff.nn.linear import Linear
 from torch_geometric_diff.ops import sparse_mm
+
+
+def glorot_linear(in_channels: int, out_channels: int) -> PygLinear:
+    """A linear layer as PyG's convolutions initialise theirs."""
+    return PygLinear(in_channels, out_channels, weight_initializer="glorot")
 
 
 class FirstLayerDecay(Module):
     """Decays the weight of the first layer only, as GCN's authors and those after them do."""
 
-    first: BagLinear
+    first: Linear
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        first = self.first.linear.weight
+        first = self.first.weight
         rest = [parameter for parameter in self.parameters() if parameter is not first]
         return [
             {"params": [first], "weight_decay": weight_decay},
@@ -36,30 +40,29 @@ class FirstLayerDecay(Module):
 class MLP(Module):
     """Two layers that do not see the graph."""
 
-    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        linear = GlorotLinear(bag.x.size(1), hidden, weight_initializer="glorot")
-        self.first = BagLinear(bag, linear, dropout)
+        self.first = Linear.from_dense(glorot_linear(in_channels, hidden), dropout)
         self.dropout = Dropout(dropout)
-        self.last = GlorotLinear(hidden, num_classes, weight_initializer="glorot")
+        self.last = glorot_linear(hidden, num_classes)
 
-    def forward(self) -> Tensor:
-        return self.last(self.dropout(self.first().relu()))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.dropout(self.first(x).relu()))
 
 
 class GCN(FirstLayerDecay):
     """Kipf and Welling, ICLR 2017; ``adj_t`` is normalised."""
 
-    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.conv1 = GCNConv(bag.x.size(1), hidden, normalize=False)
-        self.first = BagLinear(bag, self.conv1.lin, dropout)
+        self.conv1 = GCNConv(in_channels, hidden, normalize=False)
+        self.first = Linear.from_dense(self.conv1.lin, dropout)
         self.conv1.lin = Identity()
         self.dropout = Dropout(dropout)
         self.conv2 = GCNConv(hidden, num_classes, normalize=False)
 
-    def forward(self, adj_t: Tensor) -> Tensor:
-        x = self.conv1(self.first(), adj_t).relu()
+    def forward(self, x: Tensor, adj_t: Tensor) -> Tensor:
+        x = self.conv1(self.first(x), adj_t).relu()
         return self.conv2(self.dropout(x), adj_t)
 
 
@@ -70,16 +73,16 @@ class SAGE(FirstLayerDecay):
     of the much wider input.
     """
 
-    def __init__(self, bag: BagOfWords, num_classes: int, hidden: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, num_classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.first = BagLinear(bag, Linear(bag.x.size(1), 2 * hidden), dropout)
+        self.first = Linear(in_channels, 2 * hidden, dropout=dropout)
         self.conv1 = SAGEConv(hidden, hidden)
         self.conv1.lin_l = self.conv1.lin_r = Identity()
         self.dropout = Dropout(dropout)
         self.conv2 = SAGEConv(hidden, num_classes)
 
-    def forward(self, adj_t: Tensor) -> Tensor:
-        x = self.conv1(self.first().chunk(2, dim=-1), adj_t).relu()
+    def forward(self, x: Tensor, adj_t: Tensor) -> Tensor:
+        x = self.conv1(self.first(x).chunk(2, dim=-1), adj_t).relu()
         return self.conv2(self.dropout(x), adj_t)
 
 
@@ -88,7 +91,7 @@ class GAT(Module):
 
     def __init__(
         self,
-        bag: BagOfWords,
+        in_channels: int,
         num_classes: int,
         hidden: int,
         heads: int,
@@ -98,14 +101,14 @@ class GAT(Module):
     ) -> None:
         super().__init__()
         options = {"dropout": attention_dropout, "add_self_loops": False}
-        self.conv1 = GATConv(bag.x.size(1), hidden, heads, **options)
-        self.first = BagLinear(bag, self.conv1.lin, dropout)
+        self.conv1 = GATConv(in_channels, hidden, heads, **options)
+        self.first = Linear.from_dense(self.conv1.lin, dropout)
         self.conv1.lin = Identity()
         self.dropout = Dropout(dropout)
         self.conv2 = GATConv(heads * hidden, num_classes, output_heads, concat=False, **options)
 
-    def forward(self, edge_index: Tensor) -> Tensor:
-        x = F.elu(self.conv1(self.first(), edge_index))
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        x = F.elu(self.conv1(self.first(x), edge_index))
         return self.conv2(self.dropout(x), edge_index)
 
 
@@ -134,7 +137,7 @@ class AppnpNet(FirstLayerDecay):
 
     def __init__(
         self,
-        bag: BagOfWords,
+        in_channels: int,
         num_classes: int,
         hidden: int,
         layer_num: int,
@@ -142,12 +145,12 @@ class AppnpNet(FirstLayerDecay):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.mlp = MLP(bag, num_classes, hidden, dropout)
+        self.mlp = MLP(in_channels, num_classes, hidden, dropout)
         self.first = self.mlp.first
         self.propagate = SymmetricAPPNP(layer_num, alpha, normalize=False)
 
-    def forward(self, adj_t: Tensor) -> Tensor:
-        return self.propagate(self.mlp(), adj_t)
+    def forward(self, x: Tensor, adj_t: Tensor) -> Tensor:
+        return self.propagate(self.mlp(x), adj_t)
 
 
 class _Derivative(torch.autograd.Function):
@@ -203,7 +206,7 @@ class GrandL(Module):
 
     def __init__(
         self,
-        bag: BagOfWords,
+        in_channels: int,
         num_classes: int,
         hidden: int,
         time: float,
@@ -214,7 +217,7 @@ class GrandL(Module):
         solver: str,
     ) -> None:
         super().__init__()
-        self.first = BagLinear(bag, Linear(bag.x.size(1), hidden), input_dropout)
+        self.first = Linear(in_channels, hidden, dropout=input_dropout)
         self.query = Linear(hidden, attention_dim)
         self.key = Linear(hidden, attention_dim)
         self.alpha = Parameter(torch.zeros(()))
@@ -228,10 +231,10 @@ class GrandL(Module):
         score = (query[graph.target] * key[graph.source]).sum(dim=-1) / math.sqrt(query.size(-1))
         return softmax(score, ptr=graph.pointer).mean(dim=-1)
 
-    def forward(self, graph: SortedGraph) -> Tensor:
+    def forward(self, x: Tensor, graph: SortedGraph) -> Tensor:
         from torchdiffeq import odeint
 
-        start = self.first()
+        start = self.first(x)
         weight = self.attention(start, graph)
         # The matrix sigmoid(alpha) (A - I), of the entries of A.
         change = self.alpha.sigmoid() * (weight - graph.loop)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Dropout, Module, Sequential
 from torch_geometric.data import Data
-from torch_geometric.nn.dense.linear import Linear
 
-from benchmarks.nodes.bag_of_words import BagLinear, BagOfWords
+from benchmarks.nodes.peers import glorot_linear
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
+from torch_geometric_diff.nn.linear import Linear
 
 
 def tf_idf(x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class NarrowDiffResNet(Module):
 
     def __init__(
         self,
-        bag: BagOfWords,
+        in_channels: int,
         num_classes: int,
         hidden: int,
         input_dropout: float,
@@ -76,11 +76,10 @@ class NarrowDiffResNet(Module):
             raise ValueError(
                 f"Expected 'diffuse' to be 'logits' or 'probabilities' (got {diffuse!r})"
             )
-        linear = Linear(bag.x.size(1), hidden, weight_initializer="glorot")
-        self.first = BagLinear(bag, linear, input_dropout)
+        self.first = Linear.from_dense(glorot_linear(in_channels, hidden), input_dropout)
         self.blocks = Sequential(*(ResidualBlock(hidden) for _ in range(num_blocks)))
         self.dropout = Dropout(hidden_dropout)
-        self.classifier = Linear(hidden, num_classes, weight_initializer="glorot")
+        self.classifier = glorot_linear(hidden, num_classes)
         self.diffuse = diffuse
         self.conv = DiffConv(
             layer_num,
@@ -92,8 +91,8 @@ class NarrowDiffResNet(Module):
             learn_step_size=learn_step_size,
         )
 
-    def forward(self, edge_index: Any, edge_weight: Tensor) -> Tensor:
-        z = self.classifier(self.dropout(self.blocks(self.first().relu())))
+    def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor) -> Tensor:
+        z = self.classifier(self.dropout(self.blocks(self.first(x).relu())))
         if self.diffuse == "logits":
             return self.conv(z, edge_index, edge_weight)
         u = self.conv(z.softmax(dim=-1), edge_index, edge_weight)

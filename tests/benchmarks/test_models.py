@@ -90,7 +90,7 @@ def test_training_on_all_where_near_is_most_of_it(name: str) -> None:
 
 def test_symmetric_appnp_equals_pyg() -> None:
     data = sparse_graph(60)
-    adj = METHODS["appnp"](data, hidden=4, layer_num=3, alpha=0.1, dropout=0.0).inputs[0]
+    adj = METHODS["appnp"](data, hidden=4, layer_num=3, alpha=0.1, dropout=0.0).inputs[1]
     results = []
     for layer in (APPNP(3, 0.1, normalize=False), SymmetricAPPNP(3, 0.1, normalize=False)):
         x = torch.randn(60, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -123,7 +123,7 @@ def test_grand_equals_its_equation() -> None:
     with torch.no_grad():
         model.alpha.fill_(0.3)
         model.beta.fill_(-0.2)
-        start = x = model.first()
+        start = x = model.first(method.inputs[0])
         score = model.query(start) @ model.key(start).t() / 2
         adjacency = torch.eye(12).bool()
         adjacency[data.edge_index[1], data.edge_index[0]] = True

@@ -58,7 +58,8 @@ def test_forward_equals_a_dense_reference(
         mix=0.4,
     )
     model = method.model().double().eval()
-    out = model(method.inputs[0], method.inputs[1].double())
+    x, edge_index, weights = method.inputs
+    out = model(x.double(), edge_index, weights.double())
 
     weight = torch.zeros(24, 24, dtype=torch.float64)
     weight[data.edge_index[1], data.edge_index[0]] = 1
@@ -73,7 +74,7 @@ def test_forward_equals_a_dense_reference(
         weight = weight / degree[:, None]
     step = torch.eye(24) - 0.2 * (weight.sum(dim=1).diag() - weight)
 
-    first, block = model.first.linear, model.blocks[0].lin1
+    first, block = model.first, model.blocks[0].lin1
     h = ((data.x > 0).double() @ first.weight.t() + first.bias).relu()
     h = h + (h @ block.weight.t() + block.bias).relu()
     z = h @ model.classifier.weight.t() + model.classifier.bias
