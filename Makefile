@@ -45,7 +45,7 @@ types: $(VENV)/installed
 sanitize: $(VENV)/installed
 	$(BIN)/cmake -S . -B build/sanitize -DTGD_TESTS=ON
 	$(BIN)/cmake --build build/sanitize --parallel 2
-	build/sanitize/test_diffuse
+	build/sanitize/test_propagate
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

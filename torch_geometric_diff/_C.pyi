@@ -1,5 +1,5 @@
 def levels() -> list[str]: ...
-def diffuse(
+def propagate(
     y: int,
     x: int,
     rowptr: int,
@@ -8,14 +8,22 @@ def diffuse(
     original: int,
     rows: int,
     sources: int,
+    batch: int,
     columns: int,
     is_double: bool,
     is_int64: bool,
+    table: int,
+    inputs: int,
+    outputs: int,
     steps: int,
     threshold: int,
-    seed: int,
+    seeds: int,
     reverse: bool,
+    bounded: bool,
+    low: float,
+    high: float,
     threads: int,
     level: str,
     width: int,
+    /,
 ) -> None: ...

@@ -2,128 +2,13 @@
 // set: CMake defines TGD_LEVEL (name of the table), TGD_LEVEL_NAME and TGD_VECTOR_BYTES.
 #include "kernel.h"
 
-#include <cstring>
+#include "dropout.h"
+#include "vectors.h"
 
 namespace tgd {
 namespace {
 
-#define TGD_INLINE inline __attribute__((always_inline))
-
-constexpr int kBytes = TGD_VECTOR_BYTES;
-constexpr int kKeyRows = 16;    // rows whose keys are computed together
 constexpr int kPrefetchRows = 8;
-
-template <class T>
-using Vec __attribute__((vector_size(kBytes))) = T;
-template <class T>
-using HalfVec __attribute__((vector_size(kBytes / 2))) = T;
-template <class T>
-constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
-template <class T>
-constexpr int kVecs = kBlock / kLanes<T>;  // vectors of a block
-
-using Words = Vec<std::uint32_t>;
-using Keep = Vec<std::int32_t>;
-constexpr int kWordVecs = kVecs<std::uint32_t>;
-constexpr std::uint32_t kGolden = 0x9E3779B1u, kMul1 = 0x7feb352du, kMul2 = 0x846ca68bu;
-
-template <class V, class T>
-TGD_INLINE V load(const T* p) {
-  V v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class V, class T>
-TGD_INLINE void store(T* p, V v) {
-  std::memcpy(p, &v, sizeof v);
-}
-
-// Copies the n < kBlock elements of an incomplete block.
-template <class T>
-TGD_INLINE void copy_part(T* to, const T* from, int n) {
-  for (int size = kBlock / 2; size; size /= 2)
-    if (n & size) {
-      for (int j = 0; j < size; ++j) to[j] = from[j];
-      to += size;
-      from += size;
-    }
-}
-
-TGD_INLINE std::uint32_t mix32(std::uint32_t h) {
-  h ^= h >> 16;
-  h *= kMul1;
-  h ^= h >> 15;
-  h *= kMul2;
-  return h ^ (h >> 16);
-}
-
-template <class T>
-TGD_INLINE Vec<T> scaled_where(const Keep& keep, int part, Vec<T> v, Vec<T> scale) {
-  if constexpr (sizeof(T) == 4) {
-    return keep ? v * scale : Vec<T>{};
-  } else {
-    const auto half = load<HalfVec<std::int32_t>>(
-        reinterpret_cast<const std::int32_t*>(&keep) + part * kLanes<T>);
-    return __builtin_convertvector(half, Vec<std::int64_t>) ? v * scale : Vec<T>{};
-  }
-}
-
-// Dropout of the rows of a tile in one step.
-template <class T, int B>
-struct Dropout {
-  static constexpr int kPairs = (B + 1) / 2;
-  Words counter[kPairs * kWordVecs], threshold;
-  Vec<T> scale;
-  std::uint32_t key0, key1, row_a[kKeyRows], row_b[kKeyRows];
-  int first_shift;  // a tile of one block may start at the high half of its words
-
-  TGD_INLINE Dropout(const Mask& mask, std::int64_t first_block)
-      : key0(mask.key0), key1(mask.key1), first_shift(first_block & 1 ? 0 : 16) {
-    threshold = Words{} + (mask.threshold << 16);
-    scale = Vec<T>{} + static_cast<T>(mask.scale);
-    for (int v = 0; v < kPairs * kWordVecs; ++v)
-      for (int j = 0; j < kLanes<std::uint32_t>; ++j)
-        counter[v][j] = (static_cast<std::uint32_t>(first_block / 2) * kBlock +
-                         static_cast<std::uint32_t>(v * kLanes<std::uint32_t> + j)) * kGolden;
-  }
-
-  template <class I>
-  TGD_INLINE void keys(std::int64_t row, int rows, const I* original) {
-    std::uint32_t id[kKeyRows];
-    for (int r = 0; r < kKeyRows; ++r)
-      id[r] = original ? static_cast<std::uint32_t>(original[row + (r < rows ? r : 0)])
-                       : static_cast<std::uint32_t>(row + r);
-    for (int r = 0; r < kKeyRows; ++r) row_a[r] = mix32(id[r] ^ key0);
-    for (int r = 0; r < kKeyRows; ++r) row_b[r] = mix32(id[r] + key1);
-  }
-
-  TGD_INLINE void apply(int r, Vec<T>* acc) const {
-    constexpr int parts = static_cast<int>(sizeof(T)) / 4;  // vectors of T for one of words
-#pragma GCC unroll 8
-    for (int p = 0; p < kPairs; ++p)
-#pragma GCC unroll 4
-      for (int u = 0; u < kWordVecs; ++u) {
-        Words h = counter[p * kWordVecs + u] + row_a[r];
-        h ^= h >> 16;
-        h *= kMul1;
-        h ^= h >> 15;
-        h += row_b[r];
-        h *= kMul2;
-        h ^= h >> 16;
-        const Words low = B == 1 ? h << first_shift : h << 16;
-        const Keep keep_low = (Keep)(low >= threshold), keep_high = (Keep)(h >= threshold);
-        for (int part = 0; part < parts; ++part) {
-          Vec<T>& a = acc[2 * p * kVecs<T> + u * parts + part];
-          a = scaled_where<T>(keep_low, part, a, scale);
-          if (2 * p + 1 < B) {
-            Vec<T>& b = acc[(2 * p + 1) * kVecs<T> + u * parts + part];
-            b = scaled_where<T>(keep_high, part, b, scale);
-          }
-        }
-      }
-  }
-};
 
 // What a loop needs of a step, in registers: stores of T could alias the members of Step.
 template <class T, class I>
@@ -159,51 +44,99 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
   }
 }
 
-// Rows of the feature matrix lie far apart, which hardware does not prefetch.
-template <int Write, class T>
-TGD_INLINE void prefetch_row(const T* row, int columns) {
-  for (int j = 0; j < columns; j += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(row + j, Write);
-  __builtin_prefetch(row + columns - 1, Write);
+template <class T, int B>
+TGD_INLINE void load_packed(const T* from, Vec<T>* acc) {
+#pragma GCC unroll 32
+  for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = load<Vec<T>>(from + v * kLanes<T>);
 }
 
 template <class T, int B>
-TGD_INLINE void load_row(const T* from, int columns, Vec<T>* acc) {
-  const int full = columns / kBlock;
-  alignas(kBytes) T part[kBlock] = {};
-  if (full < B) copy_part(part, from + full * kBlock, columns % kBlock);
-#pragma GCC unroll 4
-  for (int b = 0; b < B; ++b) {
-    const T* block = b < full ? from + b * kBlock : part;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVecs<T>; ++v) acc[b * kVecs<T> + v] = load<Vec<T>>(block + v * kLanes<T>);
-  }
+TGD_INLINE void store_packed(T* to, const Vec<T>* acc) {
+#pragma GCC unroll 32
+  for (int v = 0; v < B * kVecs<T>; ++v) store(to + v * kLanes<T>, acc[v]);
 }
 
-template <class T, int B>
-TGD_INLINE void store_row(T* to, int columns, const Vec<T>* acc) {
-  const int full = columns / kBlock;
-#pragma GCC unroll 4
-  for (int b = 0; b < B; ++b) {
-    alignas(kBytes) T part[kBlock];
-    T* block = b < full ? to + b * kBlock : part;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVecs<T>; ++v) store(block + v * kLanes<T>, acc[b * kVecs<T> + v]);
-    if (b == full) copy_part(to + b * kBlock, part, columns % kBlock);
-  }
-}
+// What a row of a step is combined from and given to, beside the product.
+template <class T, class I, int B>
+struct Combination {
+  static constexpr int width = B * kBlock;
+  const Step<T, I>& s;
+  const std::int64_t first_column = s.tile.first_block * kBlock;
 
-enum Kind { kLoad, kInner, kLast };
+  TGD_INLINE std::int64_t at(std::int64_t i) const {  // row i in a feature matrix
+    return (s.original ? static_cast<std::int64_t>(s.original[i]) : i) * s.stride + first_column;
+  }
+
+  TGD_INLINE void prefetch(std::int64_t i) const {
+    for (int t = 0; t < s.num_terms; ++t)
+      if (!s.terms[t].packed) prefetch_row<0>(s.terms[t].from + at(i), s.tile.columns);
+    for (int o = 0; o < s.num_sinks; ++o)
+      if (s.sinks[o].to) prefetch_row<1>(s.sinks[o].to + at(i), s.tile.columns);
+  }
+
+  TGD_INLINE void add(int first, int last, std::int64_t i, Vec<T>* acc) const {
+    for (int t = first; t < last; ++t) {
+      const Term<T> term = s.terms[t];
+      Vec<T> x[B * kVecs<T>];
+      if (term.packed) load_packed<T, B>(term.from + i * width, x);
+      else load_row<T, B>(term.from + at(i), s.tile.columns, x);
+#pragma GCC unroll 32
+      for (int v = 0; v < B * kVecs<T>; ++v) acc[v] += term.factor * x[v];
+    }
+  }
+
+  TGD_INLINE void clamp(Vec<T>* acc) const {
+    const Vec<T> low = Vec<T>{} + s.low, high = Vec<T>{} + s.high;
+#pragma GCC unroll 32
+    for (int v = 0; v < B * kVecs<T>; ++v) {  // NaN stays
+      acc[v] = acc[v] < low ? low : acc[v];
+      acc[v] = acc[v] > high ? high : acc[v];
+    }
+  }
+
+  TGD_INLINE void give(std::int64_t i, const Vec<T>* acc) const {
+    for (int o = 0; o < s.num_sinks; ++o) {
+      const Sink<T> sink = s.sinks[o];
+      Vec<T> y[B * kVecs<T>];
+      if (sink.add) {
+        load_packed<T, B>(sink.sum + i * width, y);
+#pragma GCC unroll 32
+        for (int v = 0; v < B * kVecs<T>; ++v) y[v] += sink.factor * acc[v];
+      } else {
+#pragma GCC unroll 32
+        for (int v = 0; v < B * kVecs<T>; ++v) y[v] = sink.factor * acc[v];
+      }
+      if (sink.to) store_row<T, B>(sink.to + at(i), s.tile.columns, y);
+      else store_packed<T, B>(sink.sum + i * width, y);
+    }
+  }
+};
+
+// The steps of Euler diffusion, as short as they can be, and any other one.
+enum Kind { kLoad, kInner, kLast, kAny };
+
+template <class T, class I>
+Kind kind(const Step<T, I>& s) {
+  if (s.bounded) return kAny;
+  if (!s.rowptr)
+    return s.num_sinks == 0 && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1 ? kLoad : kAny;
+  if (s.scale != 1 || s.num_terms) return kAny;
+  if (s.num_sinks == 0) return kInner;
+  return s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1 ? kLast : kAny;
+}
 
 template <class T, class I, int B, bool Masked, Kind K>
 void rows(const Step<T, I>& s) {
   constexpr int width = B * kBlock;
   const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
+  const Combination<T, I, B> other{s};
   const I* original = s.original;
   const std::int64_t last_row = s.last_row, stride = s.stride;
   const int columns = s.tile.columns;
+  T* target = s.target;
   // In a feature matrix: the first column of the tile.
-  const T* from = s.source + (K == kLoad ? s.tile.first_block * kBlock : 0);
-  T* to = s.target + (K == kLast ? s.tile.first_block * kBlock : 0);
+  const T* from = K == kLoad ? s.terms->from + s.tile.first_block * kBlock : nullptr;
+  T* to = K == kLast ? s.sinks->to + s.tile.first_block * kBlock : nullptr;
   const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
   Dropout<T, B> dropout(Masked ? *s.mask : Mask{}, s.tile.first_block);
   for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
@@ -215,18 +148,25 @@ void rows(const Step<T, I>& s) {
       if constexpr (K == kLoad) {
         if (i + kPrefetchRows < last_row) prefetch_row<0>(from + name(i + kPrefetchRows) * stride, columns);
         load_row<T, B>(from + name(i) * stride, columns, acc);
-      } else {
+      } else if constexpr (K != kAny) {
         if (K == kLast && i + kPrefetchRows < last_row)
           prefetch_row<1>(to + name(i + kPrefetchRows) * stride, columns);
         accumulate<T, I, B>(csr, i, acc);
-      }
-      if constexpr (Masked) dropout.apply(r, acc);
-      if constexpr (K == kLast) {
-        store_row<T, B>(to + name(i) * stride, columns, acc);
       } else {
-#pragma GCC unroll 32
-        for (int v = 0; v < B * kVecs<T>; ++v) store(to + i * width + v * kLanes<T>, acc[v]);
+        if (i + kPrefetchRows < last_row) other.prefetch(i + kPrefetchRows);
+        for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
+        if (csr.rowptr) accumulate<T, I, B>(csr, i, acc);
+        for (int v = 0; v < B * kVecs<T>; ++v) acc[v] *= s.scale;
+        other.add(0, s.product_terms, i, acc);
+        if (Masked && !s.mask_target) dropout.apply(r, acc);
+        other.add(s.product_terms, s.num_terms, i, acc);
+        if (s.bounded) other.clamp(acc);
+        other.give(i, acc);
+        if (!target) continue;
       }
+      if (Masked && (K != kAny || s.mask_target)) dropout.apply(r, acc);
+      if constexpr (K == kLast) store_row<T, B>(to + name(i) * stride, columns, acc);
+      else store_packed<T, B>(target + i * width, acc);
     }
   }
 }
@@ -238,9 +178,12 @@ void either(const Step<T, I>& s) {
 
 template <class T, class I, int B>
 void blocks(const Step<T, I>& s) {
-  if (!s.rowptr) either<T, I, B, kLoad>(s);
-  else if (s.last) either<T, I, B, kLast>(s);
-  else either<T, I, B, kInner>(s);
+  switch (kind(s)) {
+    case kLoad: return either<T, I, B, kLoad>(s);
+    case kInner: return either<T, I, B, kInner>(s);
+    case kLast: return either<T, I, B, kLast>(s);
+    case kAny: return either<T, I, B, kAny>(s);
+  }
 }
 
 // The accumulators of a row take at most half of the vector registers.

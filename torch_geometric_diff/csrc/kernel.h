@@ -1,4 +1,4 @@
-// Interface between the driver (diffuse.h) and the inner loops (kernel.cpp), which are compiled once
+// Interface between the driver (propagate.h) and the inner loops (kernel.cpp), which are compiled once
 // per instruction set. It holds plain data only, so that no inline function of the standard library
 // can be compiled for a newer processor and then be picked by the linker for an older one.
 #pragma once
@@ -23,20 +23,41 @@ struct Tile {
   int blocks, columns;
 };
 
-// Rows [first_row, last_row) of `target = mask * (P @ source)`, or of `target = mask * source` where
-// rowptr is null: loading a tile. A packed tile has rows of kBlock * blocks elements; the feature
-// matrices have `stride` elements a row and their rows are named by `original` (null: identity).
+// Rows are those of a packed tile, kBlock * blocks elements each, or those of a feature matrix, which
+// has `stride` elements a row and names its rows by `original` (null: identity).
+template <class T>
+struct Term {  // z += factor * from
+  const T* from;
+  T factor;
+  bool packed;
+};
+
+template <class T>
+struct Sink {  // y = factor * z, or += in `sum`, a packed tile (null: nothing to add up)
+  T* sum;
+  T* to;  // of a feature matrix; null: into `sum`
+  T factor;
+  bool add;
+};
+
+// Rows [first_row, last_row) of one step: z = scale * (P @ source) + terms, without the product where
+// rowptr is null. Dropout applies to the product and the first `product_terms` terms, or, where
+// `mask_target`, to z on its way to `target`. Sinks take z without it.
 template <class T, class I>
 struct Step {
   const I *rowptr, *col;
   const T* value;
   const I* original;
-  const T* source;
-  T* target;
+  const T* source;  // packed
+  T* target;        // packed; null: z goes to the sinks alone
   std::int64_t stride, first_row, last_row, prefetch_end;  // edges from prefetch_end on: no prefetch
   Tile tile;
   const Mask* mask;  // null: no dropout
-  bool last;         // write to the feature matrix instead of a packed tile
+  bool mask_target, bounded;
+  T scale, low, high;
+  int product_terms, num_terms, num_sinks;
+  const Term<T>* terms;
+  const Sink<T>* sinks;
 };
 
 template <class T, class I>

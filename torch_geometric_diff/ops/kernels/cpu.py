@@ -1,5 +1,7 @@
 """The C++ kernel: all steps in one pass over column tiles that stay in cache."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,96 @@ def levels() -> list[str]:
     return [] if _missing else _C.levels()
 
 
+def propagate(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    value: Tensor,
+    table: Tensor,
+    threshold: int,
+    seeds: Tensor,
+    reverse: bool,
+    bounds: tuple[float, float] | None = None,
+    perm: Tensor | None = None,
+    *,
+    level: str = "",
+    width: int = 0,
+) -> Tensor:
+    r"""Run :math:`K` steps of a recurrence from :math:`\mathbf{z}_0 = \sum_i c_{i0} \mathbf{x}_i`,
+
+    .. math::
+        \mathbf{z}_k = (a_k \mathbf{P} + d_k \mathbf{I}) (\mathbf{M}_k \odot \mathbf{z}_{k-1})
+        + b_k \mathbf{z}_{k-2} + \sum_i c_{ik} \mathbf{x}_i,
+        \qquad \mathbf{y}_o = \sum_k w_{ok} \mathbf{z}_k.
+
+    The result does not depend on the number of threads, which is :func:`torch.get_num_threads`, nor
+    on the width of the tiles, to the last bit.
+
+    Args:
+        x: The inputs, contiguous, float32 or float64.
+        rowptr: Row pointers, contiguous, int32 or int64.
+        col: Columns, contiguous, of the type of :obj:`rowptr`.
+        value: Values, contiguous, of the type of :obj:`x`.
+        table: The coefficients, contiguous, float64 on the CPU.
+        threshold: An element is dropped with probability ``threshold / 65536``; not with
+            :math:`b_k \neq 0`.
+        seeds: Seed of the dropout masks of every element of the batch, contiguous, int64.
+        reverse: Mask the product, last mask first, as the transpose of a recurrence does.
+        bounds: What every state but the first is clamped to.
+        perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
+            :obj:`rowptr`.
+        level: Instruction set, one of :func:`levels`. (default: the first)
+        width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
+
+    Shapes:
+        - **input:** :math:`(I, B, N, F)`, CSR of an :math:`N \times N` operator, or of any
+          :math:`M \times N` matrix for a single plain step without :obj:`perm`; table
+          :math:`(3 + I + O, K + 1)`, its rows :math:`a, d, b, c_1, \ldots, c_I, w_1, \ldots, w_O`
+        - **output:** :math:`(O, B, N, F)`, or :math:`(O, B, M, F)`
+    """
+    inputs, batch, sources, channels = x.shape
+    outputs, rows = table.shape[0] - 3 - inputs, rowptr.shape[0] - 1
+    y = x.new_empty(outputs, batch, rows, channels)
+    low, high = bounds or (0.0, 0.0)
+    _C.propagate(
+        y.data_ptr(),
+        x.data_ptr(),
+        rowptr.data_ptr(),
+        col.data_ptr(),
+        value.data_ptr(),
+        0 if perm is None else perm.data_ptr(),
+        rows,
+        sources,
+        batch,
+        channels,
+        x.dtype == torch.float64,
+        rowptr.dtype == torch.int64,
+        table.data_ptr(),
+        inputs,
+        outputs,
+        table.shape[1] - 1,
+        threshold,
+        seeds.data_ptr(),
+        reverse,
+        bounds is not None,
+        low,
+        high,
+        torch.get_num_threads(),
+        level,
+        width,
+    )
+    return y
+
+
+@functools.lru_cache
+def _euler(num_steps: int) -> Tensor:
+    """The table of plain diffusion."""
+    table = torch.zeros(5, num_steps + 1, dtype=torch.float64)
+    table[0] = 1
+    table[3, 0] = table[4, -1] = 1
+    return table
+
+
 def diffuse(
     x: Tensor,
     rowptr: Tensor,
@@ -34,52 +126,6 @@ def diffuse(
     level: str = "",
     width: int = 0,
 ) -> Tensor:
-    r"""Apply :math:`K` steps of a CSR operator, with dropout before each (see :mod:`..ops`).
-
-    The result does not depend on the number of threads, which is :func:`torch.get_num_threads`, nor
-    on the width of the tiles, to the last bit.
-
-    Args:
-        x: Features, contiguous, float32 or float64.
-        rowptr: Row pointers, contiguous, int32 or int64.
-        col: Columns, contiguous, of the type of :obj:`rowptr`.
-        value: Values, contiguous, of the type of :obj:`x`.
-        num_steps: Number of steps.
-        threshold: An element is dropped with probability ``threshold / 65536``.
-        seeds: Seed of the dropout masks of every element of the batch, int64.
-        reverse: Mask the output of every step, last step first (the transpose, if the operator is).
-        perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
-            :obj:`rowptr`.
-        level: Instruction set, one of :func:`levels`. (default: the first)
-        width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
-
-    Shapes:
-        - **input:** :math:`(B, N, F)`, CSR of an :math:`N \times N` operator, or of any
-          :math:`M \times N` matrix for a single step without dropout and :obj:`perm`
-        - **output:** :math:`(B, N, F)`, or :math:`(B, M, F)`
-    """
-    batch, rows, channels = x.shape
-    y = x.new_empty(batch, rowptr.numel() - 1, channels)
-    size = channels * x.element_size()  # of a row
-    for i, seed in enumerate(seeds.tolist()):
-        _C.diffuse(
-            y.data_ptr() + i * y.shape[1] * size,
-            x.data_ptr() + i * rows * size,
-            rowptr.data_ptr(),
-            col.data_ptr(),
-            value.data_ptr(),
-            0 if perm is None else perm.data_ptr(),
-            y.shape[1],
-            rows,
-            channels,
-            x.dtype == torch.float64,
-            rowptr.dtype == torch.int64,
-            num_steps,
-            threshold,
-            seed & 0xFFFFFFFFFFFFFFFF,
-            reverse,
-            torch.get_num_threads(),
-            level,
-            width,
-        )
-    return y
+    """Diffuse a batch of shape (B, N, F): :func:`propagate` where every step is a plain product."""
+    arguments = (rowptr, col, value, _euler(num_steps), threshold, seeds, reverse, None, perm)
+    return propagate(x.unsqueeze(0), *arguments, level=level, width=width).squeeze_(0)

@@ -1,0 +1,56 @@
+// Memory for packed tiles, and the caches they should fit.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+namespace tgd {
+
+// Large buffers lie in huge pages, since rows are read in any order.
+class Buffer {
+ public:
+  explicit Buffer(std::size_t bytes) {
+    constexpr std::size_t huge = std::size_t{1} << 21;
+    const std::size_t align = bytes >= huge ? huge : 64;
+    const std::size_t size = (bytes + align - 1) / align * align;
+    data_ = std::aligned_alloc(align, std::max(size, align));
+    if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (align == huge) madvise(data_, size, MADV_HUGEPAGE);
+#endif
+  }
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  template <class T>
+  T* as() const { return static_cast<T*>(data_); }
+
+ private:
+  void* data_;
+};
+
+struct Caches {
+  std::int64_t l2 = 512 << 10, l3 = 8 << 20;
+  Caches() {
+#if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
+    const long two = sysconf(_SC_LEVEL2_CACHE_SIZE), three = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (two > 0) l2 = two;
+    if (three > 0) l3 = three;
+#elif defined(__APPLE__)
+    std::int64_t size = 0;
+    std::size_t length = sizeof size;
+    if (sysctlbyname("hw.l2cachesize", &size, &length, nullptr, 0) == 0 && size > 0) l2 = l3 = size;
+#endif
+  }
+};
+
+}  // namespace tgd

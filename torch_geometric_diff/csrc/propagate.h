@@ -1,0 +1,55 @@
+// K steps of a recurrence in one pass over column tiles that stay in cache.
+#pragma once
+
+#include <cstdint>
+
+#include "kernel.h"
+
+namespace tgd {
+
+// CSR of the operator. Row i of it acts on row original[i] of the features (null: row i). It is square
+// but for the plain product, K = 1, of `rows` rows with features of `sources` rows.
+template <class T, class I>
+struct Operator {
+  const I *rowptr, *col;
+  const T* value;
+  const I* original;
+  std::int64_t rows, sources;
+};
+
+//   z_0 = sum_i c_i0 x_i
+//   z_k = (a_k P + d_k)(M_k z_{k-1}) + b_k z_{k-2} + sum_i c_ik x_i,  k = 1..K    y_o = sum_k w_ok z_k
+// or, in reverse, with M_{K+1-k} (a_k P + d_k) z_{k-1}, which the transpose is. With bounds z_k is
+// clamped, k >= 1. Dropout does not go with b.
+struct Recurrence {
+  const double* table;  // rows a, d, b, one of c for each input, one of w for each output; columns k
+  std::int64_t steps = 0;
+  int inputs = 1, outputs = 1;
+  std::uint32_t threshold = 0;  // an element is dropped with probability threshold / 65536
+  bool reverse = false, bounded = false;
+  double low = 0, high = 0;
+
+  double a(std::int64_t k) const { return at(0, k); }
+  double d(std::int64_t k) const { return at(1, k); }
+  double b(std::int64_t k) const { return at(2, k); }
+  double c(int i, std::int64_t k) const { return at(3 + i, k); }
+  double w(int o, std::int64_t k) const { return at(3 + inputs + o, k); }
+  double at(int row, std::int64_t k) const { return table[row * (steps + 1) + k]; }
+};
+
+struct Options {
+  int threads = 1;
+  const Level* level = nullptr;  // null: the best of this processor
+  int width = 0;                 // blocks of a tile, 1, 2 or 4; 0: by the size of the caches
+};
+
+// x and y are row-major [inputs, batch, sources, columns] and [outputs, batch, rows, columns] and do
+// not overlap. Every element of the batch has a seed of its own.
+template <class T, class I>
+void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, std::int64_t columns,
+               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options);
+
+// Instruction sets that this processor has, best first, closed by null.
+const Level* const* levels();
+
+}  // namespace tgd
