@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import classifier, report
 from benchmarks.ablations import report as ablation_report
-from benchmarks.nodes.graphs import SOURCES
+from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
 from benchmarks.rows import RESULTS
 from fewshot import report as fewshot_report
 from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
@@ -18,42 +18,44 @@ from torch_geometric_diff.experiment import command_line, read_rows, write_atomi
 ROOT = Path(__file__).parents[1]
 
 
-def groups(*names: str) -> dict[report.Group, dict[str, list[report.Row]]]:
-    """The rows of graphs whose result files begin with these names, by graph and model."""
-    files = [path for name in names for path in sorted(RESULTS.glob(f"{name}-*.jsonl"))]
-    return report.group_rows(report.read_results(files))
+def rows(study: str) -> list[report.Row]:
+    """The rows of a study on all its graphs."""
+    return report.read_results(sorted((RESULTS / study).glob("*.jsonl*")))
+
+
+def groups(kind: str) -> dict[report.Group, dict[str, list[report.Row]]]:
+    """The rows of all graphs with this kind of splits, by graph and model."""
+    found = report.group_rows(rows("nodes"))
+    order = [*SOURCES, *sorted({dataset for dataset, _, _ in found} - {*SOURCES})]
+    chosen = [group for group in found if group[2] == SPLIT_KINDS[kind]]
+    return {group: found[group] for group in sorted(chosen, key=lambda g: order.index(g[0]))}
 
 
 def citation() -> str:
     """Every model on the citation graphs."""
-    return report.table(groups(*SOURCES), "diff-resnet")
+    return report.table(groups("per_class"), "diff-resnet")
 
 
 def development() -> str:
     """Some models on Cora with the splits of GDC and GRAND."""
-    return report.table(groups("development/cora"), "diff-resnet-tuned")
-
-
-def ablation_rows() -> list[report.Row]:
-    """The rows of all ablations."""
-    return report.read_results(sorted((RESULTS / "ablations").glob("*.jsonl")))
+    return report.table(groups("development"), "diff-resnet-tuned")
 
 
 def ablations() -> str:
     """Every ablation."""
-    return ablation_report.tables(ablation_rows())
+    return ablation_report.tables(rows("ablations"))
 
 
 def ogb() -> str:
     """Every model on the graphs in OGB's layout."""
-    return report.table(groups("ogb"), "diff-resnet")
+    return report.table(report.group_rows(rows("ogb")), "diff-resnet")
 
 
 def classifiers() -> str:
     """The classifier and scikit-learn's."""
-    rows = read_rows([RESULTS / "classifier.jsonl"])
-    names = dict.fromkeys(row["dataset"] for row in rows)
-    return "\n\n".join(f"{name}:\n\n{classifier.table(rows, name)}" for name in names)
+    found = read_rows([RESULTS / "classifier.jsonl"])
+    names = dict.fromkeys(row["dataset"] for row in found)
+    return "\n\n".join(f"{name}:\n\n{classifier.table(found, name)}" for name in names)
 
 
 def fewshot() -> str:
@@ -104,8 +106,8 @@ def main(argv: list[str] | None = None) -> None:
     text = args.readme.read_text(encoding="utf-8")
     for name, content in PARTS.items():
         text = fill(text, name, content())
-    report.plot(groups(*SOURCES), args.plot / "citation.png")
-    ablation_report.draw(ablation_rows(), args.plot)
+    report.plot(groups("per_class"), args.plot / "citation.png")
+    ablation_report.draw(rows("ablations"), args.plot)
     with write_atomically(args.readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Rows of results that all studies share: measured, checked, resumed, summed up."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,17 @@ Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
 
 
+def parts(out: Path) -> list[Path]:
+    """The files that hold the rows of ``out``: what was folded, the file itself, that of each rank.
+
+    ``NAME.jsonl.gz``, ``NAME.jsonl`` and ``NAME.rankR.jsonl``, those that exist.
+    """
+    ranks = re.compile(rf"{re.escape(out.stem)}\.rank\d+{re.escape(out.suffix)}")
+    folder = out.parent
+    of_ranks = sorted(path for path in folder.glob("*.rank*") if ranks.fullmatch(path.name))
+    return [p for p in (out.with_name(f"{out.name}.gz"), out, *of_ranks) if p.exists()]
+
+
 def check_header(out: Path, row: Row, header: Row) -> None:
     """Refuse a row of another experiment."""
     for name, value in header.items():
@@ -27,39 +39,59 @@ def check_header(out: Path, row: Row, header: Row) -> None:
 
 
 class Results:
-    """The rows of an experiment: the file ``out``, or one file per rank beside it.
+    """The rows of an experiment in a file, which may hold other experiments beside it.
 
     Args:
         out (Path): The result file; under ``torchrun``, rank R appends to ``NAME.rankR.jsonl``.
-        header (dict): Fields that all rows share, checked against the rows found.
+            Rows that were folded into ``NAME.jsonl.gz`` count too.
+        header (dict): Fields that all rows of the experiment share.
         resume (bool): Go on with rows that are there.
         key (sequence of str, optional): The fields that identify a trial.
             (default: ``('split', 'init')``)
+        identity (sequence of str, optional): The fields of the header by which rows belong to this
+            experiment and not to one beside it; theirs must have the rest of the header, too.
+            (default: ``('dataset', 'source', 'split_kind', 'model')``)
+
+    Raises:
+        ValueError: If the file holds rows and ``resume`` is false, or rows of the same experiment
+            with another header.
     """
 
     def __init__(
-        self, out: Path, header: Row, resume: bool, key: Sequence[str] = ("split", "init")
+        self,
+        out: Path,
+        header: Row,
+        resume: bool,
+        key: Sequence[str] = ("split", "init"),
+        identity: Sequence[str] = ("dataset", "source", "split_kind", "model"),
     ) -> None:
-        self.header = header
-        self.out = out
-        self.key = key
+        self.out, self.header, self.key, self.identity = out, header, key, identity
         rank, size = world()
         own = out if size == 1 else out.with_suffix(f".rank{rank}{out.suffix}")
-        self.file = ResultFile(own, key, resume)
+        if not resume and out.with_name(f"{out.name}.gz").exists():
+            raise ValueError(f"'{out}.gz' already holds results; choose another '--out'")
+        self.file = ResultFile(own, (*identity, *key), resume)
         self.others = self.rows() if resume else []
 
     def rows(self) -> list[Row]:
-        """All rows, those of other ranks included."""
-        files = [self.out, *sorted(self.out.parent.glob(f"{self.out.stem}.rank*{self.out.suffix}"))]
-        rows = read_rows(path for path in files if path.exists())
+        """All rows of the experiment, those of other ranks included."""
+        rows = [row for row in read_rows(parts(self.out)) if self._belongs(row)]
         for row in rows:
             check_header(self.out, row, self.header)
         return rows
 
+    def _belongs(self, row: Row) -> bool:
+        return all(row.get(name) == self.header[name] for name in self.identity)
+
+    @property
+    def own(self) -> list[Row]:
+        """The rows of the experiment in the file of this rank."""
+        return [row for row in self.file.rows if self._belongs(row)]
+
     @property
     def finished(self) -> set[tuple[Any, ...]]:
         """Trials that need not be run again."""
-        return self.file.finished | {tuple(row[name] for name in self.key) for row in self.others}
+        return {tuple(row[name] for name in self.key) for row in [*self.own, *self.others]}
 
 
 def run_trials(

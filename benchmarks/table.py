@@ -2,7 +2,7 @@
 
 python -m benchmarks.table                                    # goes on from benchmarks/results
 torchrun --nproc-per-node 2 -m benchmarks.table               # trials shared by two
-python -m benchmarks.report benchmarks/results/*.jsonl        # the table
+python -m benchmarks.report benchmarks/results/nodes/*        # the table
 """
 
 import argparse
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     p.add_argument("--split", choices=list(SPLITS), default="per_class")
     p.add_argument("--models", nargs="+", choices=list(METHODS), default=list(METHODS))
-    p.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    p.add_argument("--results", type=Path, default=RESULTS / "nodes", help="folder of result files")
     return p
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
                 "split": args.split,
                 "num_splits": args.num_splits,
                 "num_inits": args.num_inits,
-                "out": args.results / f"{dataset}-{model}.jsonl",
+                "out": args.results / f"{dataset}.jsonl",
             }
             pairs = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
             command.main([*pairs, "--resume"])

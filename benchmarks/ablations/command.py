@@ -3,7 +3,7 @@
 python -m benchmarks.ablations                                    # all studies on Cora
 torchrun --nproc-per-node 2 -m benchmarks.ablations               # trials shared by two
 python -m benchmarks.ablations --study steps dropout --num_splits 10
-python -m benchmarks.ablations.report benchmarks/results/ablations/*.jsonl    # tables
+python -m benchmarks.ablations.report benchmarks/results/ablations/*    # tables
 
 Every study changes one thing of the published Diff-ResNet and compares with its base on the same
 splits. ``ddr`` (the distance-diameter ratio) and ``separability`` are those of the logits of all
@@ -85,8 +85,9 @@ def run(data: Data, study: str, args: argparse.Namespace) -> None:
         "seed": args.seed,
         "study": study,
     }
-    out = args.results / f"{data.name}-{study}.jsonl"
-    results = Results(out, header, resume=True, key=("variant", "split", "init"))
+    out = args.results / f"{data.name}.jsonl"
+    key, identity = ("variant", "split", "init"), ("dataset", "source", "split_kind", "study")
+    results = Results(out, header, True, key, identity)
     known = {variant.value: variant.settings for variant in variants}
     for row in results.rows():
         if row["settings"] != known.get(row["variant"], row["settings"]):

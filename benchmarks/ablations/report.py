@@ -1,6 +1,6 @@
 """A table and a picture of each ablation, from its rows alone.
 
-python -m benchmarks.ablations.report benchmarks/results/ablations/*.jsonl --plot docs
+python -m benchmarks.ablations.report benchmarks/results/ablations/* --plot docs
 """
 
 import argparse

@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
             for row in rows:
                 results.file.append({**header, **row, "versions": versions})
             bar.update(len(rows))
-            mean = np.mean([row["test_acc"] for row in results.file.rows])
+            mean = np.mean([row["test_acc"] for row in results.own])
             bar.set_postfix_str(f"mean test accuracy {100 * mean:.2f} %")
 
     done = {(row["split"], row["init"]): row for row in results.rows()}

@@ -30,7 +30,7 @@ def numbers(*paths: Path) -> list[list[Any]]:
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablations")
     ablations.main([*FLAGS, "--results", str(folder)])
-    return folder / "digits-diffuse.jsonl"
+    return folder / "digits.jsonl"
 
 
 def test_rows_hold_what_a_reader_needs(unbroken: Path) -> None:
@@ -90,7 +90,7 @@ def test_ranks_share_the_trials(
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         ablations.main([*FLAGS, "--results", str(tmp_path)])
-    files = [tmp_path / f"digits-diffuse.rank{rank}.jsonl" for rank in (0, 1)]
+    files = [tmp_path / f"digits.rank{rank}.jsonl" for rank in (0, 1)]
     assert [len(read_rows(file)) for file in files] == [3, 3]
     assert numbers(*files) == numbers(unbroken)
 
@@ -183,7 +183,7 @@ def test_what_follows_leaves_the_decay_of_the_encoder() -> None:
 def test_learned_step_size_moves_and_is_recorded(tmp_path: Path) -> None:
     flags = "--datasets digits --study learned --num_splits 1 --max_epochs 2".split()
     ablations.main([*flags, "--results", str(tmp_path)])
-    fixed, learned = read_rows(tmp_path / "digits-learned.jsonl")
+    fixed, learned = read_rows(tmp_path / "digits.jsonl")
     assert "learned_step_size" not in fixed
     assert learned["learned_step_size"] == pytest.approx(0.25, abs=0.05)
     assert learned["learned_step_size"] != 0.25

@@ -61,8 +61,10 @@ def test_development_split(tmp_path: Path) -> None:
     assert (len(train), len(val), len(test)) == (200, 1300, 297)
     for name, count in (("val_acc", 1300), ("test_acc", 297)):
         assert rows[0][name] * count == pytest.approx(round(rows[0][name] * count), abs=1e-4)
-    with pytest.raises(ValueError, match="split_kind"):
-        planetoid.main([*FLAGS, "--out", str(out), "--resume"])
+    with pytest.raises(ValueError, match="another experiment: seed is 42 there and 5 here"):
+        planetoid.main(
+            [*FLAGS, "--split", "development", "--seed", "5", "--out", str(out), "--resume"]
+        )
 
 
 def test_last_line_and_no_progress_bar_in_a_pipe(tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def truncated(tmp_path: Path) -> str:
         (["--out", unwritable], "file"),
         (["--out", damaged], "already holds results"),
         (["--out", damaged, "--resume"], "line 2 is not a JSON object"),
-        (["--out", foreign, "--resume"], "another experiment: dataset is cora there and digits"),
+        (["--out", foreign, "--resume"], "lacks ['source'"),
         (["--dataset", "cora", "--data_root", truncated], "cora.npz' is damaged"),
         (["--dataset", "digits", "--nonsense", "1"], "--nonsense"),
     ],

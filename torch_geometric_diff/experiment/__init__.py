@@ -7,6 +7,7 @@ from .results import check_writable as check_writable
 from .results import environment as environment
 from .results import read_rows as read_rows
 from .results import write_atomically as write_atomically
+from .results import write_rows as write_rows
 from .statistics import mean_and_interval as mean_and_interval
 from .training import Fit as Fit
 from .training import accuracy as accuracy

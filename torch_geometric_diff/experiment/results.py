@@ -1,9 +1,11 @@
 """Result rows: JSON lines that survive a kill, and files that are whole or absent."""
 
+import gzip
 import json
 import os
 import platform
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -62,23 +64,36 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Make the folder of a file to be written and leave it otherwise as it is.
+    """Try whether a file can be written, and leave everything as it was.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written, or its folder cannot be made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in path.parents if not folder.exists()]
     existed = path.exists()
-    with open(path, "ab"):
-        pass
-    if not existed:
-        path.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "ab"):
+            pass
+        if not existed:
+            path.unlink()
+    finally:
+        for folder in made:  # the innermost first
+            try:
+                folder.rmdir()
+            except OSError:  # somebody else has begun to use it
+                break
 
 
 def _parse(path: Path) -> tuple[list[Row], int]:
     """The rows of a file and the length in bytes of its whole lines."""
     data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"'{path}' is damaged: {error}") from error
     whole = data.rfind(b"\n") + 1  # a last line without a line end was cut by a kill
     rows = []
     for number, line in enumerate(data[:whole].splitlines(), start=1):
@@ -96,7 +111,9 @@ def _parse(path: Path) -> tuple[list[Row], int]:
 
 
 def read_rows(paths: str | Path | Iterable[str | Path]) -> list[Row]:
-    """Read all rows of one or several result files, a half last line left out.
+    """Read all rows of one or several result files, ``.jsonl`` or ``.jsonl.gz``.
+
+    A half last line, cut by a kill, is left out.
 
     Raises:
         FileNotFoundError: If a file does not exist.
@@ -107,18 +124,32 @@ def read_rows(paths: str | Path | Iterable[str | Path]) -> list[Row]:
     return [row for path in paths for row in _parse(Path(path))[0]]
 
 
+def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write a compressed result file whole; the same rows give the same bytes.
+
+    Raises:
+        ValueError: If ``path`` does not end in ``.gz``.
+        OSError: If the file cannot be written; an old one is left as it is.
+    """
+    if Path(path).suffix != ".gz":
+        raise ValueError(f"Expected a file that ends in '.jsonl.gz' (got '{path}')")
+    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(gzip.compress(lines.encode(), mtime=0))
+
+
 class ResultFile:
     """An append-only file of JSON lines, one per finished trial.
 
     Args:
-        path (str or Path): The file; its folder is made.
+        path (str or Path): The file; its folder is made with the first row.
         key (sequence of str): The fields that identify a trial. (default: ``('split', 'init')``)
         resume (bool): Take up an existing file; without it, an existing file with rows is an error.
             (default: ``False``)
 
     Raises:
-        ValueError: If the file exists and ``resume`` is false, or if a line is damaged or lacks a
-            field of ``key``.
+        ValueError: If the file exists and ``resume`` is false, if a line is damaged or lacks a
+            field of ``key``, or if the file is a compressed one, which is only read.
         OSError: If the file cannot be written.
     """
 
@@ -131,6 +162,10 @@ class ResultFile:
         self.path = Path(path)
         self.key = tuple(key)
         self.rows: list[Row] = []
+        if self.path.suffix == ".gz":
+            raise ValueError(
+                f"'{path}' is compressed and rows are appended: name the file without '.gz'"
+            )
         check_writable(self.path)  # fail now, not after the first trial
         if self.path.exists() and self.path.stat().st_size > 0:
             if not resume:
@@ -154,6 +189,7 @@ class ResultFile:
     def append(self, row: Row) -> None:
         """Write one trial so that it survives a kill right after."""
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
             start = file.tell()
             try:
