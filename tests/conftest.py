@@ -26,10 +26,10 @@ def form(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["reference", "cpu"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each kernel of the CPU in turn."""
-    from torch_geometric_diff.ops import diffusion
+    from torch_geometric_diff.ops.kernels import KERNELS
 
-    module = diffusion._KERNELS[request.param]
+    module = KERNELS[request.param]
     if module.available() is not None:
         pytest.skip(f"kernel '{request.param}': {module.available()}")
-    monkeypatch.setitem(diffusion._KERNELS, "cpu", module)
+    monkeypatch.setitem(KERNELS, "cpu", module)
     return request.param

@@ -4,7 +4,7 @@ from typing import Any
 
 from .ops import DiffusionOperator as DiffusionOperator
 from .ops import diffuse as diffuse
-from .ops.diffusion import kernels as kernels
+from .ops.kernels import kernels as kernels
 from .streaming import diffuse_features as diffuse_features
 
 __version__ = "0.1.0"

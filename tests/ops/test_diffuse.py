@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_geometric_diff import DiffusionOperator, diffuse
+from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 
 N = 23
@@ -266,10 +267,11 @@ def test_nothing_is_saved_per_step():
 def test_opcheck(kernel):
     edge_index, weight = random_graph(N, 60)
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
-    x = torch.randn(2, N, 5, requires_grad=True)
+    x = torch.randn(1, 2, N, 5, requires_grad=True)
     csr, csr_t = operator.csr(), operator.csr(transpose=True)
-    arguments = (x, *csr, *csr_t, None, torch.tensor([3, 4]), 4, 1000, False)
-    torch.library.opcheck(torch.ops.torch_geometric_diff.diffuse.default, arguments)
+    table, seeds = Recurrence.power(4).table(), torch.tensor([3, 4])
+    arguments = (x, *csr, *csr_t, None, None, table, seeds, 1000, False, None)
+    torch.library.opcheck(torch.ops.torch_geometric_diff.propagate.default, arguments)
 
 
 def test_compile_and_export_see_one_node():
@@ -282,7 +284,7 @@ def test_compile_and_export_see_one_node():
 
     for shape in ((N, 5), (3, N, 5)):
         program = torch.export.export(Model(), (torch.randn(shape),))
-        nodes = [node for node in program.graph.nodes if "diffuse" in str(node.target)]
+        nodes = [node for node in program.graph.nodes if "propagate" in str(node.target)]
         assert len(nodes) == 1
 
 
@@ -324,7 +326,7 @@ def test_bad_input(x, keywords, error, text):
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
     with pytest.raises(error, match=text):
         diffuse(x, operator, **{"num_steps": 2, **keywords})
-    with pytest.raises(TypeError, match=r"a DiffusionOperator \(got Tensor\)"):
+    with pytest.raises(TypeError, match=r"a SparseOperator \(got Tensor\)"):
         diffuse(torch.ones(N, 2), edge_index, 2)
 
 
@@ -368,21 +370,17 @@ def test_reordering_is_left_where_it_does_not_pay(monkeypatch):
     assert DiffusionOperator(shuffled, reorder=True).is_reordered
 
 
-def test_second_derivatives_of_learned_weights_are_refused() -> None:
-    edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
-    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
-    x = torch.rand(3, 2, dtype=torch.float64, requires_grad=True)
-    out = diffuse(x, DiffusionOperator(edge_index, weight, num_nodes=3), 2).square().sum()
-    (grad,) = torch.autograd.grad(out, x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+def test_second_derivatives_of_learned_weights() -> None:
+    edge_index, weight = torch.tensor([[0, 1], [1, 2]]), torch.tensor([0.5, 0.7]).double()
+    x, weight = torch.ones(3, 1).double().requires_grad_(), weight.requires_grad_()
+    out = diffuse(x, DiffusionOperator(edge_index, weight, normalization=None), 1)
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(out.square().sum() + grad.square().sum(), weight)
+    torch.testing.assert_close(second, torch.tensor([0.0375, 0.1125]).double())
 
 
-def test_forward_mode_along_weights_is_refused() -> None:
-    edge_index, weight = random_graph(9, 15)
-
-    def function(weight):
-        return diffuse(torch.ones(9, 1), DiffusionOperator(edge_index, weight, num_nodes=9), 2)
-
-    with pytest.raises(NotImplementedError, match="weights or step size"):
-        torch.func.jvp(function, (weight.float(),), (torch.ones(weight.numel()),))
+def test_nested_forward_mode() -> None:
+    operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), dtype=torch.float64)
+    hessian = torch.func.jacfwd(torch.func.jacfwd(lambda z: diffuse(z, operator, 1).square().sum()))
+    found = hessian(torch.randn(2, 1, dtype=torch.float64)).flatten()
+    torch.testing.assert_close(found, torch.tensor([1.5625, 0.4375, 0.4375, 1.5625]).double())

@@ -10,9 +10,10 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
 
 from ..graph.adjacency import Edges, is_sparse_adjacency, normalize, read_edges, sparse_matrix
-from ..ops import diffuse
-from ..ops.diffusion import check_dropout, check_num_steps
+from ..graph.arguments import check_dropout, check_integer
+from ..ops import Recurrence, propagate
 from ..ops.operator import DiffusionOperator, check_step_size
+from ..ops.propagate import check_features
 from ..ops.random import draw_seeds
 
 
@@ -37,7 +38,7 @@ class DiffConv(MessagePassing):
     where :math:`w_{ij}` is the edge weight from source node :obj:`j` to target node :obj:`i`
     (default: :obj:`1.0`). Rows of the operator sum to one: constants stay as they are. All
     :math:`K` steps run in one kernel, and with constant weights nothing is kept for the backward
-    pass.
+    pass. Attributes act at the next call.
 
     .. note::
         Explicit steps diverge past a step size of :math:`2 / \lambda_{\max}(\mathbf{L})`; a warning
@@ -57,8 +58,8 @@ class DiffConv(MessagePassing):
         cached (bool, optional): If set to :obj:`True`, the operator is built at the first call and
             reused. Another graph afterwards is an error, not a wrong result. This parameter should
             only be set to :obj:`True` in transductive learning scenarios. (default: :obj:`False`)
-        learn_step_size (bool, optional): If set to :obj:`True`, :math:`h` is a parameter; the
-            features of every step are then kept for the backward pass. (default: :obj:`False`)
+        learn_step_size (bool, optional): If set to :obj:`True`, :math:`h` is a parameter.
+            (default: :obj:`False`)
         generator (torch.Generator, optional): The CPU generator that the seeds of the masks are
             drawn from. (default: torch's own)
         **kwargs (optional): Additional arguments of
@@ -78,7 +79,7 @@ class DiffConv(MessagePassing):
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
     """
 
-    _cached: Optional[tuple[DiffusionOperator, list[Tensor], list[Tensor]]]
+    _cached: Optional[tuple[DiffusionOperator, list[Tensor], list[Tensor], tuple]]
 
     def __init__(
         self,
@@ -94,9 +95,9 @@ class DiffConv(MessagePassing):
     ) -> None:
         kwargs.setdefault("aggr", "add")
         super().__init__(**kwargs)
-        check_num_steps(num_steps)
+        num_steps = check_integer("num_steps", num_steps, 0)
         check_step_size(step_size)
-        check_dropout(dropout)
+        dropout = check_dropout(dropout)
         if normalization not in ("sym", "row", None):
             raise ValueError(
                 f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
@@ -110,10 +111,14 @@ class DiffConv(MessagePassing):
         self.normalization = normalization
         self.add_self_loops = add_self_loops
         self.cached = cached
-        self.learn_step_size = learn_step_size
         self.generator = generator
         self.step_size: Any = Parameter(torch.empty(())) if learn_step_size else step_size
         self.reset_parameters()
+
+    @property
+    def learn_step_size(self) -> bool:
+        """Whether the step size is a parameter."""
+        return isinstance(self.step_size, Parameter)
 
     def reset_parameters(self) -> None:
         """Reset the learned step size and clear the cache."""
@@ -130,13 +135,20 @@ class DiffConv(MessagePassing):
                 "this layer does not support bipartite message passing. Please try other layers "
                 "such as 'SAGEConv' or 'GraphConv' instead"
             )
+        check_features(x)
         if self._is_observed():
             return self._propagate_steps(x, edge_index, edge_weight)
         operator = self.operator(x, edge_index, edge_weight)
         seeds = None
         if self.generator is not None and self.drops:
             seeds = draw_seeds(x.size(0) if x.dim() == 3 else 1, self.generator).tolist()
-        return diffuse(x, operator, self.num_steps, self.dropout, seeds, self.training)
+        recurrence = Recurrence.power(self.num_steps)
+        if self.learn_step_size:  # (1 - r) x + r P x is a step r times as long
+            r = self.step_size / operator.step_size
+            recurrence = Recurrence(self.num_steps, a=r, d=1 - r)
+        return propagate(
+            x, operator, recurrence, dropout=self.dropout, seed=seeds, training=self.training
+        )
 
     @property
     def drops(self) -> bool:
@@ -146,35 +158,42 @@ class DiffConv(MessagePassing):
     def operator(
         self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None
     ) -> DiffusionOperator:
-        """The operator of this layer on a graph, from the cache if there is one."""
+        """The operator of this layer on a graph, from the cache if there is one.
+
+        That of a learned step size has the step size that the layer began with.
+        """
         if isinstance(edge_index, DiffusionOperator):
             if edge_weight is not None:
                 raise ValueError(
                     "Expected 'edge_weight' to be None beside a DiffusionOperator, which holds "
                     "its weights (got both)"
                 )
-            operator = edge_index
-        elif self.cached:
-            if self._cached is None:
-                if edge_weight is not None and edge_weight.requires_grad:
-                    raise ValueError("'cached=True' does not go with learned 'edge_weight'")
-                operator = self._build(x, edge_index, edge_weight)
-                # copies, so that a graph changed in place is noticed
-                self._cached = (operator, _copy(edge_index), _copy(edge_weight))
-            operator, graph, weight = self._cached
-            if not (_same(graph, edge_index) and _same(weight, edge_weight)):
-                raise ValueError(
-                    f"'{self.__class__.__name__}(cached=True)' was called with another graph than "
-                    "the one in its cache; call 'reset_parameters()' or set 'cached=False'"
-                )
-            if operator.num_nodes != x.size(-2):
-                raise ValueError(
-                    f"Expected 'x' to have {operator.num_nodes} rows, the nodes of the cached "
-                    f"graph (got {x.size(-2)})"
-                )
-        else:
+            return edge_index
+        if not self.cached or (self._cached is None and torch.compiler.is_compiling()):
+            return self._build(x, edge_index, edge_weight)
+        settings = (self._constant_step, self.normalization, self.add_self_loops, self.flow)
+        if self._cached is None or self._cached[3] != settings:
+            if edge_weight is not None and edge_weight.requires_grad:
+                raise ValueError("'cached=True' does not go with learned 'edge_weight'")
             operator = self._build(x, edge_index, edge_weight)
-        return operator.with_step_size(self.step_size) if self.learn_step_size else operator
+            # copies, so that a graph changed in place is noticed
+            self._cached = (operator, _copy(edge_index), _copy(edge_weight), settings)
+        operator, graph, weight, _ = self._cached
+        if not (_same(graph, edge_index) and _same(weight, edge_weight)):
+            raise ValueError(
+                f"'{self.__class__.__name__}(cached=True)' was called with another graph than "
+                "the one in its cache; call 'reset_parameters()' or set 'cached=False'"
+            )
+        if operator.num_nodes != x.size(-2):
+            raise ValueError(
+                f"Expected 'x' to have {operator.num_nodes} rows, the nodes of the cached "
+                f"graph (got {x.size(-2)})"
+            )
+        return operator
+
+    @property
+    def _constant_step(self) -> float:
+        return self.initial_step_size if self.learn_step_size else self.step_size
 
     def _build(
         self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
@@ -186,7 +205,7 @@ class DiffConv(MessagePassing):
             edge_index,
             edge_weight,
             num_nodes=x.size(-2),
-            step_size=self.initial_step_size,
+            step_size=self._constant_step,
             normalization=self.normalization,
             add_self_loops=self.add_self_loops,
             reorder=self.cached,
@@ -281,7 +300,13 @@ def _copy(graph: Any) -> list[Tensor]:
 def _same(copy: list[Tensor], graph: Any) -> bool:
     """Whether a graph is what it was when it was copied: form, place and every entry."""
     parts = _parts(graph)
-    return len(parts) == len(copy) and all(
-        a.device == b.device and a.shape == b.shape and torch.equal(a, b)
-        for a, b in zip(copy, parts, strict=True)
-    )
+    if len(parts) != len(copy):
+        return False
+    for a, b in zip(copy, parts, strict=True):
+        if a.device != b.device or a.shape != b.shape:
+            return False
+        if torch.compiler.is_compiling():  # the graph cannot branch on values, but it can stop
+            torch._assert_async((a == b).all(), "another graph than the one in the cache")
+        elif not torch.equal(a, b):
+            return False
+    return True

@@ -1,147 +1,70 @@
-"""K steps of diffusion as one differentiable call."""
+"""Recurrences with names: diffusion by Euler steps, heat, and the plain sparse product."""
 
+import math
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import gammaln, ive, xlogy
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
+from torch.autograd import Function
 
-from .kernels import cpu, cuda, reference
-from .operator import CSR, DiffusionOperator, SparseOperator
-from .random import draw_seeds, dropout_scale, dropout_threshold, keep_mask
-
-_KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": cuda, "reference": reference}
-
-
-def kernels() -> dict[str, str | None]:
-    """The kernels and why each cannot run: None for one that can.
-
-    ``'cpu'`` (fused C++) and ``'cuda'`` (Triton) serve their device where they can run, and
-    ``'reference'`` (plain torch) everything else.
-    """
-    return {name: kernel.available() for name, kernel in _KERNELS.items()}
+from ..graph.arguments import check_integer, check_real
+from .derivatives import tangents_of
+from .kernels import cpu, kernel_for
+from .operator import DiffusionOperator, SparseOperator
+from .propagate import propagate
+from .recurrence import Recurrence
+from .sparse import product
 
 
-def _kernel_for(device: torch.device) -> ModuleType:
-    kernel = _KERNELS.get(device.type, reference)
-    return kernel if kernel.available() is None else reference
-
-
-@torch.library.custom_op("torch_geometric_diff::diffuse", mutates_args=())
-def _diffuse(
+def diffuse(
     x: Tensor,
-    rowptr: Tensor,
-    col: Tensor,
-    value: Tensor,
-    rowptr_t: Tensor,
-    col_t: Tensor,
-    value_t: Tensor,
-    order: Tensor | None,
-    seeds: Tensor,
+    operator: SparseOperator,
     num_steps: int,
-    threshold: int,
-    reverse: bool,
+    dropout: float = 0.0,
+    seed: int | Sequence[int] | None = None,
+    training: bool = True,
 ) -> Tensor:
-    """All steps of a batch [B, N, F], a seed for each element, on the kernel of the device.
+    r"""Diffuse features over a graph by :math:`K` explicit Euler steps,
 
-    The transpose rides along for the backward pass. With ``order``, row i of the matrices is row
-    ``order[i]`` of the features: the CPU kernel's.
+    .. math::
+        \mathbf{X} \leftarrow \mathbf{P} \, (\mathbf{M}_k \odot \mathbf{X}),
+        \qquad k = 0, \ldots, K - 1,
+
+    with :math:`\mathbf{P} = \mathbf{I} - h \mathbf{L}` and :math:`\mathbf{M}_k` the dropout mask of
+    step :math:`k`, of entries 0 and :math:`1 / (1 - p)` (Algorithm 1 of `"Diffusion Mechanism in
+    Residual Neural Network" <https://arxiv.org/abs/2105.03155>`_).
+
+    The elements of a batch are diffused side by side, each as it would be alone, with masks of its
+    own. With constant weights nothing is kept for the backward pass, with learned ones ``x`` alone:
+    memory does not grow with :math:`K` (see :func:`propagate`).
+
+    Args:
+        x (Tensor): Node features. float16 and bfloat16 are computed in float32.
+        operator (SparseOperator): The matrix :math:`\mathbf{P}`, most often a DiffusionOperator.
+        num_steps (int): The number of steps :math:`K \ge 0`.
+        dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature**
+            before each step, rounded to a multiple of 1/65536. (default: :obj:`0.0`)
+        seed (int or sequence of int, optional): The seed of the masks; the same seed gives the same
+            masks on every device. Of a batch, a seed for each element, or one number :math:`s` for
+            :math:`s, s + 1, \ldots` modulo :math:`2^{63}`. (default: drawn from torch's CPU
+            generator)
+        training (bool, optional): Whether dropout applies. (default: :obj:`True`)
+
+    Shapes:
+        - **input:** features :math:`(N, F)` or batched :math:`(B, N, F)`
+        - **output:** the shape and type of the input
+
+    Raises:
+        ValueError: If ``x`` does not have :math:`N` rows, ``num_steps`` is negative, ``dropout``
+            lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
+            length than the batch, or ``x`` and ``operator`` are on different devices.
+        TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
     """
-    arguments = (x.contiguous(), rowptr, col, value, num_steps, threshold, seeds, reverse)
-    if order is not None:
-        return cpu.diffuse(*arguments, order)
-    with torch.autocast(x.device.type, enabled=False):  # the accumulation stays in full precision
-        return _kernel_for(x.device).diffuse(*arguments)
-
-
-@_diffuse.register_fake
-def _(x: Tensor, *args: object) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    _, *csr, order, seeds, ctx.num_steps, ctx.threshold, ctx.reverse = inputs
-    ctx.save_for_backward(*csr, order, seeds)
-
-
-def _backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-    rowptr, col, value, rowptr_t, col_t, value_t, order, seeds = ctx.saved_tensors
-    grad = _linear(
-        grad,
-        *(rowptr_t, col_t, value_t),
-        *(rowptr, col, value),
-        order,
-        seeds,
-        ctx.num_steps,
-        ctx.threshold,
-        not ctx.reverse,
-    )
-    return grad, *[None] * 11
-
-
-_diffuse.register_autograd(_backward, setup_context=_setup_context)
-
-
-def _linear(x: Tensor, rowptr: Tensor, col: Tensor, value: Tensor, *arguments: Any) -> Tensor:
-    """Diffusion that forward-mode differentiation passes: linear, it carries tangents as features.
-
-    A custom operator has no rule for that, and torch would take its tangent for zero.
-    """
-    arguments = (rowptr, col, value, *arguments)
-    if torch.compiler.is_compiling():
-        return _diffuse(x, *arguments)
-    if forward_ad.unpack_dual(value).tangent is not None:
-        raise NotImplementedError(
-            "Forward-mode differentiation of diffusion by its weights or step size is not "
-            "supported; use reverse mode"
-        )
-    primal, tangent = forward_ad.unpack_dual(x)
-    out = _diffuse(primal, *arguments)
-    return out if tangent is None else forward_ad.make_dual(out, _diffuse(tangent, *arguments))
-
-
-def _product(csr: CSR, x: Tensor) -> Tensor:
-    """One product of a matrix with a batch [B, N, F], which no gradient passes."""
-    return _diffuse(x, *csr, *csr, None, _no_seeds(x.size(0)), 1, 0, False)
-
-
-def _no_seeds(count: int) -> Tensor:
-    return torch.zeros(count, dtype=torch.long)
-
-
-class _WeightedStep(torch.autograd.Function):
-    """One product P x that also differentiates the entries of P; keeps x."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, operator: DiffusionOperator):  # type: ignore[no-untyped-def]
-        ctx.operator = operator
-        ctx.save_for_backward(x)
-        return _product(operator.csr(), x)
-
-    @staticmethod
-    @once_differentiable  # its own gradient would miss that of the entries
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        grad_x = grad_value = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _product(ctx.operator.csr(transpose=True), grad)
-        if ctx.needs_input_grad[1]:
-            grad_value = _sampled_product(grad, x, ctx.operator)
-        return grad_x, grad_value, None
-
-
-def _sampled_product(grad: Tensor, x: Tensor, operator: DiffusionOperator) -> Tensor:
-    """(grad x^T) at the entries of the operator, columns in blocks so that memory stays small."""
-    row, col = operator.rows(), operator.col
-    total = grad.new_zeros(operator.nnz)
-    for one_grad, one_x in zip(grad, x, strict=True):
-        for start in range(0, x.size(-1), 32):
-            block = slice(start, start + 32)
-            total += (one_grad[:, block][row] * one_x[:, block][col]).sum(1)
-    return total
+    recurrence = Recurrence.power(check_integer("num_steps", num_steps, 0))
+    return propagate(x, operator, recurrence, dropout=dropout, seed=seed, training=training)
 
 
 def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
@@ -173,142 +96,139 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
         )
     if x.device.type != "cpu":  # torch's reduction of sparse products is for the CPU alone
         return matrix @ x
-    if _kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
+    if kernel_for(x.device) is not cpu or x.dtype not in (torch.float32, torch.float64):
         return torch.sparse.mm(matrix, x.contiguous(), "sum")
     csr = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
     batch = x.contiguous().unsqueeze(0)
-    return cpu.diffuse(batch, *csr, 1, 0, _no_seeds(1), False).squeeze_(0)  # in place: no view
+    return product(csr, batch).squeeze_(0)  # in place: no view
 
 
-def diffuse(
-    x: Tensor,
-    operator: DiffusionOperator,
-    num_steps: int,
-    dropout: float = 0.0,
-    seed: int | Sequence[int] | None = None,
-    training: bool = True,
+def heat(
+    x: Tensor, operator: DiffusionOperator, t: float | Tensor = 1.0, *, tol: float = 1e-6
 ) -> Tensor:
-    r"""Diffuse features over a graph by :math:`K` explicit Euler steps,
+    r"""Diffuse features over a graph for a time :math:`t`, exact to a tolerance,
 
     .. math::
-        \mathbf{X} \leftarrow \mathbf{P} \, (\mathbf{M}_k \odot \mathbf{X}),
-        \qquad k = 0, \ldots, K - 1,
+        \mathbf{Y} = e^{- t \mathbf{L}} \, \mathbf{X}
 
-    with :math:`\mathbf{P} = \mathbf{I} - h \mathbf{L}` and :math:`\mathbf{M}_k` the dropout mask of
-    step :math:`k`, of entries 0 and :math:`1 / (1 - p)` (Algorithm 1 of `"Diffusion Mechanism in
-    Residual Neural Network" <https://arxiv.org/abs/2105.03155>`_).
-
-    The elements of a batch are diffused side by side, each as it would be alone, with masks of its
-    own. With constant weights nothing is kept for the backward pass: memory does not grow with
-    :math:`K`. Weights or a step size that require gradients keep the features of every step,
-    :math:`K \cdot N \cdot F` numbers.
+    with :math:`\mathbf{L} = (\mathbf{I} - \mathbf{P}) / h` the Laplacian of the operator, whatever
+    its step size :math:`h`: any time is stable. A symmetric Laplacian is expanded in Chebyshev
+    polynomials, about :math:`\sqrt{t \lambda_{\max} \log (1 / \mathrm{tol})}` steps in one kernel;
+    one that is not in powers of a matrix that averages (uniformisation), about
+    :math:`t \max_i d_i` steps, of which none can cancel another.
 
     Args:
         x (Tensor): Node features. float16 and bfloat16 are computed in float32.
-        operator (DiffusionOperator): The matrix :math:`\mathbf{P}`.
-        num_steps (int): The number of steps :math:`K \ge 0`.
-        dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature**
-            before each step, rounded to a multiple of 1/65536. (default: :obj:`0.0`)
-        seed (int or sequence of int, optional): The seed of the masks; the same seed gives the same
-            masks on every device. Of a batch, a seed for each element, or one number :math:`s` for
-            :math:`s, s + 1, \ldots` modulo :math:`2^{63}`. (default: drawn from torch's CPU
-            generator)
-        training (bool, optional): Whether dropout applies. (default: :obj:`True`)
+        operator (DiffusionOperator): The operator of the graph.
+        t (float or Tensor, optional): The time :math:`t \ge 0`; a Tensor of one number may be
+            learned. (default: :obj:`1.0`)
+        tol (float, optional): A bound in :math:`(0, 1)` of the error that the truncated expansion
+            makes, relative to the norm of a column (the largest entry of it where
+            :math:`\mathbf{L}` is not symmetric). Rounding comes on top. (default: :obj:`1e-6`)
 
     Shapes:
         - **input:** features :math:`(N, F)` or batched :math:`(B, N, F)`
         - **output:** the shape and type of the input
 
     Raises:
-        ValueError: If ``x`` does not have :math:`N` rows, ``num_steps`` is negative, ``dropout``
-            lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
-            length than the batch, or ``x`` and ``operator`` are on different devices.
-        TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
-        NotImplementedError: In forward-mode differentiation by weights or the step size.
+        ValueError: If ``t`` is negative or not finite, ``tol`` lies outside :math:`(0, 1)`, or
+            ``x`` does not have :math:`N` rows.
+        TypeError: If ``x`` is not a floating Tensor or ``operator`` no DiffusionOperator.
+
+    Example:
+        >>> operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), normalization=None)
+        >>> heat(torch.tensor([[0.0], [2.0]]), operator, t=100.0)
+        tensor([[1.],
+                [1.]])
     """
-    _check(x, operator, num_steps, dropout)
-    threshold = dropout_threshold(dropout) if training else 0
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    batch = x if x.dim() == 3 else x.unsqueeze(0)
-    if seed is None and threshold == 0:
-        seeds = _no_seeds(batch.size(0))
-    else:
-        seeds = _seeds(seed, batch.size(0))
-    batch = batch.to(dtype)
-    if operator.dtype != dtype:
-        operator = operator.to(dtype)
-    if operator.requires_grad:
-        out = _diffuse_weighted(batch, operator, num_steps, threshold, seeds)
-    else:
-        csr, csr_t, order = operator.csr(), operator.csr(transpose=True), None
-        if operator.is_reordered and _kernel_for(x.device) is cpu:
-            (csr, order), (csr_t, _) = operator.reordered_csr(), operator.reordered_csr(True)
-        out = _linear(batch, *csr, *csr_t, order, seeds, num_steps, threshold, False)
-    return (out if x.dim() == 3 else out.squeeze(0)).to(x.dtype)
-
-
-def _seeds(seed: int | Sequence[int] | None, count: int) -> Tensor:
-    """A seed for each element of a batch, as a Tensor, which torch.compile need not read."""
-    if seed is None:
-        return draw_seeds(count)
-    each = seed if isinstance(seed, Sequence) else [seed]
-    for number in each:
-        if not 0 <= number < 2**63:
-            raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {number})")
-    seeds = torch.tensor(each)
-    if not isinstance(seed, Sequence):
-        return (seeds + torch.arange(count)) & (2**63 - 1)
-    if len(seeds) != count:
-        raise ValueError(
-            f"Expected 'seed' to be one number or {count}, one for each element of the batch "
-            f"(got {len(seeds)})"
-        )
-    return seeds
-
-
-def _diffuse_weighted(
-    x: Tensor, operator: DiffusionOperator, num_steps: int, threshold: int, seeds: Tensor
-) -> Tensor:
-    _, rows, columns = x.shape
-    each = seeds.tolist() if threshold else []
-    for step in range(num_steps):
-        if threshold:
-            keep = [keep_mask(seed, step, rows, columns, threshold, x.device) for seed in each]
-            x = torch.where(torch.stack(keep), x * dropout_scale(threshold), 0)
-        x = _WeightedStep.apply(x, operator.value, operator)
-    return x
-
-
-def _check(x: Tensor, operator: DiffusionOperator, num_steps: int, dropout: float) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
-    if not isinstance(operator, SparseOperator):
+    if not isinstance(operator, DiffusionOperator):
         raise TypeError(
             f"Expected 'operator' to be a DiffusionOperator (got {type(operator).__name__})"
         )
-    if x.dim() not in (2, 3) or x.size(-2) != operator.num_nodes:
-        raise ValueError(
-            f"Expected 'x' of shape [{operator.num_nodes}, F] or [B, {operator.num_nodes}, F], "
-            f"one row a node of the graph (got {list(x.shape)})"
-        )
-    if x.device != operator.device:
-        raise ValueError(
-            f"Expected 'x' and 'operator' on one device (got {x.device} and {operator.device})"
-        )
-    check_num_steps(num_steps)
-    check_dropout(dropout)
+    return propagate(x, operator, heat_recurrence(operator, t, tol))
 
 
-def check_num_steps(num_steps: int) -> None:
-    """Refuse a number of steps that is not a whole number from 0 on."""
-    if isinstance(num_steps, bool) or not isinstance(num_steps, int):
-        raise TypeError(f"Expected 'num_steps' to be an integer (got {num_steps!r})")
-    if num_steps < 0:
-        raise ValueError(f"Expected 'num_steps' to be at least 0 (got {num_steps})")
+def heat_recurrence(operator: DiffusionOperator, t: float | Tensor, tol: float) -> Recurrence:
+    """The recurrence behind :func:`heat`."""
+    tol = check_real("tol", tol, lambda v: 0 < v < 1, "lie in (0, 1)")
+    if isinstance(t, Tensor):
+        if t.numel() != 1 or not t.is_floating_point():
+            raise ValueError(f"Expected 't' to be one floating number (got shape {list(t.shape)})")
+        now = float(t.detach())
+        time: Any = t.reshape(()).to("cpu", torch.float64)
+    else:
+        now, time = t, None
+    now = check_real("t", now, lambda v: 0 <= v < math.inf, "be at least 0 and finite")
+    rate = 1 / operator.gershgorin_step_size  # the largest weighted degree
+    step = float(operator.step_size)
+    if rate == 0 or now == 0 and time is None:
+        return Recurrence(0)
+    scale = 1 / (rate * step)
+    expand = _bessel if operator.is_symmetric else _poisson
+    found = expand(now * rate, _enough(now * rate, tol))
+    size = 2 if operator.is_symmetric else 1
+    tail = size * found[::-1].cumsum()[::-1]  # what is lost if the sum ends before k
+    steps = max(int(np.argmax(tail <= tol)) - 1, 0) + (time is not None)
+    at = torch.tensor(now, dtype=torch.float64, device="cpu") if time is None else time
+    w = _Expansion.apply(at * rate, steps, expand)
+    if not operator.is_symmetric:
+        return Recurrence(steps, a=scale, d=1 - scale, w=w)
+    # S = L / rate - 1 has its eigenvalues in [-1, 1], and e^{-tL} = sum_k w_k T_k(S)
+    signs = [1.0, *[2.0 * (-1) ** k for k in range(1, steps + 1)]]
+    first, rest = min(steps, 1), max(steps - 1, 0)
+    return Recurrence(
+        steps,
+        a=[-scale] * first + [-2 * scale] * rest,
+        d=[scale - 1] * first + [2 * (scale - 1)] * rest,
+        b=[0.0] * first + [-1.0] * rest,
+        w=w * torch.tensor(signs, dtype=torch.float64, device="cpu"),
+    )
 
 
-def check_dropout(dropout: float) -> None:
-    """Refuse a drop probability outside [0, 1)."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
+def _enough(rate: float, tol: float) -> int:
+    """More terms than an expansion needs."""
+    digits = math.log(1 / tol)
+    return math.ceil(rate + 8 * math.sqrt(rate * (digits + 1)) + 8 * digits) + 16
+
+
+def _bessel(rate: float, steps: int) -> np.ndarray:
+    """The scaled Bessel functions exp(-rate) I_k(rate), k = 0 ... steps."""
+    return ive(np.arange(steps + 1), rate)
+
+
+def _poisson(rate: float, steps: int) -> np.ndarray:
+    """The probabilities of a Poisson variable, k = 0 ... steps."""
+    k = np.arange(steps + 1)
+    return np.exp(xlogy(k, rate) - rate - gammaln(k + 1))
+
+
+class _Expansion(Function):
+    """Coefficients of an expansion of e^{-tL} as a function of the time, any number of times."""
+
+    @staticmethod
+    def forward(rate: Tensor, steps: int, expand: Any) -> Tensor:
+        return torch.from_numpy(expand(float(rate), steps))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        rate, ctx.steps, ctx.expand = inputs
+        ctx.save_for_backward(rate)
+        ctx.save_for_forward(rate)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (rate,) = ctx.saved_tensors
+        return (grads[0] * _slope(rate, ctx.steps, ctx.expand)).sum(), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, rate_t: Tensor, *_: Any) -> Tensor:
+        with tangents_of(ctx) as (rate,):
+            return rate_t * _slope(rate, ctx.steps, ctx.expand)
+
+
+def _slope(rate: Tensor, steps: int, expand: Any) -> Tensor:
+    """The derivative of the coefficients, made of the same functions."""
+    w = _Expansion.apply(rate, steps + 1, expand)
+    if expand is _bessel:
+        return (torch.cat([w[1:2], w[:-2]]) + w[1:]) / 2 - w[:-1]
+    return torch.cat([torch.zeros_like(w[:1]), w[:-2]]) - w[:-1]

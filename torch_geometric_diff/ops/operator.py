@@ -12,7 +12,9 @@ from torch_geometric.utils import scatter
 from typing_extensions import Self
 
 from ..graph.adjacency import NORMALIZATIONS, Edges, add_loops, loops_of, normalize, read_edges
+from .derivatives import is_differentiated, plain, untransformed
 from .reorder import locality_order
+from .sparse import Pattern
 
 
 class CSR(NamedTuple):
@@ -122,6 +124,7 @@ class SparseOperator:
         self._transpose, self._permutation = self._find_transpose()
         self._order = self._find_order() if reorder else None
         self._reordered: dict[bool, CSR] = {}
+        self._pattern: Pattern | None = None
 
     @property
     def nnz(self) -> int:
@@ -140,8 +143,8 @@ class SparseOperator:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether the entries are learned."""
-        return self.value.requires_grad
+        """Whether the entries are learned: a gradient, or a tangent, may follow them."""
+        return self.value.requires_grad or is_differentiated(self.value)
 
     @property
     def is_symmetric(self) -> bool:
@@ -177,6 +180,27 @@ class SparseOperator:
     def _find_order(self) -> Tensor | None:
         order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
         return None if order is None else torch.from_numpy(order.astype(np.int64))
+
+    @property
+    def pattern(self) -> Pattern:
+        """Where the entries lie, and those of the transpose; made at the first call and kept."""
+        if self._pattern is None:
+            order = self._permutation
+            with untransformed():
+                if order is None:  # symmetric, which a learned matrix of these places need not be
+                    order = torch.sort(plain(self.col), stable=True).indices
+            index = (self.rowptr, self.col, *self._transpose, order, self._row)
+            self._pattern = Pattern(*map(plain, index))
+        return self._pattern
+
+    def without_rows(self, mask: Tensor) -> "SparseOperator":
+        """The matrix with zeros in the rows of a mask :math:`(N,)`."""
+        other = object.__new__(SparseOperator)
+        other.__dict__.update(self._copy().__dict__)
+        other.value = self.value.masked_fill(mask[self._row.long()], 0)
+        other._order = None
+        other._transpose, other._permutation = other._find_transpose()
+        return other
 
     def rows(self) -> Tensor:
         """The row index of every entry, shape ``(nnz,)``."""
@@ -228,6 +252,7 @@ class SparseOperator:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._reordered = {}
+        other._pattern = None
         return other
 
     def to_scipy(self) -> scipy.sparse.csr_matrix:

@@ -1,11 +1,16 @@
-"""The reference kernel in plain torch: every device, every torch version."""
+"""The reference kernel in plain torch: every device, every torch version, every derivative."""
 
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..random import dropout_scale, keep_mask
+from ..recurrence import INPUTS, A, B, D
+
+Bounds = tuple[float, float]
 
 
 def available() -> str | None:
@@ -13,57 +18,120 @@ def available() -> str | None:
     return None
 
 
-def diffuse(
+def propagate(
     x: Tensor,
     rowptr: Tensor,
     col: Tensor,
     value: Tensor,
-    num_steps: int,
+    table: Tensor,
     threshold: int,
     seeds: Tensor,
     reverse: bool,
+    bounds: Bounds | None = None,
 ) -> Tensor:
-    r"""Apply ``num_steps`` products with a CSR matrix :math:`\mathbf{P}`, dropout included.
+    r"""Run a recurrence with a CSR matrix, dropout included.
 
-    Forward, step :math:`k` is :math:`x \leftarrow \mathbf{P} (m_k \odot x)`, in ascending order.
-    With ``reverse`` it is :math:`x \leftarrow m_k \odot (\mathbf{P} x)`, in descending order: the
-    backward pass of the forward one when given the transposed matrix.
+    Forward, step :math:`k` is
+    :math:`z_k = (a_k \mathbf{P} + d_k) (m_{k-1} \odot z_{k-1}) + b_k z_{k-2} + \sum_i c_{ik} x_i`.
+    With ``reverse`` the masks come after the product, the last step's first: what the backward pass
+    needs of the transposed matrix and table.
 
     Args:
-        x (Tensor): The features, contiguous, float32 or float64.
+        x (Tensor): The inputs, contiguous, float32 or float64.
         rowptr (Tensor): Row pointers of :math:`\mathbf{P}`, int32 or int64.
         col (Tensor): Column indices, of the same type.
         value (Tensor): The entries, of the type of ``x``.
-        num_steps (int): The number of steps :math:`K \ge 0`.
+        table (Tensor): The coefficients (see :mod:`torch_geometric_diff.ops.recurrence`).
         threshold (int): The drop probability in units of 1/65536; 0 drops nothing.
         seeds (Tensor): The seed of the masks of every element of the batch, int64 on the CPU, see
             :mod:`torch_geometric_diff.ops.random`.
         reverse (bool): Whether to run backward.
+        bounds (tuple, optional): Every state but the first is clamped to these.
 
     Shapes:
-        - **input:** features :math:`(B, N, F)`, row pointers :math:`(N + 1,)`, columns and
-          entries :math:`(nnz,)`, seeds :math:`(B,)`
-        - **output:** :math:`(B, N, F)`, never the memory of ``x``
+        - **input:** features :math:`(I, B, N, F)`, row pointers :math:`(N + 1,)`, columns and
+          entries :math:`(nnz,)`, table :math:`(3 + I + O, K + 1)`, seeds :math:`(B,)`
+        - **output:** :math:`(O, B, N, F)`, never the memory of ``x``
     """
-    _, num_nodes, channels = x.shape
-    if x.numel() == 0 or num_steps == 0:
-        return x.clone()
+    num_nodes = x.size(2)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         matrix = torch.sparse_csr_tensor(
             rowptr, col, value, (num_nodes, num_nodes), check_invariants=False
         )
-    scale = dropout_scale(threshold)
 
-    def dropped(x: Tensor, seed: int, step: int) -> Tensor:
-        if threshold == 0:
+    def product(x: Tensor) -> Tensor:
+        if x.numel() == 0:
             return x
-        keep = keep_mask(seed, step, num_nodes, channels, threshold, x.device)
-        return x * (keep.to(x.dtype) * scale)
+        return torch.stack([matrix @ each for each in x])
 
-    outs = []
-    for y, seed in zip(x, seeds.tolist(), strict=True):
-        for step in reversed(range(num_steps)) if reverse else range(num_steps):
-            y = dropped(matrix @ y, seed, step) if reverse else matrix @ dropped(y, seed, step)
-        outs.append(y)
-    return torch.stack(outs) if len(outs) > 1 else outs[0].unsqueeze(0)
+    masks = Masks(x, threshold, seeds.tolist(), table.size(1) - 1)
+    return run(x, product, table.tolist(), masks, reverse, bounds)[0]
+
+
+class Masks:
+    """The dropout of a batch [B, N, F]: call it with a state and the number of a step from 1 on."""
+
+    def __init__(self, x: Tensor, threshold: int, seeds: list[int], num_steps: int) -> None:
+        self.shape, self.device, self.dtype = x.shape[-2:], x.device, x.dtype
+        self.threshold, self.num_steps = threshold, num_steps
+        self.seeds = seeds
+
+    def __call__(self, z: Tensor, step: int) -> Tensor:
+        """The state times the mask of a step."""
+        if not self.threshold:
+            return z
+        keep = [
+            keep_mask(seed, step - 1, *self.shape, self.threshold, self.device)
+            for seed in self.seeds
+        ]
+        return z * (torch.stack(keep).to(self.dtype) * dropout_scale(self.threshold))
+
+
+def run(
+    x: Tensor,
+    product: Callable[[Tensor], Tensor],
+    table: Sequence[Sequence[Any]] | Tensor,
+    masks: Masks,
+    reverse: bool,
+    bounds: Bounds | None = None,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The outputs of a recurrence, its states z_0 ... z_K and what each product was applied to.
+
+    ``table`` holds numbers, of which zeros and ones cost nothing, or is a Tensor that is learned.
+    """
+    steps, inputs = masks.num_steps, len(x)
+    outputs = len(table) - INPUTS - inputs
+
+    def weighted(terms: list[tuple[Any, Tensor]]) -> Tensor | None:
+        total = None
+        for factor, term in terms:
+            if isinstance(factor, Tensor):
+                term = term * factor.to(term)
+            elif factor == 0:
+                continue
+            elif factor != 1:
+                term = term * factor
+            total = term if total is None else total + term
+        return total
+
+    def added(k: int) -> list[tuple[Any, Tensor]]:
+        return [(table[INPUTS + i][k], x[i]) for i in range(inputs)]
+
+    zero = torch.zeros_like(x[0]) if inputs else None
+    first = weighted(added(0))
+    states, factors = [zero if first is None else first], []
+    for k in range(1, steps + 1):
+        z = states[-1] if reverse else masks(states[-1], k)
+        factors.append(z)
+        moved = weighted([(table[A][k], product(z)), (table[D][k], z)])
+        if reverse and moved is not None:
+            moved = masks(moved, steps + 1 - k)
+        rest = [(table[B][k], states[-2])] if k > 1 else []
+        z = weighted([(1, zero if moved is None else moved), *rest, *added(k)])
+        states.append(z if bounds is None else z.clamp(*bounds))
+    ys = []
+    for o in range(outputs):
+        y = weighted([(table[INPUTS + inputs + o][k], z) for k, z in enumerate(states)])
+        ys.append(zero if y is None else y)
+    return torch.stack(ys), states, factors

@@ -1,0 +1,38 @@
+"""What is asked of numbers that users pass: Python's or NumPy's, never a bool."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """A whole number of at least ``least`` as an int.
+
+    Raises:
+        TypeError: On anything but a whole number; True is no number.
+        ValueError: On a smaller one.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"Expected '{name}' to be an integer (got {value!r})")
+    if value < least:
+        raise ValueError(f"Expected '{name}' to be at least {least} (got {value})")
+    return int(value)
+
+
+def check_real(name: str, value: Any, fits: Callable[[float], bool], range: str) -> float:
+    """A number that ``fits``, described by ``range``, as a float.
+
+    Raises:
+        TypeError: On anything but a real number; True is no number.
+        ValueError: On one that does not fit, such as NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
+    if not fits(float(value)):
+        raise ValueError(f"Expected '{name}' to {range} (got {value})")
+    return float(value)
+
+
+def check_dropout(dropout: Any) -> float:
+    """A drop probability in [0, 1)."""
+    return check_real("dropout", dropout, lambda p: 0 <= p < 1, "lie in [0, 1)")

@@ -1,0 +1,48 @@
+"""What forward mode and the transforms of ``torch.func`` ask of code that keeps things."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def is_differentiated(x: Tensor | None) -> bool:
+    """Whether a gradient, a tangent or a transform of ``torch.func`` may follow a Tensor."""
+    if x is None:
+        return False
+    if x.requires_grad and torch.is_grad_enabled():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.is_functorch_wrapped_tensor(x) or (
+        forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+    )
+
+
+def untransformed() -> AbstractContextManager:
+    """For what is kept over calls: no level of ``torch.func`` may cling to it."""
+    return nullcontext() if torch.compiler.is_compiling() else torch._C._DisableFuncTorch()
+
+
+def plain(x: Tensor) -> Tensor:
+    """A Tensor that does not differentiate, such as an index, without the levels it was made at."""
+    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
+
+
+@contextmanager
+def tangents_of(ctx: Any) -> Iterator[tuple[Tensor | None, ...]]:
+    """What a rule of forward mode saved, without its tangents of this level.
+
+    torch switches forward mode off within such a rule, at the levels of ``torch.func`` outside of
+    it too: nested derivatives would lose what plain operations add to them. So it is on here.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield tuple(
+            None if each is None else forward_ad.unpack_dual(each, level=0).primal
+            for each in ctx.saved_tensors
+        )

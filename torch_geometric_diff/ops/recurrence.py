@@ -1,0 +1,229 @@
+r"""What K steps of a linear propagation compute, as plain data.
+
+.. math::
+    \mathbf{z}_0 = \mathbf{x}, \qquad
+    \mathbf{z}_{k+1} = (a_k \mathbf{P} + d_k \mathbf{I}) (\mathbf{M}_k \odot \mathbf{z}_k)
+    + b_k \mathbf{z}_{k-1} + c_k \mathbf{x}, \qquad
+    \mathbf{y} = \sum_{k=0}^{K} w_k \mathbf{z}_k
+
+The kernels see it as a *table* of float64 numbers of shape :math:`(3 + I + O, K + 1)` for :math:`I`
+inputs and :math:`O` outputs. Column k makes :math:`\mathbf{z}_k`: rows a, d, b, then what each
+input adds to :math:`\mathbf{z}_k` (:math:`\mathbf{z}_0` is made of inputs alone), then what each
+output takes of it. Tables are closed under transposition, see :func:`transposed`, so the backward
+pass of a recurrence is a recurrence.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..graph.arguments import check_integer, check_real
+from .derivatives import untransformed
+
+A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
+
+Coefficients = float | Sequence[float] | Tensor
+
+
+class Recurrence:
+    r"""A linear recurrence of :math:`K` steps with a matrix :math:`\mathbf{P}`,
+
+    .. math::
+        \mathbf{z}_{k+1} = (a_k \mathbf{P} + d_k \mathbf{I}) (\mathbf{M}_k \odot \mathbf{z}_k)
+        + b_k \mathbf{z}_{k-1} + c_k \mathbf{x}, \qquad
+        \mathbf{y} = \sum_{k=0}^{K} w_k \mathbf{z}_k
+
+    with :math:`\mathbf{z}_0 = \mathbf{x}` and :math:`\mathbf{z}_{-1} = \mathbf{0}`. Coefficients
+    may be numbers, one for all steps, sequences, or Tensors, which may be learned.
+
+    Args:
+        num_steps (int): The number of steps :math:`K \ge 0`.
+        a (float, sequence or Tensor, optional): :math:`a_k`, one number or :math:`K`.
+            (default: :obj:`1.0`)
+        b (float, sequence or Tensor, optional): :math:`b_k`. (default: :obj:`0.0`)
+        c (float, sequence or Tensor, optional): :math:`c_k`. (default: :obj:`0.0`)
+        d (float, sequence or Tensor, optional): :math:`d_k`. (default: :obj:`0.0`)
+        w (sequence or Tensor, optional): The :math:`K + 1` weights :math:`w_k` of the result.
+            (default: the last state)
+        steps (sequence of int, optional): Instead of ``w``, the :math:`k` whose states
+            :math:`\mathbf{z}_k` are returned, stacked in this order.
+
+    Raises:
+        TypeError: If ``num_steps`` or a step is no integer, or a coefficient is no number.
+        ValueError: If ``num_steps`` is negative, a list of coefficients has the wrong length or is
+            not finite, a step lies outside :math:`[0, K]`, or both ``w`` and ``steps`` are given.
+
+    Example:
+        >>> recurrence = Recurrence(2, a=0.9, c=0.1)  # two steps of personalised PageRank
+        >>> recurrence.table()[0]
+        tensor([0.0000, 0.9000, 0.9000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        a: Coefficients = 1.0,
+        b: Coefficients = 0.0,
+        c: Coefficients = 0.0,
+        d: Coefficients = 0.0,
+        w: Sequence[float] | Tensor | None = None,
+        steps: Sequence[int] | None = None,
+    ) -> None:
+        num_steps = check_integer("num_steps", num_steps, 0)
+        for name, value in zip("abcd", (a, b, c, d), strict=True):
+            _check_coefficients(name, value, num_steps)
+        if w is not None and steps is not None:
+            raise ValueError("Expected 'w' or 'steps' (got both)")
+        if w is not None:
+            _check_coefficients("w", w, num_steps + 1, scalar=False)
+        if steps is not None:
+            steps = [check_integer("steps", k, 0) for k in steps]
+            if not steps or max(steps) > num_steps:
+                raise ValueError(
+                    f"Expected 'steps' to lie in [0, {num_steps}], the steps of the recurrence "
+                    f"(got {steps})"
+                )
+        self.num_steps = num_steps
+        self.a, self.b, self.c, self.d, self.w = a, b, c, d, w
+        self.steps = steps
+        self._constant: Table | None = None
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether a coefficient is a Tensor, which may require a gradient."""
+        return any(isinstance(c, Tensor) for c in (self.a, self.b, self.c, self.d, self.w))
+
+    @property
+    def is_second_order(self) -> bool:
+        """Whether a state may depend on the one before the last."""
+        if isinstance(self.b, Tensor):
+            return True
+        return any(b != 0 for b in self.b) if isinstance(self.b, Iterable) else self.b != 0
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of states that are returned, 1 for a weighted sum."""
+        return 1 if self.steps is None else len(self.steps)
+
+    @property
+    def constant(self) -> "Table":
+        """The table of coefficients that are not learned, made once."""
+        if self._constant is None:
+            with untransformed():
+                self._constant = Table(self.table())
+        return self._constant
+
+    def table(self) -> Tensor:
+        """The coefficients as the kernels read them (see the module), float64 on the CPU."""
+        steps = self.num_steps
+        if self.steps is not None:
+            weights = torch.zeros(len(self.steps), steps + 1, dtype=torch.float64, device="cpu")
+            weights[torch.arange(len(self.steps), device="cpu"), list(self.steps)] = 1
+        elif self.w is None:
+            weights = torch.zeros(1, steps + 1, dtype=torch.float64, device="cpu")
+            weights[0, -1] = 1
+        else:
+            weights = _row(self.w, steps + 1).unsqueeze(0)
+        rows = [_row(c, steps) for c in (self.a, self.d, self.b, self.c)]
+        first = torch.tensor([[0.0], [0.0], [0.0], [1.0]], dtype=torch.float64, device="cpu")
+        return torch.cat([torch.cat([first, torch.stack(rows)], dim=1), weights])
+
+    @staticmethod
+    def power(num_steps: int) -> "Recurrence":
+        r""":math:`\mathbf{P}^K \mathbf{x}`: Euler diffusion, and SGC with the normalised adjacency
+        (`"Simplifying Graph Convolutional Networks" <https://arxiv.org/abs/1902.07153>`_).
+        """
+        if torch.compiler.is_compiling():
+            return Recurrence(num_steps)
+        if num_steps not in _POWERS:
+            _POWERS[num_steps] = Recurrence(num_steps)
+        return _POWERS[num_steps]
+
+    @staticmethod
+    def ppr(num_steps: int, alpha: float) -> "Recurrence":
+        r"""Personalised PageRank, :math:`\mathbf{z}_{k+1} = (1 - \alpha) \mathbf{P} \mathbf{z}_k +
+        \alpha \mathbf{x}` (APPNP, `"Predict then Propagate" <https://arxiv.org/abs/1810.05997>`_).
+        """
+        return Recurrence(num_steps, a=1 - alpha, c=alpha)
+
+    @staticmethod
+    def ssgc(num_steps: int, alpha: float) -> "Recurrence":
+        r"""The mean of the powers, :math:`\alpha \mathbf{x} + \frac{1 - \alpha}{K} \sum_{k=1}^K
+        \mathbf{P}^k \mathbf{x}` (`"Simple Spectral Graph Convolution"
+        <https://openreview.net/forum?id=CYO5T-YjWZV>`_).
+        """
+        steps = check_integer("num_steps", num_steps, 1)
+        return Recurrence(steps, w=[alpha, *[(1 - alpha) / steps] * steps])
+
+    @staticmethod
+    def states(steps: Sequence[int]) -> "Recurrence":
+        r"""Several powers :math:`\mathbf{P}^k \mathbf{x}` in one pass (SIGN, `"Scalable Inception
+        Graph Neural Networks" <https://arxiv.org/abs/2004.11198>`_).
+        """
+        return Recurrence(max(steps, default=0), steps=steps)
+
+
+class Table:  # not a tuple: torch.func would look for Tensors inside
+    """A constant table, with its transpose at hand."""
+
+    def __init__(self, values: Tensor, inputs: int = 1) -> None:
+        self.values = values
+        self.inputs = inputs
+        self._t: Table | None = None
+
+    @property
+    def t(self) -> "Table":
+        """The table of the transpose, made once."""
+        if self._t is None:
+            with untransformed():
+                values = transposed(self.values, self.inputs)
+                self._t = Table(values, len(values) - INPUTS - self.inputs)
+        return self._t
+
+
+_POWERS: dict[int, Recurrence] = {}  # the most frequent ones, so that a call need not build them
+
+
+def transposed(table: Tensor, inputs: int) -> Tensor:
+    """The table of the transpose, whose inputs are the outputs and the other way round.
+
+    Run with the transposed matrix, and the masks in reverse order, it gives the gradient of the
+    inputs.
+    """
+    back = table[:INPUTS].flip(1)
+    head = [back[:B].roll(1, 1), back[B:].roll(2, 1)]  # a_{K+1-j}, d_{K+1-j} and b_{K+2-j}
+    ends = table[INPUTS:].flip(1)
+    return torch.cat([*head, ends[inputs:], ends[:inputs]])
+
+
+def _check_coefficients(name: str, value: Any, length: int, scalar: bool = True) -> None:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"Expected '{name}' to hold floating numbers (got {value.dtype})")
+        shapes = [(length,), ()] if scalar else [(length,)]
+        if tuple(value.shape) not in shapes:
+            raise ValueError(
+                f"Expected '{name}' of shape [{length}] (got {list(value.shape)}), a coefficient "
+                f"for every {'step' if scalar else 'state'}"
+            )
+        return
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        if not scalar:
+            raise TypeError(f"Expected '{name}' to be a sequence of numbers (got {value!r})")
+        check_real(name, value, math.isfinite, "be finite")
+        return
+    numbers = [check_real(name, number, math.isfinite, "be finite") for number in value]
+    if len(numbers) != length:
+        raise ValueError(
+            f"Expected '{name}' of length {length}, a coefficient for every "
+            f"{'step' if scalar else 'state'} (got {len(numbers)})"
+        )
+
+
+def _row(value: Any, length: int) -> Tensor:
+    if not isinstance(value, Tensor):
+        value = torch.tensor(value, dtype=torch.float64, device="cpu")
+    return value.to("cpu", torch.float64).expand(length)
