@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops.kernels import cuda, reference
 from torch_geometric_diff.ops.random import random_u16
+from torch_geometric_diff.ops.recurrence import transposed
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -96,9 +98,9 @@ def run(
     x = torch.from_numpy(x).to(DEVICE, dtype)
     before = x.clone()
     seeds = torch.tensor([SEED])
-    y = cuda.diffuse(
-        x.unsqueeze(0), rowptr, col, csr.values(), steps, threshold, seeds, reverse
-    ).squeeze(0)
+    table = Recurrence.power(steps).table()
+    y = cuda.propagate(x[None, None], rowptr, col, csr.values(), table, threshold, seeds, reverse)
+    y = y[0, 0]
     assert y.data_ptr() != x.data_ptr() or x.numel() == 0
     assert torch.equal(x, before)
     assert y.shape == x.shape and y.dtype == dtype and y.device == x.device
@@ -172,9 +174,39 @@ def test_batch(
     matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
     x = torch.randn(3, 19, channels, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     seeds = torch.tensor([0, SEED, 2**63 - 1])
-    out = cuda.diffuse(x, *matrix, 2, threshold, seeds, reverse)
-    torch.testing.assert_close(out, reference.diffuse(x, *matrix, 2, threshold, seeds, reverse))
-    assert torch.equal(out[2:], cuda.diffuse(x[2:], *matrix, 2, threshold, seeds[2:], reverse))
+    arguments = (*matrix, Recurrence.power(2).table(), threshold)
+    out = cuda.propagate(x[None], *arguments, seeds, reverse)
+    torch.testing.assert_close(out, reference.propagate(x[None], *arguments, seeds, reverse))
+    alone = cuda.propagate(x[None, 2:], *arguments, seeds[2:], reverse)
+    assert torch.equal(out[:, 2:], alone)
+
+
+TABLES = {
+    "states": Recurrence.states([0, 3, 1]),
+    "ppr": Recurrence.ppr(3, 0.2),
+    "all": Recurrence(3, a=0.7, c=[1, 0, 2.0], d=0.2, w=[1, 0, 2, 3.0]),
+    "second order": Recurrence(3, a=0.5, b=-1.0, d=-0.3, w=[1, 2, 3, 4.0]),
+    "none": Recurrence.power(0),
+}
+
+
+@on_device
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("threshold", [0, 20000])
+@pytest.mark.parametrize("bounds", [None, (-0.5, 0.7)])
+def test_recurrences(name: str, threshold: int, bounds: Any) -> None:
+    """Forward and, with the transposed table of many inputs or outputs, backward."""
+    table = TABLES[name].table()
+    if threshold and name == "second order":
+        pytest.skip("refused above the kernels")
+    csr = torch.from_numpy(graph("random")).to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    generator = torch.Generator().manual_seed(0)
+    for one, reverse in ((table, False), (transposed(table, 1), True)):
+        inputs = 1 if not reverse else len(table) - 4
+        x = torch.randn(inputs, 2, 19, 11, generator=generator, dtype=torch.float64).to(DEVICE)
+        arguments = (x, *matrix, one, threshold, torch.tensor([0, SEED]), reverse, bounds)
+        torch.testing.assert_close(cuda.propagate(*arguments), reference.propagate(*arguments))
 
 
 @on_device
@@ -191,15 +223,15 @@ def test_one_launch_a_step_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -
             launches.append(grid)
             return self.kernel[grid]
 
-    monkeypatch.setattr(code, "step", Counted(code.step))
-    monkeypatch.setattr(code, "drop", Counted(code.drop))
+    monkeypatch.setattr(code, "begin", Counted(code.begin))
+    monkeypatch.setattr(code, "advance", Counted(code.advance))
     csr = torch.eye(3).to_sparse_csr().to(DEVICE)
     matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
     for batch in (1, 4):
         launches.clear()
         x, seeds = torch.ones(batch, 3, 2, device=DEVICE), torch.arange(batch)
-        cuda.diffuse(x, *matrix, 5, 20000, seeds, False)
-        assert launches == [(batch,)] * 6  # the first masks, then the steps
+        cuda.propagate(x[None], *matrix, Recurrence.power(5).table(), 20000, seeds, False)
+        assert launches == [(batch,)] * 6  # the first state, then the steps
 
 
 @on_device
@@ -225,6 +257,7 @@ def test_numpy_bits_are_those_of_the_reference() -> None:
         np.testing.assert_array_equal(ours, bits(seed, step, 40, 100))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_interpreter() -> None:
     """This file in Triton's interpreter, on the CPU."""
@@ -261,11 +294,13 @@ def test_compiles_without_gpu(dtype: str, index: str) -> None:
     from torch_geometric_diff.ops.kernels import triton_code as code
 
     constants = dict(LONG=256, DROP=True, ROWS=cuda.ROWS, CHUNK=cuda.CHUNK, COLUMNS=32)
-    types = dict(x=f"*{dtype}", y=f"*{dtype}", value=f"*{dtype}", order="*i64", seeds="*i64")
+    constants |= dict(REVERSE=False, PLAIN=False, SUMS=True, CLAMP=True)
+    types = dict.fromkeys(["x", "y", "front", "back", "value", "table"], f"*{dtype}")
+    types |= dict(order="*i64", seeds="*i64", low="fp32", high="fp32")
     types |= dict(rowptr=f"*{index}", col=f"*{index}") | dict.fromkeys(constants, "constexpr")
-    names = code.step.arg_names
+    names = code.advance.arg_names
     source = ASTSource(
-        code.step,
+        code.advance,
         {name: types.get(name, "i32") for name in names},
         {(names.index(name),): value for name, value in constants.items()},
     )

@@ -7,10 +7,11 @@ are worked on in the same launch.
 """
 
 import functools
-import itertools
 
 import torch
 from torch import Tensor
+
+from ..recurrence import INPUTS, B
 
 LONG = 256  # entries above which a row has its own program
 ROWS, CHUNK = 16, 4  # rows of the other programs, and entries of each that are gathered at once
@@ -29,62 +30,68 @@ def available() -> str | None:
         from . import triton_code as code
     except ImportError as error:
         return f"triton cannot be imported ({error})"
-    if torch.cuda.is_available() or not isinstance(code.step, code.triton.JITFunction):
+    if torch.cuda.is_available() or not isinstance(code.advance, code.triton.JITFunction):
         return None
     return "torch finds no GPU (and Triton was imported without TRITON_INTERPRET=1)"
 
 
-def diffuse(
+def propagate(
     x: Tensor,
     rowptr: Tensor,
     col: Tensor,
     value: Tensor,
-    num_steps: int,
+    table: Tensor,
     threshold: int,
     seeds: Tensor,
     reverse: bool,
+    bounds: tuple[float, float] | None = None,
 ) -> Tensor:
-    r"""Apply ``num_steps`` products with a CSR matrix, dropout included, on a GPU.
+    r"""Run a recurrence with a CSR matrix, dropout included, on a GPU.
 
-    The interface is that of :func:`torch_geometric_diff.ops.kernels.reference.diffuse`, and so are
-    the masks. Beside its input and output it needs one more buffer of their size and a permutation
-    of the rows, whatever the number of steps.
+    The interface is that of :func:`torch_geometric_diff.ops.kernels.reference.propagate`, and so
+    are the masks. Beside its inputs and outputs it needs two states and a permutation of the rows,
+    whatever the number of steps.
     """
-    if x.numel() == 0 or num_steps == 0:
-        return x.clone()
+    inputs, batch, num_rows, channels = x.shape
+    outputs, steps = len(table) - INPUTS - inputs, table.size(1) - 1
+    if x.numel() == 0:
+        return x.new_zeros(outputs, batch, num_rows, channels)
     from . import triton_code as code  # late: Triton is slow to import and need not be there
 
-    batch, num_rows, channels = x.shape
     order = torch.argsort(rowptr.diff(), descending=True, stable=True)
     # no more rows than that can be long; counting them would make the host wait for the GPU
     num_long = min(num_rows, col.numel() // (LONG + 1))
     columns = 32 if channels > 8 else 8
     row_blocks = code.triton.cdiv(num_rows, ROWS)
     column_blocks = batch * code.triton.cdiv(channels, columns)
-    buffers = itertools.cycle([torch.empty_like(x), torch.empty_like(x)])
-    # the only transfer to the GPU; its programs make the keys of a step themselves
+    numbers = table.tolist()
+    # a last state that is the result needs no sum, and a product alone no coefficients
+    sums = outputs != 1 or numbers[-1] != [0.0] * steps + [1.0]
+    front, back = torch.empty_like(x[0]), torch.empty_like(x[0])
+    y = x.new_zeros(outputs, batch, num_rows, channels) if sums else front
+    # the only transfers to the GPU; its programs make the keys of a step themselves
     device_seeds = seeds.to(x.device, non_blocking=True) if threshold else None
-
-    steps: list[int | None] = list(range(num_steps))  # whose mask follows the product
-    if reverse:
-        steps.reverse()
-    else:
-        steps = [*steps[1:], None]
+    table = table.to(x.device, x.dtype)
+    low, high = bounds or (0.0, 0.0)
     with torch.cuda.device_of(x):
-        if threshold and not reverse:
-            dropped = next(buffers)
-            code.drop[(row_blocks * column_blocks,)](
-                x, dropped, device_seeds, num_rows, channels, threshold,
-                ROWS=ROWS, COLUMNS=columns, **OPTIONS,
+        code.begin[(row_blocks * column_blocks,)](
+            x, y, front, table, device_seeds, num_rows, channels, threshold, x[0].numel(),
+            steps, inputs, outputs,
+            DROP=threshold > 0 and not reverse and steps > 0, SUMS=sums,
+            ROWS=ROWS, COLUMNS=columns, **OPTIONS,
+        )  # fmt: skip
+        for k in range(1, steps + 1):
+            put = any(row[k] for row in numbers[INPUTS : INPUTS + inputs])
+            plain = [row[k] for row in numbers[:B]] == [1.0, 0.0] and not put
+            plain = plain and (k == 1 or numbers[B][k] == 0)
+            masked = steps - k if reverse else k  # the step whose masks follow
+            drop = threshold > 0 and (reverse or k < steps)
+            code.advance[((num_long + row_blocks) * column_blocks,)](
+                x, y, front, back, rowptr, col, value, order, table,
+                device_seeds if drop else None, num_rows, channels, num_long,
+                masked, k, steps, inputs, outputs, threshold, x[0].numel(), low, high,
+                LONG=LONG, DROP=drop, REVERSE=reverse, PLAIN=plain, SUMS=sums,
+                CLAMP=bounds is not None, ROWS=ROWS, CHUNK=CHUNK, COLUMNS=columns, **OPTIONS,
             )  # fmt: skip
-            x = dropped
-        for step in steps:
-            drop = threshold > 0 and step is not None
-            y = next(buffers)
-            code.step[((num_long + row_blocks) * column_blocks,)](
-                x, y, rowptr, col, value, order, device_seeds if drop else None,
-                num_rows, channels, num_long, step or 0, threshold,
-                LONG=LONG, DROP=drop, ROWS=ROWS, CHUNK=CHUNK, COLUMNS=columns, **OPTIONS,
-            )  # fmt: skip
-            x = y
-    return x
+            front, back = back, front
+    return y if sums else front.unsqueeze(0)

@@ -47,63 +47,131 @@ def _place(block, num_rows, channels, COLUMNS: tl.constexpr):
     return element, start, block % blocks * COLUMNS + tl.arange(0, COLUMNS)
 
 
-@triton.jit(do_not_specialize=["num_rows", "threshold"])
-def drop(
-    x, y, seeds, num_rows, channels, threshold, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+@triton.jit
+def _put(z, x, table, step, steps, inputs, size, place, inside):
+    """A state and what inputs add to it in a step; ``table`` starts at the first input's row."""
+    for i in range(inputs):
+        c = tl.load(table + i * (steps + 1) + step)
+        if c != 0:
+            z += c * tl.load(x + tl.cast(i, tl.int64) * size + place, mask=inside, other=0.0)
+    return z
+
+
+@triton.jit
+def _take(z, y, table, step, steps, outputs, size, place, inside):
+    """Give the outputs their share of a state; ``table`` starts at the first output's row."""
+    for o in range(outputs):
+        w = tl.load(table + o * (steps + 1) + step)
+        if w != 0:
+            to = y + tl.cast(o, tl.int64) * size + place
+            tl.store(to, w * z + tl.load(to, mask=inside, other=0.0), mask=inside)
+
+
+@triton.jit(do_not_specialize=["num_rows", "threshold", "steps", "inputs", "outputs"])
+def begin(
+    x, y, state, table, seeds, num_rows, channels, threshold, size, steps, inputs, outputs,
+    DROP: tl.constexpr, SUMS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write ``y = mask * x``."""
+    """Write the first state, with DROP times the first mask, and begin the outputs with it."""
     blocks = tl.cdiv(num_rows, ROWS)
     row = (tl.program_id(0) % blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     element, start, column = _place(tl.program_id(0) // blocks, num_rows, channels, COLUMNS)
     place = start + row[:, None] * channels + column[None, :]
     inside = (row < num_rows)[:, None] & (column < channels)[None, :]
-    tile = tl.load(x + place, mask=inside, other=0.0)
-    seed = tl.load(seeds + element)
-    tl.store(y + place, _dropout(tile, row, column, seed, 0, threshold), mask=inside)
+    z = tl.zeros([ROWS, COLUMNS], x.dtype.element_ty)
+    table += 3 * (steps + 1)
+    z = _put(z, x, table, 0, steps, inputs, size, place, inside)
+    if SUMS:
+        _take(z, y, table + inputs * (steps + 1), 0, steps, outputs, size, place, inside)
+    if DROP:
+        z = _dropout(z, row, column, tl.load(seeds + element), 0, threshold)
+    tl.store(state + place, z, mask=inside)
 
 
 @triton.jit
-def _product(
-    x, y, rowptr, col, value, order, rank, num_rows, column, channels, seeds, number, threshold,
-    ALONE: tl.constexpr, LONG: tl.constexpr, DROP: tl.constexpr,
-    ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+def _row_sums(
+    x, rowptr, col, value, row, mine, column, channels, CHUNK: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Some rows of ``y = P x``, CHUNK entries of each at a time; ``seeds`` is that of ``x``."""
-    mine = rank < num_rows
-    row = tl.load(order + rank, mask=mine, other=0)
+    """The rows of ``P x``, CHUNK entries of each at a time."""
     begin = tl.load(rowptr + row, mask=mine, other=0)
     degree = tl.load(rowptr + row + 1, mask=mine, other=0) - begin
-    mine = mine & ((degree > LONG) == ALONE)
-    if tl.max(mine.to(tl.int32), axis=0) > 0:
-        degree = tl.where(mine, degree, 0)
-        narrow = column < channels
-        total = tl.zeros([ROWS, CHUNK, COLUMNS], value.dtype.element_ty)
-        lane = tl.arange(0, CHUNK)[None, :]
-        for start in range(0, tl.max(degree, axis=0), CHUNK):
-            taken = start + lane < degree[:, None]
-            entry = begin[:, None] + start + lane
-            source = tl.load(col + entry, mask=taken, other=0).to(tl.int64) * channels
-            weight = tl.load(value + entry, mask=taken, other=0.0)
-            total += weight[:, :, None] * tl.load(
-                x + source[:, :, None] + column[None, None, :],
-                mask=taken[:, :, None] & narrow[None, None, :],
-                other=0.0,
-            )
-        tile = tl.sum(total, axis=1)
-        if DROP:
-            tile = _dropout(tile, row, column, tl.load(seeds), number, threshold)
-        place = row[:, None] * channels + column[None, :]
-        tl.store(y + place, tile, mask=mine[:, None] & narrow[None, :])
+    total = tl.zeros([ROWS, CHUNK, COLUMNS], value.dtype.element_ty)
+    narrow = (column < channels)[None, None, :]
+    lane = tl.arange(0, CHUNK)[None, :]
+    for start in range(0, tl.max(degree, axis=0), CHUNK):
+        taken = start + lane < degree[:, None]
+        entry = begin[:, None] + start + lane
+        source = tl.load(col + entry, mask=taken, other=0).to(tl.int64) * channels
+        weight = tl.load(value + entry, mask=taken, other=0.0)
+        total += weight[:, :, None] * tl.load(
+            x + source[:, :, None] + column[None, None, :],
+            mask=taken[:, :, None] & narrow,
+            other=0.0,
+        )
+    return tl.sum(total, axis=1)
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_long", "number", "threshold"])
-def step(
-    x, y, rowptr, col, value, order, seeds, num_rows, channels, num_long, number, threshold,
-    LONG: tl.constexpr, DROP: tl.constexpr,
+@triton.jit
+def _advance(
+    x, y, front, back, rowptr, col, value, order, table, seeds, rank, num_rows, column, channels,
+    start, number, step, steps, inputs, outputs, threshold, size, low, high,
+    ALONE: tl.constexpr, LONG: tl.constexpr, DROP: tl.constexpr, REVERSE: tl.constexpr,
+    PLAIN: tl.constexpr, SUMS: tl.constexpr, CLAMP: tl.constexpr,
     ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Write ``y = P x``, or with DROP ``y = mask * (P x)`` and the masks of step ``number``, for
-    every element of a batch.
+    """Some rows of the next state, written over the one before the last."""
+    mine = rank < num_rows
+    row = tl.load(order + rank, mask=mine, other=0)
+    degree = tl.load(rowptr + row + 1, mask=mine, other=0) - tl.load(
+        rowptr + row, mask=mine, other=0
+    )
+    mine = mine & ((degree > LONG) == ALONE)
+    if tl.max(mine.to(tl.int32), axis=0) > 0:
+        place = row[:, None] * channels + column[None, :]
+        inside = mine[:, None] & (column < channels)[None, :]
+        z = _row_sums(
+            front + start, rowptr, col, value, row, mine, column, channels, CHUNK, ROWS, COLUMNS
+        )
+        if not PLAIN:
+            z *= tl.load(table + step)
+            d = tl.load(table + steps + 1 + step)
+            if d != 0:
+                z += d * tl.load(front + start + place, mask=inside, other=0.0)
+        if REVERSE and DROP:
+            z = _dropout(z, row, column, tl.load(seeds), number, threshold)
+        if not PLAIN:
+            b = tl.load(table + 2 * (steps + 1) + step)
+            if (b != 0) & (step > 1):
+                z += b * tl.load(back + start + place, mask=inside, other=0.0)
+            rows = table + 3 * (steps + 1)
+            z = _put(z, x + start, rows, step, steps, inputs, size, place, inside)
+        if CLAMP:
+            z = tl.minimum(tl.maximum(z, low), high)
+        if SUMS:
+            rows = table + (3 + inputs) * (steps + 1)
+            _take(z, y + start, rows, step, steps, outputs, size, place, inside)
+        if DROP and not REVERSE:
+            z = _dropout(z, row, column, tl.load(seeds), number, threshold)
+        tl.store(back + start + place, z, mask=inside)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "num_rows", "num_long", "number", "step", "threshold", "steps", "inputs", "outputs",
+    ]
+)  # fmt: skip
+def advance(
+    x, y, front, back, rowptr, col, value, order, table, seeds, num_rows, channels, num_long,
+    number, step, steps, inputs, outputs, threshold, size, low, high,
+    LONG: tl.constexpr, DROP: tl.constexpr, REVERSE: tl.constexpr,
+    PLAIN: tl.constexpr, SUMS: tl.constexpr, CLAMP: tl.constexpr,
+    ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """One step of a recurrence for every element of a batch, from ``front`` to ``back``.
+
+    With DROP it applies the masks of step ``number``: of the next step to the state, or with
+    REVERSE of this one to the product. PLAIN: the state is the product and nothing else.
 
     ``order`` lists the rows by falling length. The first ``num_long`` programs of a block of
     columns take one row each, if it has more than LONG entries; the others take ROWS rows each, of
@@ -113,18 +181,20 @@ def step(
     programs = num_long + tl.cdiv(num_rows, ROWS)
     program = tl.program_id(0) % programs
     element, start, column = _place(tl.program_id(0) // programs, num_rows, channels, COLUMNS)
-    x += start
-    y += start
     if DROP:
         seeds += element
     if program < num_long:
-        _product(
-            x, y, rowptr, col, value, order, program + tl.arange(0, 1), num_rows, column, channels,
-            seeds, number, threshold, True, LONG, DROP, 1, ROWS * CHUNK, COLUMNS,
+        _advance(
+            x, y, front, back, rowptr, col, value, order, table, seeds,
+            program + tl.arange(0, 1), num_rows, column, channels, start, number, step, steps,
+            inputs, outputs, threshold, size, low, high,
+            True, LONG, DROP, REVERSE, PLAIN, SUMS, CLAMP, 1, ROWS * CHUNK, COLUMNS,
         )  # fmt: skip
     else:
         rank = (program - num_long) * ROWS + tl.arange(0, ROWS)
-        _product(
-            x, y, rowptr, col, value, order, rank, num_rows, column, channels,
-            seeds, number, threshold, False, LONG, DROP, ROWS, CHUNK, COLUMNS,
+        _advance(
+            x, y, front, back, rowptr, col, value, order, table, seeds,
+            rank, num_rows, column, channels, start, number, step, steps,
+            inputs, outputs, threshold, size, low, high,
+            False, LONG, DROP, REVERSE, PLAIN, SUMS, CLAMP, ROWS, CHUNK, COLUMNS,
         )  # fmt: skip
