@@ -27,3 +27,53 @@ def propagate(
     width: int,
     /,
 ) -> None: ...
+
+class Build:
+    valid: bool
+    is_int64: bool
+    entries: int
+    largest_degree: float
+
+    def fill(self, rowptr: int, col: int, value: int, is_double: bool, threads: int) -> bool: ...
+
+class Pattern:
+    valid: bool
+    is_int64: bool
+    entries: int
+
+    def fill(self, rowptr: int, col: int, entry: int, threads: int) -> None: ...
+
+def build(
+    row: int,
+    col: int,
+    weight: int,
+    weight_bytes: int,
+    count: int,
+    nodes: int,
+    normalization: int,
+    diagonal: int,
+    scale: float,
+    count_loops: bool,
+    is_signed: bool,
+    threads: int,
+) -> Build: ...
+def pattern(row: int, col: int, count: int, nodes: int, threads: int) -> Pattern: ...
+def symmetry(
+    rowptr: int,
+    col: int,
+    value: int,
+    value_bytes: int,
+    is_int64: bool,
+    nodes: int,
+    threads: int,
+) -> int: ...
+def transpose(
+    rowptr_t: int,
+    col_t: int,
+    entry: int,
+    rowptr: int,
+    col: int,
+    is_int64: bool,
+    nodes: int,
+    threads: int,
+) -> None: ...

@@ -53,7 +53,10 @@ void propagate(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintpt
 
 }  // namespace
 
+void bind_build(nb::module_& m);  // build_module.cpp
+
 NB_MODULE(_C, m) {
+  bind_build(m);
   m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu is its only caller.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
   m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");

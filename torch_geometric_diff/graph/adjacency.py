@@ -1,11 +1,11 @@
 """One reading of every form in which PyG users hold a graph."""
 
 import warnings
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter
 
 NORMALIZATIONS = ("sym", "row", None)
 
@@ -23,6 +23,15 @@ class Edges(NamedTuple):
     row: Tensor
     col: Tensor
     weight: Tensor
+    num_nodes: int
+
+
+class RawEdges(NamedTuple):
+    """Edges as given: no value checked, weights of any real type or None, for ones."""
+
+    row: Tensor
+    col: Tensor
+    weight: Tensor | None
     num_nodes: int
 
 
@@ -58,32 +67,15 @@ def _from_sparse(adj: Any) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, in
     return row.long(), col.long(), adj.values(), (adj.size(0), adj.size(1))
 
 
-def read_edges(
-    adj: Any,
-    edge_weight: Tensor | None = None,
-    num_nodes: int | None = None,
-    dtype: torch.dtype | None = None,
-    signed: bool = False,
-) -> Edges:
-    r"""Read any adjacency form of PyG into one list of weighted edges.
+def parse_edges(
+    adj: Any, edge_weight: Tensor | None = None, num_nodes: int | None = None
+) -> RawEdges:
+    """What :func:`read_edges` reads, before the weights are given a type and values are checked.
 
-    Args:
-        adj (Tensor, EdgeIndex or SparseTensor): An ``edge_index`` of shape :math:`(2, E)` holding
-            (source, target) pairs, or a sparse matrix :math:`\mathbf{A}^{\top}` whose rows are
-            targets (``torch_sparse.SparseTensor``, ``torch.sparse`` COO, CSR or CSC).
-        edge_weight (Tensor, optional): Weights of shape :math:`(E,)` or :math:`(E, 1)` that belong
-            to an ``edge_index``. (default: ones)
-        num_nodes (int, optional): The number of nodes. (default: read off ``adj``)
-        dtype (torch.dtype, optional): The type of the weights. (default: that of the given
-            weights if floating, else torch's default type)
-        signed (bool, optional): Whether weights may be negative. (default: :obj:`False`)
-
-    Raises:
-        ValueError: On a wrong shape, an index out of range, weights that are negative, infinite or
-            NaN, or an ``edge_weight`` beside a sparse matrix.
-        TypeError: On a type that is no adjacency.
+    Where there are no weights, they are :obj:`None`; else they are as they were given.
     """
     weight: Tensor | None
+    num_nodes = _as_count(num_nodes)
     if is_sparse_adjacency(adj):
         if edge_weight is not None:
             raise ValueError(
@@ -115,12 +107,9 @@ def read_edges(
             "Expected 'edge_index' to be a Tensor of shape [2, E], an EdgeIndex, a sparse tensor "
             f"or a torch_sparse.SparseTensor (got {type(adj).__name__})"
         )
-
-    if weight is None:
-        weight = torch.ones(row.numel(), dtype=dtype, device=row.device)
-    elif not isinstance(weight, Tensor):
-        raise TypeError(f"Expected 'edge_weight' to be a Tensor (got {type(weight).__name__})")
-    else:
+    if weight is not None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"Expected 'edge_weight' to be a Tensor (got {type(weight).__name__})")
         if weight.dim() == 2 and weight.size(1) == 1:
             weight = weight.squeeze(1)
         if weight.shape != row.shape:
@@ -128,17 +117,81 @@ def read_edges(
                 f"Expected 'edge_weight' of shape [{row.numel()}], one weight an edge "
                 f"(got {list(weight.shape)})"
             )
-        if dtype is None and not weight.is_floating_point():
-            dtype = torch.get_default_dtype()
-        weight = weight.to(device=row.device, dtype=dtype or weight.dtype)
-    edges = Edges(row, col, weight, num_nodes)
-    if not torch.compiler.is_compiling():  # reading values would break the graph
-        _check_values(edges, signed)
-    return edges
+        if weight.is_complex():
+            raise TypeError(f"Expected 'edge_weight' to be real (got {weight.dtype})")
+        if weight.device != row.device:
+            weight = weight.to(row.device)
+    return RawEdges(_index(row), _index(col), weight, num_nodes)
 
 
-def _check_values(edges: Edges, signed: bool) -> None:
+def _index(index: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        if torch._C._functorch.is_batchedtensor(index):
+            raise NotImplementedError("Expected one 'edge_index' (got a batch of them, by vmap)")
+        index = plain(index)
+    return index
+
+
+def _as_count(num_nodes: Any) -> Any:
+    if num_nodes is None or type(num_nodes) is int or torch.compiler.is_compiling():
+        return num_nodes  # a symbol, if compiling
+    if isinstance(num_nodes, bool) or not isinstance(num_nodes, Integral | torch.SymInt):
+        raise TypeError(f"Expected 'num_nodes' to be an integer (got {num_nodes!r})")
+    return num_nodes if isinstance(num_nodes, torch.SymInt) else int(num_nodes)
+
+
+def weight_dtype(edges: RawEdges, dtype: torch.dtype | None = None) -> torch.dtype:
+    """The type of the weights: the one asked for, else theirs if floating, else torch's default."""
+    if dtype is not None:
+        return dtype
+    if edges.weight is not None and edges.weight.is_floating_point():
+        return edges.weight.dtype
+    return torch.get_default_dtype()
+
+
+def with_weights(edges: RawEdges, dtype: torch.dtype, signed: bool = False) -> Edges:
+    """Parsed edges, their values checked and their weights, or ones, of a floating type."""
+    check_values(edges, signed)
     row, col, weight, num_nodes = edges
+    if weight is None:
+        weight = torch.ones(row.numel(), dtype=dtype, device=row.device)
+    return Edges(row, col, weight.to(dtype), num_nodes)
+
+
+def read_edges(
+    adj: Any,
+    edge_weight: Tensor | None = None,
+    num_nodes: int | None = None,
+    dtype: torch.dtype | None = None,
+    signed: bool = False,
+) -> Edges:
+    r"""Read any adjacency form of PyG into one list of weighted edges.
+
+    Args:
+        adj (Tensor, EdgeIndex or SparseTensor): An ``edge_index`` of shape :math:`(2, E)` holding
+            (source, target) pairs, or a sparse matrix :math:`\mathbf{A}^{\top}` whose rows are
+            targets (``torch_sparse.SparseTensor``, ``torch.sparse`` COO, CSR or CSC).
+        edge_weight (Tensor, optional): Weights of shape :math:`(E,)` or :math:`(E, 1)` that belong
+            to an ``edge_index``. (default: ones)
+        num_nodes (int, optional): The number of nodes. (default: read off ``adj``)
+        dtype (torch.dtype, optional): The type of the weights. (default: that of the given
+            weights if floating, else torch's default type)
+        signed (bool, optional): Whether weights may be negative. (default: :obj:`False`)
+
+    Raises:
+        ValueError: On a wrong shape, an index out of range, weights that are negative, infinite or
+            NaN, or an ``edge_weight`` beside a sparse matrix. Compiled, a RuntimeError on values.
+        TypeError: On a type that is no adjacency, or ``num_nodes`` that is no integer.
+    """
+    edges = parse_edges(adj, edge_weight, num_nodes)
+    return with_weights(edges, weight_dtype(edges, dtype), signed)
+
+
+def check_values(edges: RawEdges, signed: bool) -> None:
+    """Refuse indices out of range and weights that are not finite or, unless signed, negative."""
+    row, col, weight, num_nodes = edges
+    if torch.compiler.is_compiling():
+        return _assert_values(edges, signed)
     if row.numel() == 0:
         return
     low = min(int(row.min()), int(col.min()))
@@ -148,12 +201,32 @@ def _check_values(edges: Edges, signed: bool) -> None:
             f"Expected the indices of 'edge_index' to lie in [0, {num_nodes - 1}], the nodes of "
             f"the graph (got {low if low < 0 else high})"
         )
-    smallest, largest = (float(bound) for bound in weight.detach().aminmax())
+    if weight is None:
+        return
+    smallest, largest = (float(bound) for bound in plain(weight.detach()).aminmax())
     infinity = float("inf")
     if not (-infinity if signed else 0) <= smallest <= largest < infinity or smallest == -infinity:
         bad = "nan" if smallest != smallest else largest if largest == infinity else smallest
         wanted = "finite" if signed else "finite and not negative"
         raise ValueError(f"Expected 'edge_weight' to be {wanted} (got {bad})")
+
+
+def _assert_values(edges: RawEdges, signed: bool) -> None:
+    """The same inside a compiled graph, where reading a value would break it."""
+    for index in (edges.row, edges.col):
+        inside = ((index >= 0) & (index < edges.num_nodes)).all()
+        torch._assert_async(inside, "Expected the indices of 'edge_index' to lie in the graph")
+    if edges.weight is not None:
+        good = edges.weight.isfinite() if signed else (edges.weight >= 0) & edges.weight.isfinite()
+        wanted = "finite" if signed else "finite and not negative"
+        torch._assert_async(good.all(), f"Expected 'edge_weight' to be {wanted}")
+
+
+def plain(x: Tensor) -> Tensor:
+    """A Tensor without the levels of ``torch.func`` that it was made at: all its values."""
+    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
 
 
 def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> Tensor:
@@ -165,7 +238,8 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
 
     with :math:`d_i = \sum_j w_{ij}` the weight that enters node :math:`i`. ``add_self_loops``
     counts a loop of weight 1 into the degree of every node that has none. A loop never moves
-    anything (:math:`x_i - x_i = 0`), so the degrees are the only place where it is seen.
+    anything (:math:`x_i - x_i = 0`), so the degrees are the only place where it is seen. It is all
+    computed in float64 where the device has it: degrees of float16 overflow.
 
     Args:
         edges (Edges): The graph.
@@ -177,17 +251,31 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
     """
     if normalization is None:
         return edges.weight
-    row, col, weight, num_nodes = edges
-    degree = scatter(weight, row, dim_size=num_nodes)
+    row, col, given, num_nodes = edges
+    weight = given.to(wide_dtype(given.device))
+    degree = weight.new_zeros(num_nodes).index_add(0, row, weight)
     if add_self_loops:
-        looped = scatter((row == col).to(weight.dtype), row, dim_size=num_nodes)
-        degree = degree + (looped == 0).to(weight.dtype)
+        looped = degree.new_zeros(num_nodes).index_add(0, row, (row == col).to(degree.dtype))
+        degree = degree + (looped == 0).to(degree.dtype)
     positive = degree > 0
-    safe = torch.where(positive, degree, torch.ones_like(degree))  # no NaN in the gradient either
-    if normalization == "sym":
-        inverse = torch.where(positive, safe.rsqrt(), torch.zeros_like(degree))
-        return weight * (inverse[row] * inverse[col])  # symmetric to the last bit
-    return weight * torch.where(positive, safe.reciprocal(), torch.zeros_like(degree))[row]
+    safe = torch.where(positive, degree, 1.0)  # no NaN in the gradient either
+    if normalization == "row":
+        out = torch.where(positive[row], weight / safe[row], 0.0)
+    else:
+        inverse = torch.where(positive, safe.rsqrt(), 0.0)
+        # the larger factor first, whichever node it is of: symmetric to the last bit, and no
+        # product of two large factors overflows
+        swap = inverse[row] < inverse[col]
+        first, second = torch.where(swap, col, row), torch.where(swap, row, col)
+        out = weight * inverse[first] * inverse[second]
+    if not torch.compiler.is_compiling() and not bool(plain(degree.detach()).isfinite().all()):
+        raise ValueError("Expected 'edge_weight' whose sum at a node is finite (got infinity)")
+    return out.to(given.dtype)
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """The widest floating type of a device."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def loops_of(adj: Any) -> str:
@@ -198,7 +286,7 @@ def loops_of(adj: Any) -> str:
 
 
 def add_loops(edges: Edges, fill_value: float, existing: str) -> Edges:
-    r"""One loop at every node, as PyG's ``gcn_norm`` adds them.
+    """One loop at every node, as PyG's ``gcn_norm`` adds them.
 
     Args:
         edges (Edges): The graph.
@@ -216,13 +304,9 @@ def add_loops(edges: Edges, fill_value: float, existing: str) -> Edges:
         last = place.new_zeros(num_nodes).scatter_reduce(0, row, place, "amax")
         given = torch.cat([weight.new_zeros(1), weight])[last]
         fill = torch.where(last > 0, given, fill)
-    if torch.compiler.is_compiling():  # shapes must not depend on values
-        weight = weight.masked_fill(loop, 0.0)
-    else:
-        row, col, weight = row[~loop], col[~loop], weight[~loop]
     nodes = torch.arange(num_nodes, device=row.device)
     row, col = torch.cat([nodes, row]), torch.cat([nodes, col])
-    return Edges(row, col, torch.cat([fill, weight]), num_nodes)
+    return Edges(row, col, torch.cat([fill, weight.masked_fill(loop, 0.0)]), num_nodes)
 
 
 def sparse_matrix(edges: Edges) -> Tensor:

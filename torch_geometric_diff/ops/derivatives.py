@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..graph.adjacency import plain as plain
+
 
 def is_differentiated(x: Tensor | None) -> bool:
     """Whether a gradient, a tangent or a transform of ``torch.func`` may follow a Tensor."""
@@ -25,13 +27,6 @@ def is_differentiated(x: Tensor | None) -> bool:
 def untransformed() -> AbstractContextManager:
     """For what is kept over calls: no level of ``torch.func`` may cling to it."""
     return nullcontext() if torch.compiler.is_compiling() else torch._C._DisableFuncTorch()
-
-
-def plain(x: Tensor) -> Tensor:
-    """A Tensor that does not differentiate, such as an index, without the levels it was made at."""
-    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
-    return x
 
 
 @contextmanager

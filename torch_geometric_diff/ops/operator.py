@@ -1,20 +1,22 @@
 """The matrix of one diffusion step, built once."""
 
+import contextlib
 import warnings
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, eigs, eigsh
 from torch import Tensor
-from torch_geometric.utils import scatter
 from typing_extensions import Self
 
-from ..graph.adjacency import NORMALIZATIONS, Edges, add_loops, loops_of, normalize, read_edges
-from .derivatives import is_differentiated, plain, untransformed
+from ..graph.adjacency import NORMALIZATIONS, RawEdges, loops_of, parse_edges, plain, wide_dtype
+from .build import Built, Recipe, build
+from .derivatives import is_differentiated
+from .pattern import Pattern, kept
 from .reorder import locality_order
-from .sparse import Pattern
+from .stability import DENSE_NODES, Stability, edge_bound, largest_stable_step, user_stacklevel
 
 
 class CSR(NamedTuple):
@@ -32,11 +34,22 @@ def check_step_size(step_size: float | Tensor) -> None:
             raise ValueError(
                 f"Expected 'step_size' to be one number (got shape {list(step_size.shape)})"
             )
-        if torch.compiler.is_compiling() or step_size.requires_grad:
+        if torch.compiler.is_compiling() or is_differentiated(step_size):
             return  # a learned step may pass through any value
         step_size = float(step_size)
+    elif isinstance(step_size, bool) or not isinstance(step_size, Real):
+        raise TypeError(f"Expected 'step_size' to be a number (got {step_size!r})")
     if not 0 < step_size < float("inf"):
         raise ValueError(f"Expected 'step_size' to be positive and finite (got {step_size})")
+
+
+def _as_number(step_size: float | Tensor) -> float | Tensor:
+    """A constant step size as a float."""
+    check_step_size(step_size)
+    if isinstance(step_size, Tensor):
+        if torch.compiler.is_compiling() or is_differentiated(step_size):
+            return step_size
+    return float(step_size)
 
 
 class SparseOperator:
@@ -78,7 +91,8 @@ class SparseOperator:
         reorder: bool = False,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self._set(read_edges(adj, edge_weight, num_nodes, dtype, signed=True), reorder)
+        edges = parse_edges(adj, edge_weight, num_nodes)
+        self._set(build(edges, Recipe(signed=True), dtype), reorder)
 
     @classmethod
     def gcn_norm(
@@ -110,21 +124,40 @@ class SparseOperator:
             reorder (bool, optional): See the class. (default: :obj:`False`)
             dtype (torch.dtype, optional): The type of the values.
         """
-        edges = read_edges(adj, edge_weight, num_nodes, dtype)
-        if add_self_loops:
-            edges = add_loops(edges, 2.0 if improved else 1.0, loops_of(adj))
-        weight = normalize(edges, "sym", add_self_loops=False)
+        edges = parse_edges(adj, edge_weight, num_nodes)
+        diagonal = loops_of(adj) if add_self_loops else "given"
+        recipe = Recipe("sym", diagonal, 2.0 if improved else 1.0)
         self = object.__new__(SparseOperator)
-        self._set(edges._replace(weight=weight), reorder)
+        self._set(build(edges, recipe, dtype), reorder)
         return self
 
-    def _set(self, edges: Edges, reorder: bool) -> None:
-        self.num_nodes = edges.num_nodes
-        self.rowptr, self.col, self.value, self._row = _compress(*edges)
-        self._transpose, self._permutation = self._find_transpose()
+    def _set(self, built: Built, reorder: bool) -> None:
+        self._pattern, self.value = built.pattern, built.value
         self._order = self._find_order() if reorder else None
+        self._forget()
+        if torch.is_grad_enabled() and not self.requires_grad and not torch.compiler.is_compiling():
+            self.csr(transpose=True)  # so that no compiled call need find it
+
+    def _forget(self) -> None:
+        """Drop what was found from the entries."""
+        self._symmetric: bool | None = None
+        self._transposed: CSR | None = None
         self._reordered: dict[bool, CSR] = {}
-        self._pattern: Pattern | None = None
+
+    @property
+    def num_nodes(self) -> int:
+        """The number of nodes."""
+        return self._pattern.num_nodes
+
+    @property
+    def rowptr(self) -> Tensor:
+        """The row pointers."""
+        return self._pattern.rowptr
+
+    @property
+    def col(self) -> Tensor:
+        """The column of every entry."""
+        return self._pattern.col
 
     @property
     def nnz(self) -> int:
@@ -148,15 +181,29 @@ class SparseOperator:
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether the matrix equals its transpose exactly."""
-        return self._permutation is None
+        """Whether the matrix equals its transpose exactly; never of learned entries."""
+        if self._symmetric is None:
+            if torch.compiler.is_compiling() or self.requires_grad:
+                return False  # it may be, but nobody can tell
+            self._symmetric = self._pattern.is_symmetric(self.value)
+        return self._symmetric
 
     def csr(self, transpose: bool = False) -> CSR:
-        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object."""
-        if transpose and self._permutation is not None:
-            rowptr, col = self._transpose
-            return CSR(rowptr, col, self.value[self._permutation])
-        return CSR(self.rowptr, self.col, self.value)
+        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object.
+
+        The transpose is kept, but for learned entries.
+        """
+        if not transpose or self.is_symmetric:
+            return CSR(self.rowptr, self.col, self.value)
+        if self._transposed is not None:
+            return self._transposed
+        with kept():
+            pattern = self._pattern
+            value = self.value.index_select(0, pattern.permutation)
+            csr = CSR(pattern.rowptr_t, pattern.col_t, value)
+        if not self.requires_grad and not torch.compiler.is_compiling():
+            self._transposed = csr
+        return csr
 
     @property
     def is_reordered(self) -> bool:
@@ -171,10 +218,8 @@ class SparseOperator:
         assert self._order is not None
         transpose = transpose and not self.is_symmetric
         if transpose not in self._reordered:
-            place = torch.argsort(self._order)
-            rowptr, col, value = self.csr(transpose)
-            row, col = place[_expand(rowptr, self.nnz)], place[col.long()]
-            self._reordered[transpose] = CSR(*_compress(row, col, value, self.num_nodes)[:3])
+            with kept():
+                self._reordered[transpose] = _in_order(self.csr(transpose), self._order)
         return self._reordered[transpose], self._order.to(self.rowptr.dtype)
 
     def _find_order(self) -> Tensor | None:
@@ -183,48 +228,31 @@ class SparseOperator:
 
     @property
     def pattern(self) -> Pattern:
-        """Where the entries lie, and those of the transpose; made at the first call and kept."""
-        if self._pattern is None:
-            order = self._permutation
-            with untransformed():
-                if order is None:  # symmetric, which a learned matrix of these places need not be
-                    order = torch.sort(plain(self.col), stable=True).indices
-            index = (self.rowptr, self.col, *self._transpose, order, self._row)
-            self._pattern = Pattern(*map(plain, index))
+        """Where the entries lie, and those of the transpose."""
         return self._pattern
 
     def without_rows(self, mask: Tensor) -> "SparseOperator":
         """The matrix with zeros in the rows of a mask :math:`(N,)`."""
         other = object.__new__(SparseOperator)
-        other.__dict__.update(self._copy().__dict__)
-        other.value = self.value.masked_fill(mask[self._row.long()], 0)
-        other._order = None
-        other._transpose, other._permutation = other._find_transpose()
+        other._pattern, other._order = self._pattern, None
+        other.value = self.value.masked_fill(mask[self.rows()], 0)
+        other._forget()
         return other
 
     def rows(self) -> Tensor:
         """The row index of every entry, shape ``(nnz,)``."""
-        return self._row
-
-    def _find_transpose(self) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-        order = torch.sort(self.col, stable=True).indices
-        col, row = self.col[order], self._row[order]
-        if not torch.compiler.is_compiling():
-            if torch.equal(col, self._row) and torch.equal(row, self.col):
-                value = self.value.detach()
-                symmetric = not self.requires_grad and torch.equal(value[order], value)
-                return (self.rowptr, self.col), None if symmetric else order
-        return (_pointers(col, self.num_nodes, self.rowptr.dtype), row), order
+        return self._pattern.row
 
     def t(self) -> Self:
         """The transposed operator; the same object if the matrix is symmetric."""
-        if self._permutation is None:
+        if self.is_symmetric:
             return self
         other = self._copy()
-        other.rowptr, other.col, other.value = self.csr(transpose=True)
-        other._row = _expand(other.rowptr, self.nnz)
-        other._transpose = (self.rowptr, self.col)
-        other._permutation = torch.argsort(self._permutation)
+        csr = self.csr(transpose=True)
+        other._pattern = self._pattern.transpose
+        other.value = csr.value
+        other._symmetric = self._symmetric
+        other._transposed = self.csr()
         return other
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -235,25 +263,29 @@ class SparseOperator:
         if not value.is_floating_point():
             raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
         other = self._copy()
-        device = value.device
-        other.value = value
-        other.rowptr, other.col = self.rowptr.to(device), self.col.to(device)
-        other._row = self._row.to(device)
-        other._transpose = (
-            (other.rowptr, other.col)
-            if self._transpose[1] is self.col
-            else (self._transpose[0].to(device), self._transpose[1].to(device))
-        )
-        if self._permutation is not None:
-            other._permutation = self._permutation.to(device)
+        other.value, other._pattern = value, self._pattern.to(value.device)
+        other._symmetric = self._symmetric
+        if self._order is not None and value.device.type != "cpu":
+            other._order = None  # of the CPU kernel
         return other
 
     def _copy(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other._reordered = {}
-        other._pattern = None
+        other._forget()
         return other
+
+    _STATE: tuple[str, ...] = ("value", "_order")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self._STATE}
+        return state | {"rowptr": self.rowptr, "col": self.col}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in self._STATE:
+            setattr(self, name, state[name])
+        self._pattern = Pattern(state["rowptr"], state["col"])
+        self._forget()
 
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can."""
@@ -263,7 +295,7 @@ class SparseOperator:
     def to_dense(self) -> Tensor:
         """The matrix as a dense Tensor of shape :math:`(N, N)`."""
         dense = self.value.new_zeros(self.num_nodes, self.num_nodes)
-        index = (self._row.long(), self.col.long())
+        index = (self.rows().long(), self.col.long())
         return dense.index_put(index, self.value, accumulate=True)
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -339,29 +371,69 @@ class DiffusionOperator(SparseOperator):
             raise ValueError(
                 f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
             )
-        check_step_size(step_size)
-        edges = read_edges(adj, edge_weight, num_nodes, dtype)
-        weight = normalize(edges, normalization, add_self_loops)
-        self.step_size = step_size
-        self._set(_euler_step(edges._replace(weight=weight), step_size), reorder)
-        if not torch.compiler.is_compiling() and not self.requires_grad:
+        self.step_size = _as_number(step_size)
+        edges = parse_edges(adj, edge_weight, num_nodes)
+        built = build(edges, Recipe(normalization, "step", self.step_size, add_self_loops), dtype)
+        self._set(built, reorder)
+        self._largest_degree, self._is_transposed = built.largest_degree, False
+        self._stability = Stability()
+        if self._may_diverge():
+            learned = edge_weight is not None and is_differentiated(edge_weight)
+            weight = None if learned else edge_weight
+            how = (weight, num_nodes, normalization, add_self_loops)
+            self._stability = Stability.of(adj, *how)
             self._warn_if_unstable()
 
-    def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
-        r"""The operator of the same graph with another step size, which may be learned.
+    _STATE = (*SparseOperator._STATE, "step_size", "_largest_degree", "_is_transposed")
 
-        Uses :math:`\mathbf{I} - h' \mathbf{L} = (1 - r) \mathbf{I} + r \, \mathbf{P}` with
-        :math:`r = h' / h`.
-        """
-        check_step_size(step_size)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._stability = Stability()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._differences: tuple[Tensor, Tensor] | None = None
+
+    def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
+        """The operator of the same graph with another step size, which may be learned."""
+        step_size = _as_number(step_size)
+        if self._is_transposed:
+            return self.t().with_step_size(step_size).t()
         other = self._copy()
-        ratio = step_size / self.step_size
-        if isinstance(ratio, Tensor):
-            ratio = ratio.to(self.value)
-        diagonal = (self._row == self.col).to(self.dtype)
-        other.value = torch.lerp(diagonal, self.value, ratio)
         other.step_size = step_size
-        other._transpose, other._permutation = other._find_transpose()
+        if isinstance(step_size, Tensor):
+            step_size = step_size.reshape(()).to(self.value)
+        identity, laplacian = self._laplacian()
+        other.value = (identity - step_size * laplacian).to(self.dtype)
+        if other._may_diverge():
+            other._warn_if_unstable()
+        return other
+
+    def _laplacian(self) -> tuple[Tensor, Tensor]:
+        """The entries of the identity and of the Laplacian, in at least float32."""
+        if self._differences is not None:
+            return self._differences
+        step_size = self.step_size
+        if isinstance(step_size, Tensor):
+            step_size = step_size.reshape(()).to(self.value)
+        with kept():
+            row = self.rows()
+            loop = row == self.col
+            weight = self.value.to(wide_dtype(self.device)).masked_fill(loop, 0.0) / step_size
+            degree = weight.new_zeros(self.num_nodes).index_add(0, row, weight)
+            laplacian = torch.where(loop, degree[row], -weight)
+            half = self.dtype in (torch.float16, torch.bfloat16)
+            dtype = torch.float32 if half else self.dtype
+            found = loop.to(dtype), laplacian.to(dtype)
+        if not self.requires_grad:
+            self._differences = found
+        return found
+
+    def t(self) -> Self:
+        """The transposed operator; the same object if the matrix is symmetric."""
+        other = super().t()
+        if other is not self:
+            other._is_transposed = not self._is_transposed
         return other
 
     @property
@@ -372,57 +444,70 @@ class DiffusionOperator(SparseOperator):
         holds and nothing diverges. It costs nothing, and is a lower bound of
         :attr:`max_stable_step_size`. Infinite for a graph without edges.
         """
-        largest = float(1 - self._diagonal().min()) / float(self.step_size) if self.num_nodes else 0
-        return 1 / largest if largest > 0 else float("inf")
-
-    def _diagonal(self) -> Tensor:
-        return self.value.detach()[self._row == self.col]
+        largest = self._largest_degree
+        return float("inf") if not largest else 1 / largest
 
     @property
     def max_stable_step_size(self) -> float:
-        r"""The step size past which diffusion diverges, from a Lanczos estimate on the CPU.
+        r"""The step size past which diffusion diverges, estimated on the CPU.
 
         :math:`\min 2 \, \mathrm{Re} \lambda / |\lambda|^2` over the eigenvalues
         :math:`\lambda \ne 0` of :math:`\mathbf{L}`, which is
         :math:`2 / \lambda_{\max}(\mathbf{L})` for a symmetric one. Accurate to about 1 %.
         Infinite for a graph without edges.
         """
-        if self.gershgorin_step_size == float("inf"):
+        if not self._largest_degree:
             return float("inf")
-        step = self.to_scipy().astype(np.float64)
-        identity = scipy.sparse.identity(self.num_nodes, format="csr")
-        laplacian = (identity - step) / float(self.step_size)
-        if self.num_nodes <= 32:
-            values = np.linalg.eigvals(laplacian.toarray())
-            values = values[np.abs(values) > 1e-9 * np.abs(values).max()]
-            return float(_stable_step_size(values).min())
-        start = np.random.default_rng(0).standard_normal(self.num_nodes)
-        settings = {"k": 1, "tol": 1e-3, "v0": start, "return_eigenvectors": False}
-        try:
-            if self.is_symmetric:
-                return float(_stable_step_size(eigsh(laplacian, which="LA", **settings)[0]))
-            # The largest eigenvalue need not be the one that diverges first: step on as far as it
-            # allows, and take up whichever eigenvalue grows there.
-            bound = float(_stable_step_size(eigs(laplacian, which="LM", **settings)[0]))
-            for _ in range(20):
-                growth = eigs(identity - bound * laplacian, which="LM", **settings)[0]
-                if abs(growth) <= 1 + 1e-3:
-                    return bound
-                bound = float(_stable_step_size((1 - growth) / bound))
-        except ArpackNoConvergence:
-            pass
-        return self.gershgorin_step_size
+        limit = self._stability.limit
+        if limit is None or self.requires_grad:
+            limit = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
+            self._stability.limit = limit
+        return limit
+
+    def _scipy_laplacian(self) -> scipy.sparse.csr_matrix:
+        value = plain(self._laplacian()[1].detach()).cpu().double().numpy()
+        arrays = value, self.col.cpu().numpy(), self.rowptr.cpu().numpy()
+        return scipy.sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes))
+
+    def _is_self_adjoint(self) -> bool:
+        """Whether the matrix is symmetric, its entries learned or not."""
+        return self._pattern.is_symmetric(self.value.detach())
+
+    def _may_diverge(self) -> bool:
+        """Whether some step does not average, and nothing keeps us from looking closer."""
+        if not self._largest_degree or torch.compiler.is_compiling():
+            return False
+        step_size = self.step_size
+        if isinstance(step_size, Tensor):
+            # reading a learned step off an accelerator would wait for it at every call
+            if step_size.device.type != "cpu" or not _is_plain(step_size):
+                return False
+            step_size = float(step_size.detach())
+        return step_size * self._largest_degree > 1 + 1e-6 and _is_plain(self.value)
 
     def _warn_if_unstable(self) -> None:
-        step_size = float(self.step_size)
-        if step_size <= self.gershgorin_step_size * (1 + 1e-6):
+        """Warn once a graph, and estimate a spectrum once a graph, where two bounds cannot tell."""
+        stability, step_size = self._stability, float(self.step_size)
+        if stability.warned or not self._largest_degree:
             return
-        bound = self.max_stable_step_size
+        bound, about = None, "is"
+        if self._is_self_adjoint():
+            # the largest eigenvalue is at least N / (N - 1) times the largest degree
+            least = 2 * (1 - 1 / self.num_nodes) / self._largest_degree
+            if step_size > least * (1 + 1e-2) and self.num_nodes > DENSE_NODES:
+                bound, about = least, "is at most"
+            elif step_size <= edge_bound(self._scipy_laplacian()):
+                return
+        if bound is None:
+            if stability.limit is not None and self.requires_grad:
+                return  # learned entries: the estimate was another's
+            bound = self.max_stable_step_size
         if step_size > bound * (1 + 1e-2):
+            stability.warned = True
             warnings.warn(
                 f"Diffusion diverges: 'step_size' is {step_size:.4g}, and the largest stable step "
-                f"size of this graph is {bound:.4g}",
-                stacklevel=3,
+                f"size of this graph {about} {bound:.4g}",
+                stacklevel=user_stacklevel(),
             )
 
     def _describe(self) -> str:
@@ -434,54 +519,19 @@ class DiffusionOperator(SparseOperator):
         )
 
 
-def _stable_step_size(value: Any) -> Any:
-    """The step size at which an eigenvalue of the Laplacian begins to grow, |1 - h value| = 1."""
-    return 2 * np.real(value) / np.abs(value) ** 2
+def _in_order(csr: CSR, order: Tensor) -> CSR:
+    """The matrix whose row and column i are those of ``order[i]``."""
+    place = torch.argsort(order)
+    row, col = place[Pattern(csr.rowptr, csr.col).row], place[csr.col]
+    edges = RawEdges(row, col, csr.value, order.numel())
+    built = build(edges, Recipe(signed=True))
+    return CSR(built.pattern.rowptr, built.pattern.col, built.value)
 
 
-def _euler_step(edges: Edges, step_size: float | Tensor) -> Edges:
-    """The entries of I - step_size * L, the diagonal first; loops cancel in L."""
-    row, col, weight, num_nodes = edges
-    loop = row == col
-    if torch.compiler.is_compiling():  # shapes must not depend on values
-        weight = weight.masked_fill(loop, 0.0)
-    elif bool(loop.any()):
-        row, col, weight = row[~loop], col[~loop], weight[~loop]
-    if isinstance(step_size, Tensor):
-        step_size = step_size.to(weight)
-    nodes = torch.arange(num_nodes, device=row.device)
-    off_diagonal = step_size * weight
-    diagonal = 1 - scatter(off_diagonal, row, dim_size=num_nodes)
-    return Edges(
-        torch.cat([nodes, row]),
-        torch.cat([nodes, col]),
-        torch.cat([diagonal, off_diagonal]),
-        num_nodes,
-    )
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a Tensor's values can be read."""
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-def _compress(
-    row: Tensor, col: Tensor, value: Tensor, num_nodes: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Entries sorted by row and column, equal places summed, as (rowptr, col, value, row)."""
-    key, order = torch.sort(row * num_nodes + col, stable=True)
-    value = value[order]
-    if not torch.compiler.is_compiling():
-        unique, place = torch.unique_consecutive(key, return_inverse=True)
-        if unique.numel() < key.numel():
-            key, value = unique, scatter(value, place, dim_size=unique.numel())
-    large = max(key.numel(), num_nodes) > torch.iinfo(torch.int32).max
-    index = torch.int64 if large else torch.int32
-    size = max(num_nodes, 1)
-    row, col = (key // size).to(index), (key % size).to(index)
-    return _pointers(row, num_nodes, index), col, value, row
-
-
-def _pointers(sorted_row: Tensor, num_nodes: int, dtype: torch.dtype) -> Tensor:
-    bounds = torch.arange(num_nodes + 1, device=sorted_row.device, dtype=sorted_row.dtype)
-    return torch.searchsorted(sorted_row, bounds).to(dtype)
-
-
-def _expand(rowptr: Tensor, nnz: int) -> Tensor:
-    nodes = torch.arange(rowptr.numel() - 1, device=rowptr.device, dtype=rowptr.dtype)
-    return torch.repeat_interleave(nodes, rowptr.diff().long(), output_size=nnz)
+with contextlib.suppress(AttributeError):  # torch.load reads an operator with weights_only=True
+    torch.serialization.add_safe_globals([SparseOperator, DiffusionOperator])

@@ -5,47 +5,15 @@ Each is linear in both of its arguments, and the derivatives of either are made 
 can be differentiated any number of times, in either mode and under ``torch.func``.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .derivatives import tangents_of, untransformed
+from .derivatives import tangents_of
 from .kernels import kernel_for
-
-
-@dataclass(frozen=True, eq=False)  # not a tuple: torch.func would look for Tensors inside
-class Pattern:
-    """Where the entries of a square matrix lie, and of its transpose.
-
-    Attributes:
-        rowptr (Tensor): Row pointers :math:`(N + 1,)`.
-        col (Tensor): Columns :math:`(nnz,)`.
-        rowptr_t (Tensor): Row pointers of the transpose.
-        col_t (Tensor): Columns of the transpose.
-        permutation (Tensor): The entry of the matrix behind each of the transpose, :math:`(nnz,)`.
-        row (Tensor): The row of every entry.
-    """
-
-    rowptr: Tensor
-    col: Tensor
-    rowptr_t: Tensor
-    col_t: Tensor
-    permutation: Tensor
-    row: Tensor
-
-    @cached_property
-    def transpose(self) -> "Pattern":
-        """The pattern of the transpose."""
-        with untransformed():
-            inverse = torch.empty_like(self.permutation)
-            count = torch.arange(inverse.numel(), dtype=inverse.dtype, device=inverse.device)
-            inverse[self.permutation] = count
-            row_t = self.col[self.permutation]
-        return Pattern(self.rowptr_t, self.col_t, self.rowptr, self.col, inverse, row_t)
+from .pattern import Pattern
 
 
 def product(csr: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
