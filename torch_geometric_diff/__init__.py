@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .node_classifier import NodeClassifier as NodeClassifier
 from .ops import DiffusionOperator as DiffusionOperator
 from .ops import diffuse as diffuse
 from .ops.kernels import kernels as kernels

@@ -19,9 +19,11 @@ from torch_geometric.utils import (
 )
 
 from benchmarks.nodes.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
-from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph, tf_idf
+from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph
+from torch_geometric_diff import NodeClassifier
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
+from torch_geometric_diff.graph.features import rare_words
 from torch_geometric_diff.nn import DiffConv, DiffResNet
 from torch_geometric_diff.ops import DiffusionOperator
 
@@ -338,7 +340,7 @@ class DiffLinearMethod(Method):
     ) -> None:
         super().__init__(data)
         conv = DiffConv(layer_num, step_size, normalization=normalization)
-        x = tf_idf(data.x) if rare_words else data.x
+        x = rare_words(data.x) if rare_words else data.x
         self.inputs = (conv(x, *mixed_graph(data, neighbors, mix)),)
 
     def model(self) -> Module:
@@ -418,7 +420,54 @@ class TunedMethod(Peer):
         return edge_index, weight
 
 
+class NodeClassifierMethod(Method):
+    """Diffused views that agree, on edges and neighbours by features; it needs no validation."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        step_size: float,
+        layer_num: int | list[int],
+        neighbors: int | list[int],
+        mix: float | list[float],
+        normalization: str = "row",
+        hidden: int | None = None,
+        consistency: float = 2.0,
+        temperature: float = 0.5,
+        shares: float = 0.5,
+        num_views: int = 4,
+        node_dropout: float = 0.5,
+    ) -> None:
+        super().__init__(data)
+        self.options: dict[str, Any] = {
+            "num_steps": layer_num,
+            "step_size": step_size,
+            "normalization": normalization,
+            "neighbors": neighbors,
+            "mix": mix,
+            "hidden_channels": hidden,
+            "consistency": consistency,
+            "temperature": temperature,
+            "shares": shares,
+            "num_views": num_views,
+            "node_dropout": node_dropout,
+        }
+        self.inputs = NodeClassifier(**self.options).prepare(data.x, data.edge_index)
+
+    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
+        return [self.run_one(trial, **training) for trial in trials]
+
+    def run_one(self, trial: Trial, **training: Any) -> Fit:
+        """Train from the seed of a trial."""
+        model = NodeClassifier(**self.options, **training)
+        model.fit_prepared(self.inputs, self.data.y, trial.train, trial.init_seed)
+        self.trained = model.models_[0]
+        return Fit(model.logits_, best_epoch=model.max_epochs - 1, epochs=model.max_epochs)
+
+
 METHODS: dict[str, type[Method]] = {
+    "node-classifier": NodeClassifierMethod,
     "diff-resnet": DiffResNetMethod,
     "diff-resnet-words": DiffResNetMethod,  # the same on citations and word neighbours
     "diff-resnet-tuned": TunedMethod,

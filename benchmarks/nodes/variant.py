@@ -9,35 +9,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Dropout, Module, Sequential
 from torch_geometric.data import Data
 
 from benchmarks.nodes.peers import glorot_linear
-from torch_geometric_diff.graph import gaussian_knn_graph
+from torch_geometric_diff.graph import feature_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
 from torch_geometric_diff.nn.linear import Linear
 
 
-def tf_idf(x: Tensor) -> Tensor:
-    """Words weighted by how rare they are, in rows of unit length."""
-    documents = (x > 0).sum(dim=0).clamp(min=1)
-    return F.normalize(x * (x.size(0) / documents).log(), dim=-1)
-
-
-@lru_cache(maxsize=32)
-def word_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
-    """The nodes nearest by words, rare words counting more (tf-idf), with Gaussian weights.
-
-    Rows have unit length, so that distances are those of the angles. The width of a node's weights
-    is the distance to the one in the middle of its neighbours.
-    """
-    x = tf_idf(x)
-    width = ("local", neighbors // 2 + 2)
-    edge_index, weight = gaussian_knn_graph(x, neighbors + 1, width, symmetrize="mean")
-    others = edge_index[0] != edge_index[1]
-    return edge_index[:, others], weight[others]
+word_graph = lru_cache(maxsize=32)(feature_graph)  # a search asks for the same ones again
 
 
 def mixed_graph(data: Data, neighbors: int, mix: float) -> tuple[Tensor, Tensor]:

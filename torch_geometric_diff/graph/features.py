@@ -1,0 +1,61 @@
+"""Graphs of what nodes are like, beside or in place of the graph that they come with."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .gaussian import gaussian_knn_graph
+
+
+def is_bag_of_words(x: Tensor) -> bool:
+    """Whether features are counts or the like: none is negative and most are zero."""
+    return bool((x >= 0).all()) and bool(2 * (x > 0).sum() < x.numel())
+
+
+def rare_words(x: Tensor) -> Tensor:
+    """Words weighted by how rare they are (tf-idf), in rows of unit length."""
+    documents = (x > 0).sum(dim=0).clamp(min=1)
+    return F.normalize(x * (x.size(0) / documents).log(), dim=-1)
+
+
+def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
+    r"""Connect every node to those with the most similar features, with Gaussian weights.
+
+    Similar is what forms a small angle: of bags of words with rare words counting more (tf-idf), of
+    other features after their mean is subtracted. The width of a node's weights is the distance to
+    the one in the middle of its neighbours, and both directions of an edge weigh their mean.
+
+    Args:
+        x (Tensor): Dense features :math:`(N, F)`.
+        neighbors (int): The number of neighbours of each node, less than :math:`N`.
+
+    Shapes:
+        - **output:** ``edge_index`` :math:`(2, E)`, without self-loops, and ``edge_weight``
+          :math:`(E,)` between 0 and 1
+
+    Raises:
+        ValueError: On what :func:`~torch_geometric_diff.graph.gaussian_knn_graph` refuses.
+    """
+    points = rare_words(x) if is_bag_of_words(x) else F.normalize(x - x.mean(dim=0), dim=-1)
+    width = ("local", neighbors // 2 + 2)
+    edge_index, weight = gaussian_knn_graph(points, neighbors + 1, width, symmetrize="mean")
+    others = edge_index[0] != edge_index[1]
+    return edge_index[:, others], weight[others]
+
+
+def with_feature_neighbors(
+    x: Tensor,
+    edge_index: Tensor,
+    edge_weight: Tensor | None = None,
+    neighbors: int = 4,
+    mix: float = 0.75,
+) -> tuple[Tensor, Tensor]:
+    """The edges of a graph, of weight 1 where no others are given, and ``mix`` times those of
+    :func:`feature_graph`; an edge of both is listed twice, which adds up in every operator.
+    """
+    if edge_weight is None:
+        edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
+    if neighbors == 0 or mix == 0:
+        return edge_index, edge_weight
+    others, weight = feature_graph(x, neighbors)
+    return torch.cat([edge_index, others], dim=1), torch.cat([edge_weight, mix * weight])

@@ -1,0 +1,265 @@
+"""Classes of all nodes of a graph from those of a few."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam
+
+from .graph import with_feature_neighbors
+from .nn import DiffusedViews, consistency
+from .ops import DiffusionOperator
+
+MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
+AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
+
+T = TypeVar("T", int, float)
+Prepared = tuple[Tensor, list[DiffusionOperator]]
+
+
+class NodeClassifier:
+    r"""Transductive classification of nodes: diffused views that agree, on several graphs.
+
+    One network, a :class:`~torch_geometric_diff.nn.DiffusedViews` of features in rows of unit
+    length, is trained on each of several graphs: by default on the edges joined with the nearest
+    neighbours by features (:func:`~torch_geometric_diff.graph.feature_graph`), on the edges alone,
+    and on more neighbours with fewer steps. Each learns by
+
+    .. math::
+        \mathcal{L} = \mathrm{CE} + \lambda \cdot \mathrm{consistency},
+
+    the cross-entropy of the labelled nodes in all views and, raised to :math:`\lambda` over the
+    first epochs, the :func:`~torch_geometric_diff.nn.consistency` of all nodes. The weights of the
+    last third of the epochs are averaged, and so are the probabilities of the networks. Labels
+    drawn class by class say nothing of how large the classes are, so the logarithm of the
+    probability of class :math:`c` is moved by :math:`r \log (s_c / t_c)`, with :math:`s_c` its
+    share of the predictions and :math:`t_c` its share of the labels. No validation nodes are
+    needed.
+
+    Args:
+        num_steps (int or sequence of int, optional): The number of diffusion steps on each graph.
+            (default: :obj:`(6, 8, 5)`)
+        neighbors (int or sequence of int, optional): The number of neighbours by features of each
+            node, likewise; 0 leaves them away. (default: :obj:`(4, 0, 10)`)
+        mix (float or sequence of float, optional): What such a neighbour counts beside an edge.
+            (default: :obj:`(0.75, 0.0, 1.0)`)
+        step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
+        normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
+            (default: :obj:`"row"`)
+        hidden_channels (int, optional): See :class:`~torch_geometric_diff.nn.DiffusedViews`.
+            (default: none)
+        num_views (int, optional): See there. (default: :obj:`4`)
+        node_dropout (float, optional): See there. (default: :obj:`0.5`)
+        consistency (float, optional): The weight :math:`\lambda`. (default: :obj:`2.0`)
+        temperature (float, optional): See :func:`~torch_geometric_diff.nn.consistency`.
+            (default: :obj:`0.5`)
+        shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
+        lr (float, optional): Learning rate of Adam. (default: :obj:`0.2`)
+        weight_decay (float, optional): L2 penalty of Adam. (default: :obj:`2e-4`)
+        max_epochs (int, optional): The number of epochs. (default: :obj:`150`)
+        warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`100`)
+
+    Attributes:
+        classes_ (Tensor): The classes, those of the labelled nodes in ascending order.
+        models_ (list of DiffusedViews): The trained networks, one a graph.
+        logits_ (Tensor): The logits of all nodes, :math:`(N, C)`.
+
+    Example:
+        >>> from torch_geometric_diff.data import load_graph
+        >>> data = load_graph("digits")
+        >>> few = torch.arange(100)
+        >>> model = NodeClassifier().fit(data.x, data.edge_index, data.y, few)
+        >>> bool((model.predict() == data.y).float().mean() > 0.95)
+        True
+    """
+
+    def __init__(
+        self,
+        num_steps: int | Sequence[int] = (6, 8, 5),
+        neighbors: int | Sequence[int] = (4, 0, 10),
+        mix: float | Sequence[float] = (0.75, 0.0, 1.0),
+        step_size: float = 0.5,
+        normalization: str | None = "row",
+        hidden_channels: int | None = None,
+        num_views: int = 4,
+        node_dropout: float = 0.5,
+        consistency: float = 2.0,
+        temperature: float = 0.5,
+        shares: float = 0.5,
+        lr: float = 0.2,
+        weight_decay: float = 2e-4,
+        max_epochs: int = 150,
+        warmup: int = 100,
+    ) -> None:
+        if max_epochs < 1 or warmup < 1:
+            raise ValueError(
+                f"Expected 'max_epochs' and 'warmup' >= 1 (got {max_epochs} and {warmup})"
+            )
+        self.num_steps, self.neighbors, self.mix = _of_each_graph(num_steps, neighbors, mix)
+        self.step_size = step_size
+        self.normalization = normalization
+        self.hidden_channels = hidden_channels
+        self.num_views = num_views
+        self.node_dropout = node_dropout
+        self.consistency = consistency
+        self.temperature = temperature
+        self.shares = shares
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.warmup = warmup
+
+    def prepare(
+        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+    ) -> Prepared:
+        """What the networks read of a graph, made once for several calls of :meth:`fit_prepared`.
+
+        Args:
+            x (Tensor): Dense features :math:`(N, F)`.
+            edge_index (Tensor): Edges :math:`(2, E)`.
+            edge_weight (Tensor, optional): Their weights. (default: ones)
+        """
+        operators = [
+            DiffusionOperator(
+                *with_feature_neighbors(x, edge_index, edge_weight, neighbors, mix),
+                num_nodes=x.size(0),
+                step_size=self.step_size,
+                normalization=self.normalization,
+                dtype=torch.float32,
+            )
+            for neighbors, mix in zip(self.neighbors, self.mix, strict=True)
+        ]
+        x = F.normalize(x.float(), dim=-1)
+        if torch.count_nonzero(x) <= MOSTLY_ZERO * x.numel():
+            x = x.to_sparse_csr()
+        return x, operators
+
+    def fit(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        y: Tensor,
+        train: Tensor,
+        edge_weight: Tensor | None = None,
+        seed: int = 0,
+    ) -> "NodeClassifier":
+        """Learn from the labels of some nodes.
+
+        Args:
+            x (Tensor): Dense features :math:`(N, F)`.
+            edge_index (Tensor): Edges :math:`(2, E)`.
+            y (Tensor): Classes :math:`(N,)`; those of other nodes than ``train`` are not read.
+            train (Tensor): The labelled nodes, as indices or as a mask.
+            edge_weight (Tensor, optional): Weights of the edges. (default: ones)
+            seed (int, optional): Seed of all random numbers; torch's own generator stays as it is.
+                (default: :obj:`0`)
+        """
+        if x.dim() != 2 or y.shape != x.shape[:1]:
+            raise ValueError(
+                f"Expected 'x' of shape [N, F] and 'y' of shape [N] "
+                f"(got {list(x.shape)} and {list(y.shape)})"
+            )
+        return self.fit_prepared(self.prepare(x, edge_index, edge_weight), y, train, seed)
+
+    def fit_prepared(
+        self, prepared: Prepared, y: Tensor, train: Tensor, seed: int = 0
+    ) -> "NodeClassifier":
+        """:meth:`fit` on what :meth:`prepare` returned."""
+        x, operators = prepared
+        if train.dtype == torch.bool:
+            train = train.nonzero().view(-1)
+        if train.numel() == 0:
+            raise ValueError("Expected 'train' to name at least one node (got none)")
+        self.classes_, known = y[train].unique(return_inverse=True)
+        self.models_ = []
+        probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for num_steps, operator in zip(self.num_steps, operators, strict=True):
+                model = DiffusedViews(
+                    x.size(1),
+                    len(self.classes_),
+                    self.hidden_channels,
+                    num_steps,
+                    self.step_size,
+                    self.num_views,
+                    self.node_dropout,
+                    normalization=self.normalization,
+                ).to(x.device)
+                self._train(model, x, operator, known, train)
+                with torch.no_grad():
+                    probabilities += model.eval()(x, operator).softmax(dim=1) / len(operators)
+                self.models_.append(model)
+        log = probabilities.clamp(min=torch.finfo(x.dtype).tiny).log()
+        self.logits_ = log + self.shares * self._log_shares(log, known)
+        return self
+
+    def _train(
+        self,
+        model: DiffusedViews,
+        x: Tensor,
+        operator: DiffusionOperator,
+        known: Tensor,
+        train: Tensor,
+    ) -> None:
+        parameters = [*model.parameters()]
+        optimizer = Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        average = [torch.zeros_like(parameter) for parameter in parameters]
+        target = known.repeat_interleave(self.num_views)
+        first = self.max_epochs - max(1, round(AVERAGED * self.max_epochs))
+        for epoch in range(self.max_epochs):
+            logits = model(x, operator)
+            loss = F.cross_entropy(logits[train].flatten(0, 1), target)
+            if self.consistency > 0:
+                weight = self.consistency * min(1.0, epoch / self.warmup)
+                loss = loss + weight * consistency(logits, self.temperature)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if epoch >= first:
+                share = 1 / (epoch - first + 1)
+                torch._foreach_lerp_(average, [p.detach() for p in parameters], share)
+        with torch.no_grad():
+            torch._foreach_copy_(parameters, average)
+
+    def _log_shares(self, logits: Tensor, known: Tensor) -> Tensor:
+        """How much larger each class is among the predictions than among the labels, as log."""
+        num_classes = logits.size(1)
+        found = torch.bincount(logits.argmax(dim=1), minlength=num_classes) + 1.0
+        given = torch.bincount(known, minlength=num_classes)
+        return (found / found.sum() / (given / given.sum())).log()
+
+    def predict(self) -> Tensor:
+        """The class of every node, :math:`(N,)`."""
+        return self.classes_[self.logits_.argmax(dim=1)]
+
+    def predict_proba(self) -> Tensor:
+        """The probability of every class of ``classes_`` at every node, :math:`(N, C)`."""
+        return self.logits_.softmax(dim=1)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.endswith("_"))
+        return f"{self.__class__.__name__}({settings})"
+
+
+def _of_each_graph(
+    num_steps: int | Sequence[int], neighbors: int | Sequence[int], mix: float | Sequence[float]
+) -> tuple[list[int], list[int], list[float]]:
+    """The settings of every graph, a single number standing for all."""
+    given = {"num_steps": num_steps, "neighbors": neighbors, "mix": mix}
+    lengths = {len(value) for value in given.values() if isinstance(value, Sequence)}
+    count = max(lengths, default=1)
+    if count == 0 or lengths - {count}:
+        raise ValueError(f"Expected one number or one for each graph, as many of all (got {given})")
+
+    def spread(value: T | Sequence[T]) -> list[T]:
+        return [*value] if isinstance(value, Sequence) else [value] * count
+
+    spread_neighbors, spread_mix = spread(neighbors), spread(mix)
+    if min(spread_neighbors) < 0 or min(spread_mix) < 0:
+        raise ValueError(
+            f"Expected 'neighbors' and 'mix' to be at least 0 (got {neighbors} and {mix})"
+        )
+    return spread(num_steps), spread_neighbors, spread_mix
