@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.optim import Adam
 
 from .graph import with_feature_neighbors
+from .graph.arguments import check_integer, check_real
 from .nn import DiffusedViews, consistency
 from .ops import DiffusionOperator
 
 MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
 AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
 
-T = TypeVar("T", int, float)
+T = TypeVar("T")
 Prepared = tuple[Tensor, list[DiffusionOperator]]
 
 
@@ -58,8 +59,8 @@ class NodeClassifier:
         shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
         lr (float, optional): Learning rate of Adam. (default: :obj:`0.2`)
         weight_decay (float, optional): L2 penalty of Adam. (default: :obj:`2e-4`)
-        max_epochs (int, optional): The number of epochs. (default: :obj:`150`)
-        warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`100`)
+        max_epochs (int, optional): The number of epochs. (default: :obj:`100`)
+        warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`60`)
 
     Attributes:
         classes_ (Tensor): The classes, those of the labelled nodes in ascending order.
@@ -90,30 +91,27 @@ class NodeClassifier:
         shares: float = 0.5,
         lr: float = 0.2,
         weight_decay: float = 2e-4,
-        max_epochs: int = 150,
-        warmup: int = 100,
+        max_epochs: int = 100,
+        warmup: int = 60,
     ) -> None:
-        if max_epochs < 1 or warmup < 1:
-            raise ValueError(
-                f"Expected 'max_epochs' and 'warmup' >= 1 (got {max_epochs} and {warmup})"
-            )
+        def at_least_zero(name: str, value: Any) -> float:
+            return check_real(name, value, lambda number: number >= 0, "be at least 0")
+
         self.num_steps, self.neighbors, self.mix = _of_each_graph(num_steps, neighbors, mix)
         self.step_size = step_size
         self.normalization = normalization
         self.hidden_channels = hidden_channels
         self.num_views = num_views
         self.node_dropout = node_dropout
-        self.consistency = consistency
+        self.consistency = at_least_zero("consistency", consistency)
         self.temperature = temperature
-        self.shares = shares
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.max_epochs = max_epochs
-        self.warmup = warmup
+        self.shares = at_least_zero("shares", shares)
+        self.lr = at_least_zero("lr", lr)
+        self.weight_decay = at_least_zero("weight_decay", weight_decay)
+        self.max_epochs = check_integer("max_epochs", max_epochs, 1)
+        self.warmup = check_integer("warmup", warmup, 1)
 
-    def prepare(
-        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
-    ) -> Prepared:
+    def prepare(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Prepared:
         """What the networks read of a graph, made once for several calls of :meth:`fit_prepared`.
 
         Args:
@@ -222,7 +220,8 @@ class NodeClassifier:
                 share = 1 / (epoch - first + 1)
                 torch._foreach_lerp_(average, [p.detach() for p in parameters], share)
         with torch.no_grad():
-            torch._foreach_copy_(parameters, average)
+            for parameter, mean in zip(parameters, average, strict=True):
+                parameter.copy_(mean)
 
     def _log_shares(self, logits: Tensor, known: Tensor) -> Tensor:
         """How much larger each class is among the predictions than among the labels, as log."""
@@ -257,9 +256,8 @@ def _of_each_graph(
     def spread(value: T | Sequence[T]) -> list[T]:
         return [*value] if isinstance(value, Sequence) else [value] * count
 
-    spread_neighbors, spread_mix = spread(neighbors), spread(mix)
-    if min(spread_neighbors) < 0 or min(spread_mix) < 0:
-        raise ValueError(
-            f"Expected 'neighbors' and 'mix' to be at least 0 (got {neighbors} and {mix})"
-        )
-    return spread(num_steps), spread_neighbors, spread_mix
+    return (
+        [check_integer("num_steps", value, 0) for value in spread(num_steps)],
+        [check_integer("neighbors", value, 0) for value in spread(neighbors)],
+        [check_real("mix", value, lambda m: m >= 0, "be at least 0") for value in spread(mix)],
+    )

@@ -23,7 +23,7 @@ from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph
 from torch_geometric_diff import NodeClassifier
 from torch_geometric_diff.data import sparse_features
 from torch_geometric_diff.experiment import Fit, Trial, fit
-from torch_geometric_diff.graph.features import rare_words
+from torch_geometric_diff.graph.features import rare_words as tf_idf
 from torch_geometric_diff.nn import DiffConv, DiffResNet
 from torch_geometric_diff.ops import DiffusionOperator
 
@@ -340,7 +340,7 @@ class DiffLinearMethod(Method):
     ) -> None:
         super().__init__(data)
         conv = DiffConv(layer_num, step_size, normalization=normalization)
-        x = rare_words(data.x) if rare_words else data.x
+        x = tf_idf(data.x) if rare_words else data.x
         self.inputs = (conv(x, *mixed_graph(data, neighbors, mix)),)
 
     def model(self) -> Module:

@@ -18,7 +18,6 @@ from torch_geometric_diff.graph import feature_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
 from torch_geometric_diff.nn.linear import Linear
 
-
 word_graph = lru_cache(maxsize=32)(feature_graph)  # a search asks for the same ones again
 
 

@@ -8,7 +8,9 @@ from torch_geometric_diff.graph.features import is_bag_of_words, rare_words
 
 def test_rare_words_are_tf_idf_in_unit_rows() -> None:
     x = torch.tensor([[1.0, 0, 1, 0], [1, 2, 0, 0], [1, 0, 0, 0]])
-    idf = torch.tensor([0.0, 3, 3, 0]).clamp(min=1).log()  # a word of all and one of none say nothing
+    idf = (
+        torch.tensor([0.0, 3, 3, 0]).clamp(min=1).log()
+    )  # a word of all and one of none say nothing
     expected = torch.nn.functional.normalize(x * idf, dim=1)
     torch.testing.assert_close(rare_words(x), expected)
 

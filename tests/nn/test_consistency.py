@@ -29,7 +29,7 @@ def test_value_and_gradient_equal_the_formula(temperature: float, shift: float) 
 
 def test_views_that_agree_and_are_sure_cost_nothing() -> None:
     logits = torch.tensor([1e4, 0.0, -1e4]).expand(7, 3, 3)  # no overflow either
-    assert consistency(logits) == 0
+    torch.testing.assert_close(consistency(logits), torch.tensor(0.0))
     opposed = torch.tensor([[[1e4, 0.0], [0.0, 1e4]]])  # each half a unit from (0.5, 0.5), twice
     torch.testing.assert_close(consistency(opposed), torch.tensor(0.5))
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from dense import dense_step, dense_weight, random_graph
+
 from torch_geometric_diff.nn import DiffusedViews
 
 
@@ -50,6 +50,13 @@ def test_its_form_and_what_it_refuses() -> None:
     before = model.encoder.weight.clone()
     model.reset_parameters()
     assert not torch.equal(before, model.encoder.weight)
-    for wrong in ({"num_views": 0}, {"node_dropout": 1.0}, {"dropout": -0.1}, {"step_size": 0.0}):
-        with pytest.raises(ValueError, match="|".join(wrong) if "num" in str(wrong) else "Expected"):
-            DiffusedViews(5, 3, **wrong)
+    for name, wrong in {
+        "num_views": 0,
+        "node_dropout": 1.0,
+        "dropout": -0.1,
+        "hidden_channels": 0,
+    }.items():
+        with pytest.raises(ValueError, match=f"'{name}' to .* \\(got {wrong}\\)"):
+            DiffusedViews(5, 3, **{name: wrong})
+    with pytest.raises(TypeError, match="'num_views' to be an integer \\(got True\\)"):
+        DiffusedViews(5, 3, num_views=True)

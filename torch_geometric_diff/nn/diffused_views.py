@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from ..ops.diffusion import check_dropout
+from ..graph.arguments import check_dropout, check_integer, check_real
 from .diff_conv import DiffConv
 from .linear import Linear
 
@@ -48,6 +48,7 @@ class DiffusedViews(Module):
         - **output:** logits, :math:`(N, V, C)` in training and :math:`(N, C)` in evaluation
 
     Raises:
+        TypeError: On arguments that are no numbers.
         ValueError: On arguments out of range.
     """
 
@@ -65,18 +66,18 @@ class DiffusedViews(Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if num_views < 1:
-            raise ValueError(f"Expected 'num_views' to be at least 1 (got {num_views})")
-        check_dropout(node_dropout)
-        check_dropout(dropout)
-        self.num_views = num_views
-        self.node_dropout = node_dropout
-        self.dropout = dropout
-        width = hidden_channels or out_channels
+        self.num_views = check_integer("num_views", num_views, 1)
+        self.node_dropout = check_real(
+            "node_dropout", node_dropout, lambda p: 0 <= p < 1, "lie in [0, 1)"
+        )
+        self.dropout = check_dropout(dropout)
+        width = out_channels
+        if hidden_channels is not None:
+            width = check_integer("hidden_channels", hidden_channels, 1)
         self.encoder = Linear(in_channels, width, bias=False)
         self.bias = Parameter(torch.zeros(width))
         self.conv = DiffConv(num_steps, step_size, normalization=normalization, **kwargs)
-        self.classifier = torch.nn.Linear(width, out_channels) if hidden_channels else None
+        self.classifier = None if hidden_channels is None else torch.nn.Linear(width, out_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
