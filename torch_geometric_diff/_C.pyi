@@ -27,6 +27,36 @@ def propagate(
     width: int,
     /,
 ) -> None: ...
+def gradients(
+    dx: int,
+    dvalue: int,
+    dtable: int,
+    kinds: int,
+    x: int,
+    g: int,
+    rowptr: int,
+    col: int,
+    value: int,
+    rowptr_t: int,
+    col_t: int,
+    value_t: int,
+    original: int,
+    rows: int,
+    batch: int,
+    columns: int,
+    is_double: bool,
+    is_int64: bool,
+    table: int,
+    inputs: int,
+    outputs: int,
+    steps: int,
+    threshold: int,
+    seeds: int,
+    threads: int,
+    level: str,
+    width: int,
+    /,
+) -> None: ...
 
 class Build:
     valid: bool

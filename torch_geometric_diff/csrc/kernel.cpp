@@ -19,8 +19,9 @@ struct Csr {
   std::int64_t prefetch_end;
 };
 
-template <class T, class I, int B>
-TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
+// Row i of the product; visit(e, row) sees every edge with the row of the source that it brings.
+template <class T, class I, int B, class Visit>
+TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc, const Visit& visit) {
   constexpr int width = B * kBlock;
   for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
   const auto add = [&](std::int64_t e) {
@@ -28,6 +29,7 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
     const T w = m.value[e];
 #pragma GCC unroll 32
     for (int v = 0; v < B * kVecs<T>; ++v) acc[v] += w * load<Vec<T>>(from + v * kLanes<T>);
+    visit(e, from);
   };
   std::int64_t e = m.rowptr[i];
   const std::int64_t end = m.rowptr[i + 1];
@@ -42,18 +44,6 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc) {
   } else {
     for (; e < end; ++e) add(e);
   }
-}
-
-template <class T, int B>
-TGD_INLINE void load_packed(const T* from, Vec<T>* acc) {
-#pragma GCC unroll 32
-  for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = load<Vec<T>>(from + v * kLanes<T>);
-}
-
-template <class T, int B>
-TGD_INLINE void store_packed(T* to, const Vec<T>* acc) {
-#pragma GCC unroll 32
-  for (int v = 0; v < B * kVecs<T>; ++v) store(to + v * kLanes<T>, acc[v]);
 }
 
 // What a row of a step is combined from and given to, beside the product.
@@ -85,6 +75,43 @@ struct Combination {
     }
   }
 
+  TGD_INLINE void accumulate_edges(const Csr<T, I>& csr, std::int64_t i, Vec<T>* acc) const {
+    Vec<T> u[B * kVecs<T>];
+    load_packed<T, B>(s.edge_rows + i * width, u);
+    T* edges = s.edges;
+    const T scale = s.scale;
+    accumulate<T, I, B>(csr, i, acc, [&](std::int64_t e, const T* from) {
+      Vec<T> sum{};
+#pragma GCC unroll 32
+      for (int v = 0; v < B * kVecs<T>; ++v) sum += u[v] * load<Vec<T>>(from + v * kLanes<T>);
+      edges[e] += scale * sum_lanes<T>(sum);
+    });
+  }
+
+  TGD_INLINE void dot(bool of_product, std::int64_t i, const Vec<T>* acc) const {
+    for (int t = 0; t < s.num_dots; ++t) {
+      if (s.dots[t].of_product != of_product) continue;
+      Vec<T> x[B * kVecs<T>];
+      load_packed<T, B>(s.dots[t].with + i * width, x);
+      T* lanes = s.lanes + t * kBlock;
+      Vec<T> sum = load<Vec<T>>(lanes);
+#pragma GCC unroll 32
+      for (int v = 0; v < B * kVecs<T>; ++v) sum += acc[v] * x[v];
+      store(lanes, sum);
+    }
+  }
+
+  // Adds up in double what a few rows have left in the lanes.
+  TGD_INLINE void flush() const {
+    for (int t = 0; t < s.num_dots; ++t) {
+      T* lanes = s.lanes + t * kBlock;
+      double sum = 0;
+      for (int j = 0; j < kLanes<T>; ++j) sum += static_cast<double>(lanes[j]);
+      s.sums[s.dots[t].sum] += sum;
+      store(lanes, Vec<T>{});
+    }
+  }
+
   TGD_INLINE void clamp(Vec<T>* acc) const {
     const Vec<T> low = Vec<T>{} + s.low, high = Vec<T>{} + s.high;
 #pragma GCC unroll 32
@@ -112,12 +139,13 @@ struct Combination {
   }
 };
 
-// The steps of Euler diffusion, as short as they can be, and any other one.
-enum Kind { kLoad, kInner, kLast, kAny };
+// The steps of Euler diffusion, as short as they can be, any other one, and one with gradients of edges.
+enum Kind { kLoad, kInner, kLast, kAny, kEdges };
 
 template <class T, class I>
 Kind kind(const Step<T, I>& s) {
-  if (s.bounded) return kAny;
+  if (s.edges) return kEdges;
+  if (s.bounded || s.num_dots) return kAny;
   if (!s.rowptr)
     return s.num_sinks == 0 && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1 ? kLoad : kAny;
   if (s.scale != 1 || s.num_terms) return kAny;
@@ -137,6 +165,7 @@ void rows(const Step<T, I>& s) {
   // In a feature matrix: the first column of the tile.
   const T* from = K == kLoad ? s.terms->from + s.tile.first_block * kBlock : nullptr;
   T* to = K == kLast ? s.sinks->to + s.tile.first_block * kBlock : nullptr;
+  const auto ignore = [](std::int64_t, const T*) {};
   const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
   Dropout<T, B> dropout(Masked ? *s.mask : Mask{}, s.tile.first_block);
   for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
@@ -148,26 +177,30 @@ void rows(const Step<T, I>& s) {
       if constexpr (K == kLoad) {
         if (i + kPrefetchRows < last_row) prefetch_row<0>(from + name(i + kPrefetchRows) * stride, columns);
         load_row<T, B>(from + name(i) * stride, columns, acc);
-      } else if constexpr (K != kAny) {
+      } else if constexpr (K < kAny) {
         if (K == kLast && i + kPrefetchRows < last_row)
           prefetch_row<1>(to + name(i + kPrefetchRows) * stride, columns);
-        accumulate<T, I, B>(csr, i, acc);
+        accumulate<T, I, B>(csr, i, acc, ignore);
       } else {
         if (i + kPrefetchRows < last_row) other.prefetch(i + kPrefetchRows);
         for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
-        if (csr.rowptr) accumulate<T, I, B>(csr, i, acc);
+        if constexpr (K == kEdges) other.accumulate_edges(csr, i, acc);
+        else if (csr.rowptr) accumulate<T, I, B>(csr, i, acc, ignore);
+        other.dot(true, i, acc);
         for (int v = 0; v < B * kVecs<T>; ++v) acc[v] *= s.scale;
         other.add(0, s.product_terms, i, acc);
         if (Masked && !s.mask_target) dropout.apply(r, acc);
         other.add(s.product_terms, s.num_terms, i, acc);
         if (s.bounded) other.clamp(acc);
+        other.dot(false, i, acc);
         other.give(i, acc);
         if (!target) continue;
       }
-      if (Masked && (K != kAny || s.mask_target)) dropout.apply(r, acc);
+      if (Masked && (K < kAny || s.mask_target)) dropout.apply(r, acc);
       if constexpr (K == kLast) store_row<T, B>(to + name(i) * stride, columns, acc);
       else store_packed<T, B>(target + i * width, acc);
     }
+    if constexpr (K >= kAny) other.flush();
   }
 }
 
@@ -183,6 +216,7 @@ void blocks(const Step<T, I>& s) {
     case kInner: return either<T, I, B, kInner>(s);
     case kLast: return either<T, I, B, kLast>(s);
     case kAny: return either<T, I, B, kAny>(s);
+    case kEdges: return either<T, I, B, kEdges>(s);
   }
 }
 

@@ -40,9 +40,16 @@ struct Sink {  // y = factor * z, or += in `sum`, a packed tile (null: nothing t
   bool add;
 };
 
+template <class T>
+struct Dot {  // sums[sum] += <z, with>, or <P source, with>
+  const T* with;  // packed
+  bool of_product;
+  std::int64_t sum;
+};
+
 // Rows [first_row, last_row) of one step: z = scale * (P @ source) + terms, without the product where
 // rowptr is null. Dropout applies to the product and the first `product_terms` terms, or, where
-// `mask_target`, to z on its way to `target`. Sinks take z without it.
+// `mask_target`, to z on its way to `target`. Sinks and dots take z without it.
 template <class T, class I>
 struct Step {
   const I *rowptr, *col;
@@ -55,9 +62,14 @@ struct Step {
   const Mask* mask;  // null: no dropout
   bool mask_target, bounded;
   T scale, low, high;
-  int product_terms, num_terms, num_sinks;
+  int product_terms, num_terms, num_sinks, num_dots;
   const Term<T>* terms;
   const Sink<T>* sinks;
+  const Dot<T>* dots;
+  double* sums;
+  T* lanes;            // scratch, kBlock elements a dot
+  T* edges;            // edges[e] += scale * <source row col[e], edge_rows row>; null: not wanted
+  const T* edge_rows;  // packed
 };
 
 template <class T, class I>

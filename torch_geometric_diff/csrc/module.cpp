@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "gradients.h"
 #include "propagate.h"
 
 namespace nb = nanobind;
@@ -26,16 +27,27 @@ const tgd::Level* find_level(const std::string& name) {
   throw std::invalid_argument("this processor has no instruction set '" + name + "'");
 }
 
-template <class T, class I>
-void run(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintptr_t value, uintptr_t original,
-         int64_t rows, int64_t sources, int64_t batch, int64_t columns, const tgd::Recurrence& recurrence,
-         uintptr_t seeds, const tgd::Options& options) {
-  const tgd::Operator<T, I> op{reinterpret_cast<const I*>(rowptr), reinterpret_cast<const I*>(col),
-                               reinterpret_cast<const T*>(value), reinterpret_cast<const I*>(original),
-                               rows, sources};
-  nb::gil_scoped_release release;
-  tgd::propagate(reinterpret_cast<T*>(y), reinterpret_cast<const T*>(x), op, batch, columns, recurrence,
-                 reinterpret_cast<const std::uint64_t*>(seeds), options);
+template <class T>
+T* at(uintptr_t address) { return reinterpret_cast<T*>(address); }
+
+struct Csr {
+  uintptr_t rowptr, col, value;
+
+  template <class T, class I>
+  tgd::Operator<T, I> as(uintptr_t original, int64_t rows, int64_t sources) const {
+    return {at<const I>(rowptr), at<const I>(col), at<const T>(value), at<const I>(original), rows, sources};
+  }
+};
+
+// Calls f with a T and an I.
+template <class F>
+void with_types(bool is_double, bool is_int64, const F& f) {
+  if (is_double) is_int64 ? f(double{}, int64_t{}) : f(double{}, int32_t{});
+  else is_int64 ? f(float{}, int64_t{}) : f(float{}, int32_t{});
+}
+
+tgd::Options options(int threads, const std::string& level, int width) {
+  return {threads, level.empty() ? nullptr : find_level(level), width};
 }
 
 void propagate(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintptr_t value,
@@ -43,12 +55,34 @@ void propagate(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintpt
                bool is_double, bool is_int64, uintptr_t table, int inputs, int outputs, int64_t steps,
                uint32_t threshold, uintptr_t seeds, bool reverse, bool bounded, double low, double high,
                int threads, const std::string& level, int width) {
-  const tgd::Recurrence recurrence{reinterpret_cast<const double*>(table), steps, inputs, outputs,
-                                   threshold, reverse, bounded, low, high};
-  const tgd::Options options{threads, level.empty() ? nullptr : find_level(level), width};
-  const auto call = is_double ? (is_int64 ? run<double, int64_t> : run<double, int32_t>)
-                              : (is_int64 ? run<float, int64_t> : run<float, int32_t>);
-  call(y, x, rowptr, col, value, original, rows, sources, batch, columns, recurrence, seeds, options);
+  const tgd::Recurrence recurrence{at<const double>(table), steps, inputs, outputs, threshold, reverse, bounded,
+                                   low, high};
+  const tgd::Options how = options(threads, level, width);
+  const nb::gil_scoped_release release;
+  with_types(is_double, is_int64, [&](auto t, auto i) {
+    using T = decltype(t);
+    using I = decltype(i);
+    const auto op = Csr{rowptr, col, value}.as<T, I>(original, rows, sources);
+    tgd::propagate(at<T>(y), at<const T>(x), op, batch, columns, recurrence, at<const std::uint64_t>(seeds), how);
+  });
+}
+
+void gradients(uintptr_t dx, uintptr_t dvalue, uintptr_t dtable, unsigned kinds, uintptr_t x, uintptr_t g,
+               uintptr_t rowptr, uintptr_t col, uintptr_t value, uintptr_t rowptr_t, uintptr_t col_t,
+               uintptr_t value_t, uintptr_t original, int64_t rows, int64_t batch, int64_t columns,
+               bool is_double, bool is_int64, uintptr_t table, int inputs, int outputs, int64_t steps,
+               uint32_t threshold, uintptr_t seeds, int threads, const std::string& level, int width) {
+  const tgd::Recurrence recurrence{at<const double>(table), steps, inputs, outputs, threshold};
+  const tgd::Options how = options(threads, level, width);
+  const nb::gil_scoped_release release;
+  with_types(is_double, is_int64, [&](auto t, auto i) {
+    using T = decltype(t);
+    using I = decltype(i);
+    const auto op = Csr{rowptr, col, value}.as<T, I>(original, rows, rows);
+    const auto transpose = Csr{rowptr_t, col_t, value_t}.as<T, I>(original, rows, rows);
+    tgd::gradients<T, I>({at<T>(dx), at<T>(dvalue), at<double>(dtable), kinds}, at<const T>(x), at<const T>(g), op,
+                         transpose, batch, columns, recurrence, at<const std::uint64_t>(seeds), how);
+  });
 }
 
 }  // namespace
@@ -60,4 +94,5 @@ NB_MODULE(_C, m) {
   m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu is its only caller.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
   m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");
+  m.def("gradients", &gradients, "Gradients of a recurrence; null addresses are not wanted.");
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -49,6 +50,22 @@ void parallel(int threads, const Body& body) {
   body(0, threads);
   for (auto& other : others) other.join();
 #endif
+}
+
+// Runs body(thread, team, barrier) on a team that can meet.
+template <class Body>
+void parallel_together(int threads, const Body& body) {
+  std::unique_ptr<Barrier> barrier;
+  std::atomic<Barrier*> shared{nullptr};
+  parallel(threads, [&](int thread, int team) {
+    if (thread == 0) {
+      barrier.reset(new Barrier(team));
+      shared.store(barrier.get(), std::memory_order_release);
+    }
+    Barrier* meet;
+    while (!(meet = shared.load(std::memory_order_acquire))) std::this_thread::yield();
+    body(thread, team, *meet);
+  });
 }
 
 }  // namespace tgd

@@ -35,6 +35,20 @@ TGD_INLINE void store(T* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
 
+// The sum of the lanes, by halves.
+template <class T, int Bytes = kBytes, class V>
+TGD_INLINE T sum_lanes(V v) {
+  if constexpr (Bytes == 2 * sizeof(T)) {
+    return v[0] + v[1];
+  } else if constexpr (Bytes == 16) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
+  } else {
+    using Half __attribute__((vector_size(Bytes / 2))) = T;
+    const auto* half = reinterpret_cast<const T*>(&v);
+    return sum_lanes<T, Bytes / 2>(load<Half>(half) + load<Half>(half + Bytes / 2 / sizeof(T)));
+  }
+}
+
 // Copies the n < kBlock elements of an incomplete block.
 template <class T>
 TGD_INLINE void copy_part(T* to, const T* from, int n) {
@@ -44,6 +58,18 @@ TGD_INLINE void copy_part(T* to, const T* from, int n) {
       to += size;
       from += size;
     }
+}
+
+template <class T, int B>
+TGD_INLINE void load_packed(const T* from, Vec<T>* acc) {
+#pragma GCC unroll 32
+  for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = load<Vec<T>>(from + v * kLanes<T>);
+}
+
+template <class T, int B>
+TGD_INLINE void store_packed(T* to, const Vec<T>* acc) {
+#pragma GCC unroll 32
+  for (int v = 0; v < B * kVecs<T>; ++v) store(to + v * kLanes<T>, acc[v]);
 }
 
 // Rows of the feature matrix lie far apart, which hardware does not prefetch.

@@ -103,6 +103,80 @@ def propagate(
     return y
 
 
+CSR = tuple[Tensor, Tensor, Tensor]
+
+
+def gradients(
+    x: Tensor,
+    g: Tensor,
+    csr: CSR,
+    csr_t: CSR,
+    table: Tensor,
+    threshold: int,
+    seeds: Tensor,
+    need: tuple[bool, bool, str] = (True, True, "adbcw"),
+    perm: Tensor | None = None,
+    *,
+    level: str = "",
+    width: int = 0,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    r"""The gradients of :func:`propagate`, forward and without bounds, given that by its output.
+
+    They need :math:`K` states of one tile of columns as scratch and nothing else that grows with
+    :math:`K`, and do not depend on the number of threads, to the last bit.
+
+    Args:
+        x: The inputs.
+        g: The gradient by the outputs, contiguous, of the type of :obj:`x`.
+        csr: Row pointers, columns and values of the operator.
+        csr_t: Those of its transpose; the same where it is symmetric.
+        table: The coefficients.
+        threshold: See :func:`propagate`.
+        seeds: See :func:`propagate`.
+        need: Whether the gradient by the inputs is wanted, whether that by the values, and by which
+            coefficients, of the letters ``adbcw``: others are zero. (default: all)
+        perm: See :func:`propagate`.
+        level: Instruction set, one of :func:`levels`. (default: the first)
+        width: Blocks of 16 columns in a tile. (default: by the size of the scratch)
+
+    Shapes:
+        - **input:** :math:`(I, B, N, F)` and :math:`(O, B, N, F)`
+        - **output:** what is wanted of :math:`(I, B, N, F)`, :math:`(nnz,)` and
+          :math:`(3 + I + O, K + 1)`, float64
+
+    Raises:
+        ValueError: If the pattern of :obj:`csr_t` is not the transpose of that of :obj:`csr`.
+    """
+    inputs, batch, rows, channels = x.shape
+    dx = torch.empty_like(x) if need[0] else None
+    dvalue = torch.empty_like(csr[2]) if need[1] else None
+    dtable = torch.empty_like(table) if need[2] else None
+    _C.gradients(
+        *(0 if to is None else to.data_ptr() for to in (dx, dvalue, dtable)),
+        sum(1 << "adbcw".index(letter) for letter in need[2]),
+        x.data_ptr(),
+        g.data_ptr(),
+        *(array.data_ptr() for array in csr),
+        *(array.data_ptr() for array in csr_t),
+        0 if perm is None else perm.data_ptr(),
+        rows,
+        batch,
+        channels,
+        x.dtype == torch.float64,
+        csr[0].dtype == torch.int64,
+        table.data_ptr(),
+        inputs,
+        g.shape[0],
+        table.shape[1] - 1,
+        threshold,
+        seeds.data_ptr(),
+        torch.get_num_threads(),
+        level,
+        width,
+    )
+    return dx, dvalue, dtable
+
+
 @functools.lru_cache
 def _euler(num_steps: int) -> Tensor:
     """The table of plain diffusion."""
