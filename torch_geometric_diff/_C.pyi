@@ -107,3 +107,15 @@ def transpose(
     nodes: int,
     threads: int,
 ) -> None: ...
+def knn(
+    index: int,
+    points: int,
+    dim: int,
+    start: int,
+    sets: int,
+    k: int,
+    single: bool,
+    threads: int,
+    level: str,
+    /,
+) -> None: ...

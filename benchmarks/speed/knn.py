@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .harness import Harness
 
 OURS = "knn_graph"
-CASES = ((20_000, 512, 20), (1_000_000, 3, 10))
-QUICK = ((2_000, 512, 20), (50_000, 3, 10))
+CASES = ((20_000, 32, 8), (20_000, 512, 20), (1_000_000, 3, 10))
+QUICK = ((20_000, 32, 8), (2_000, 512, 20), (50_000, 3, 10))
 
 
 def peers(x: Tensor, k: int) -> dict[str, Callable[[], object]]:
@@ -74,9 +74,57 @@ def peak_bytes(call: Callable[[], object]) -> int:
     return peak
 
 
+def batched(harness: Harness, sizes: list[int], dim: int, k: int) -> list[dict[str, Any]]:
+    """Sets of points: against a padded distance matrix and against a tree for each set."""
+    from scipy.spatial import cKDTree
+
+    x = torch.randn(sum(sizes), dim, generator=torch.Generator().manual_seed(0))
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    arrays = [part.numpy() for part in x.split(sizes)]
+    candidates: dict[str, Callable[[], object]] = {
+        OURS: lambda: knn_graph(x, k, batch),
+        "cKDTree a set": lambda: [cKDTree(points).query(points, k + 1) for points in arrays],
+    }
+    if len(sizes) * max(sizes) ** 2 < 1e8:
+        # the points are padded once, outside; the columns are taken as they are
+        padded = torch.nn.utils.rnn.pad_sequence(
+            x.split(sizes), batch_first=True, padding_value=1e9
+        )
+        candidates["padded cdist + topk"] = lambda: (
+            torch.cdist(padded, padded).topk(k + 1, largest=False).indices
+        )
+    if importlib.util.find_spec("torch_cluster") is not None:
+        from torch_cluster import knn_graph as torch_cluster_graph
+
+        candidates["torch_cluster"] = lambda: torch_cluster_graph(x, k, batch)
+    span = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
+    case = f"{len(sizes)} sets of {span} points x {dim}, k = {k}"
+    return harness.compare(case, candidates, ours=OURS, repeats=7)
+
+
+def mixed_sizes(largest: int, points: int) -> list[int]:
+    """Sizes from 1 to ``largest``, as many of 1 to 10 as of 10 to 100 and so on."""
+    generator, sizes = torch.Generator().manual_seed(1), [largest]
+    while sum(sizes) < points:
+        sizes.append(int(largest ** float(torch.rand((), generator=generator))))
+    return sizes
+
+
+SETS = (
+    [30] * 128,
+    [1000] * 20,
+    [10_000] * 2,
+    mixed_sizes(10_000, 60_000),
+    mixed_sizes(300, 20_000),
+)
+QUICK_SETS = ([30] * 128, mixed_sizes(1000, 5000))
+
+
 def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
     """The rows of the suite; ours also says what memory it took beside its input."""
     rows: list[dict[str, Any]] = []
+    for sizes in QUICK_SETS if quick else SETS:
+        rows += batched(harness, sizes, 3, 8)
     for num_points, dim, k in QUICK if quick else CASES:
         x = torch.randn(num_points, dim, generator=torch.Generator().manual_seed(0))
         case = f"{num_points} x {dim}, k = {k}"

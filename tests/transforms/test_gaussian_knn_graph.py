@@ -59,5 +59,13 @@ def test_bad_input_is_refused():
         GaussianKNNGraph(5, 0.5)(Data(y=torch.ones(4)))
     with pytest.raises(ValueError, match="points in 'z'"):
         GaussianKNNGraph(5, 0.5, attr="z")(Data(x=points()))
-    with pytest.raises(ValueError, match="k = 50 and 20 points"):
-        GaussianKNNGraph(50, 0.5)(Data(x=points()))
+    with pytest.raises(TypeError, match="'n_top' to be an integer .got bool"):
+        GaussianKNNGraph(True, 0.5)(Data(x=points()))
+    with pytest.raises(TypeError, match="'x' to be dense"):
+        GaussianKNNGraph(5, 0.5)(Data(x=points().to_sparse()))
+
+
+def test_fewer_points_than_asked_for():
+    single = [Data(pos=points(n, seed)) for seed, n in enumerate((3, 14))]
+    out = GaussianKNNGraph(8, ("local", 5))(Batch.from_data_list(single))
+    assert torch.bincount(out.edge_index[1]).tolist() == [3] * 3 + [8] * 14

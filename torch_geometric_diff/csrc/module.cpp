@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gradients.h"
+#include "knn.h"
 #include "propagate.h"
 
 namespace nb = nanobind;
@@ -85,14 +86,23 @@ void gradients(uintptr_t dx, uintptr_t dvalue, uintptr_t dtable, unsigned kinds,
   });
 }
 
+void knn(uintptr_t index, uintptr_t points, int64_t dim, uintptr_t start, int64_t sets, int64_t k,
+         bool single, int threads, const std::string& level) {
+  const tgd::Sets all{at<const double>(points), dim, at<const int64_t>(start), sets};
+  const tgd::Level& chosen = level.empty() ? *tgd::levels()[0] : *find_level(level);
+  const nb::gil_scoped_release release;
+  tgd::knn(at<int64_t>(index), all, k, single, threads, chosen);
+}
+
 }  // namespace
 
 void bind_build(nb::module_& m);  // build_module.cpp
 
 NB_MODULE(_C, m) {
   bind_build(m);
-  m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu is its only caller.";
+  m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu and .graph.sets call it.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
   m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");
   m.def("gradients", &gradients, "Gradients of a recurrence; null addresses are not wanted.");
+  m.def("knn", &knn, "The k nearest others of every point within its set. The arrays are as above.");
 }

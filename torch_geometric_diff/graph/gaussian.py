@@ -1,11 +1,15 @@
 """Gaussian weights on the nearest neighbours, as the paper builds them."""
 
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
 from .adjacency import NORMALIZATIONS, Edges, normalize
-from .knn import BLOCK_BYTES, knn_graph
+from .distances import pair_distances, pair_gaussian
+from .knn import BLOCK_BYTES, listed_edges, neighbour_table
+from .points import check_integer, check_points
 
 SYMMETRIZATIONS = ("mean", "max", "mutual", None)
 
@@ -43,16 +47,17 @@ def gaussian_knn_graph(
     graph, leave the normalisation to :class:`~torch_geometric_diff.DiffusionOperator`.
 
     Args:
-        x (Tensor): Finite floating points of shape :math:`(N, D)`.
-        n_top (int): The number of weights kept for each point, that of the point itself included.
+        x (Tensor): Finite real points of shape :math:`(N, D)`, or :math:`(N,)` on a line.
+        n_top (int): The number of weights kept for each point, that of the point itself included;
+            all points of a set of fewer.
         sigma (float or tuple): The width :math:`\sigma > 0`, or :obj:`("local", s)` to set
             :math:`\sigma_i` to the distance of the :math:`s`-th nearest point, the point itself
-            being the first. A point with :math:`s` or more copies then weighs its copies by 1 and
-            all others by 0.
-        batch (Tensor, optional): Sorted vector :math:`(N,)` that assigns each point to one of
-            several sets. (default: :obj:`None`)
-        cosine (bool, optional): Use :math:`1 - \cos(x_i, x_j)` for :math:`r_{ij}`.
-            (default: :obj:`False`)
+            being the first, or of the farthest in a set of fewer points. A point with :math:`s`
+            or more copies then weighs its copies by 1 and all others by 0.
+        batch (Tensor, optional): Sorted vector :math:`(N,)` of integers that assigns each point to
+            one of several sets. (default: :obj:`None`)
+        cosine (bool, optional): Use :math:`1 - \cos(x_i, x_j)` for :math:`r_{ij}`, as
+            :func:`~torch_geometric_diff.graph.knn_graph` does. (default: :obj:`False`)
         normalization (str, optional): :obj:`"row"` for :math:`\mathbf{D}^{-1} \mathbf{W}`,
             :obj:`"sym"` for :math:`\mathbf{D}^{-1/2} \mathbf{W} \mathbf{D}^{-1/2}` with
             :math:`\mathbf{D}` the row sums. (default: :obj:`None`)
@@ -66,12 +71,14 @@ def gaussian_knn_graph(
 
     Raises:
         ValueError: On what :func:`~torch_geometric_diff.graph.knn_graph` refuses, a ``sigma`` that
-            is not positive, an index of fewer than 2 points, or an unknown name.
+            is not positive, a rank below 2, or an unknown name.
+        TypeError: On what that function refuses, or if ``n_top`` is not an integer.
 
     Shapes:
         - **output:** ``edge_index`` :math:`(2, E)` sorted by target, and ``edge_weight``
-          :math:`(E,)`, differentiable with respect to :obj:`x`; :math:`E = N \cdot` ``n_top``
-          without symmetrisation.
+          :math:`(E,)`, twice differentiable with respect to :obj:`x` and of its type (the default
+          type for integers); :math:`E = N \cdot` ``n_top`` without symmetrisation, if no set has
+          fewer points.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(
@@ -82,51 +89,38 @@ def gaussian_knn_graph(
             f"Expected 'symmetrize' to be 'mean', 'max', 'mutual' or None (got {symmetrize!r})"
         )
     width, nearest = _read_sigma(sigma)
-    if isinstance(n_top, bool) or not isinstance(n_top, int) or n_top < 1:
-        raise ValueError(f"Expected 'n_top' to be a positive integer (got {n_top!r})")
-    k = max(n_top, nearest)
-    edge_index, distance = knn_graph(
-        x,
-        k,
-        batch,
-        True,
-        cosine,
-        return_distances=True,
-        backend=backend,
-        block_bytes=block_bytes,
-    )
-    edge_index = edge_index.view(2, -1, k)[:, :, :n_top].flatten(1)
-    distance = distance.view(-1, k)
-    weight = _gaussian(distance[:, :n_top], distance[:, nearest - 1] if nearest else width)
-    num_points = x.size(0)
+    n_top = check_integer("n_top", n_top, 1)
+    x = check_points(x)
+    index = neighbour_table(x, max(n_top, nearest), batch, True, cosine, backend, block_bytes)
+    edge_index = listed_edges(index[:, :n_top])
+    if nearest:
+        rank = (index[:, :nearest] >= 0).sum(dim=1, keepdim=True) - 1
+        # the farthest there is in a set of fewer points
+        reached = torch.stack([index.gather(1, rank).squeeze(1), index[:, 0]])
+        sigmas = pair_distances(x, reached, cosine, block_bytes)
+    else:
+        sigmas = torch.full((x.size(0),), width, dtype=torch.float64, device=x.device)
+    weight = pair_gaussian(x, edge_index, sigmas, cosine, block_bytes)
     col, row = edge_index
-    weight = normalize(Edges(row, col, weight.flatten(), num_points), normalization, False)
-    if symmetrize is None:
-        return edge_index, weight
-    return _symmetrize(edge_index, weight, num_points, symmetrize)
+    weight = normalize(Edges(row, col, weight, x.size(0)), normalization, False)
+    if symmetrize is not None:
+        edge_index, weight = _symmetrize(edge_index, weight, x.size(0), symmetrize)
+    return edge_index, weight.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
 
 
 def _read_sigma(sigma: float | tuple[str, int]) -> tuple[float, int]:
     """A fixed width and 0, or 0 and the rank of the neighbour that sets the width."""
-    if isinstance(sigma, (int, float)) and not isinstance(sigma, bool):
+    if isinstance(sigma, Real) and not isinstance(sigma, bool):
         if 0 < sigma < float("inf"):
             return float(sigma), 0
     elif isinstance(sigma, (tuple, list)) and len(sigma) == 2 and sigma[0] == "local":
-        if isinstance(sigma[1], int) and sigma[1] >= 2:
-            return 0.0, sigma[1]
+        rank = sigma[1]
+        if isinstance(rank, Integral) and not isinstance(rank, bool) and rank >= 2:
+            return 0.0, int(rank)
     raise ValueError(
         "Expected 'sigma' to be a positive finite number or ('local', s) with an integer s >= 2 "
         f"(got {sigma!r})"
     )
-
-
-def _gaussian(distance: Tensor, width: Tensor | float) -> Tensor:
-    if not isinstance(width, Tensor):
-        return torch.exp(-(distance / width).square())
-    width = width.unsqueeze(1)
-    positive = width > 0
-    weight = torch.exp(-(distance / torch.where(positive, width, 1.0)).square())
-    return torch.where(positive, weight, (distance == 0).to(weight.dtype))  # its limit
 
 
 def _symmetrize(

@@ -1,6 +1,7 @@
 """Searches that propose neighbours; ``knn_graph`` ranks the proposals exactly."""
 
 import importlib.util
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,14 @@ class Search:
     """A way to find near points.
 
     Args:
-        points (Tensor): Finite points of shape :math:`(N, D)` with entries in [-1, 1].
+        points (Tensor): Points of shape :math:`(N, D)`, entries in [-1, 1], double precision.
+        single (bool): Whether to search in single precision.
         block_bytes (int): Bytes that the search may use for its intermediates.
 
     Attributes:
         order (Tensor): All rows, in the order in which it is best to ask for them.
+        points (Tensor): The points in the precision of the search.
+        rounding (float): How much that may shorten a distance and lengthen another, together.
         relative (float): The relative error of the squared distances that the search compares.
         exact (bool): Whether ``relative`` and the slack of a proposal bound what was left out.
     """
@@ -40,11 +44,15 @@ class Search:
     package: str | None = None
     exact = True
 
-    def __init__(self, points: Tensor, block_bytes: int) -> None:
-        self.points = points
+    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
+        self.exact_points = points
+        self.single = single
+        self.points = points.float() if single else points
         self.block_bytes = block_bytes
+        changed = (self.points - points).abs().max() if single and points.numel() > 0 else 0.0
+        self.rounding = 4 * math.sqrt(points.size(1)) * float(changed)
         self.order = torch.arange(points.size(0), device=points.device)
-        self.relative = _relative_error(points)
+        self.relative = _relative_error(self.points)
 
     def __call__(self, rows: Tensor, count: int) -> Proposal:
         """Propose ``count`` candidates, themselves among them, for each of ``rows``."""
@@ -56,7 +64,7 @@ class Search:
 
     def wider(self, points: Tensor) -> "Search":
         """The search that goes on among ``points`` where this one did not settle all rows."""
-        return Blocked(points.double(), self.block_bytes)
+        return Blocked(points, False, self.block_bytes)
 
     @classmethod
     def missing(cls) -> str | None:
@@ -73,7 +81,7 @@ def _relative_error(points: Tensor) -> float:
 
 def _floor(points: Tensor) -> float:
     # squares below the smallest normal number may have been flushed to 0
-    return points.size(1) * torch.finfo(points.dtype).tiny
+    return 16 * points.size(1) * torch.finfo(points.dtype).tiny
 
 
 def _constant(value: float, rows: Tensor) -> Tensor:
@@ -83,8 +91,9 @@ def _constant(value: float, rows: Tensor) -> Tensor:
 class Blocked(Search):
     r"""Blocks of rows of :math:`|b|^2 - 2 a \cdot b` and the smallest of each: any device."""
 
-    def __init__(self, points: Tensor, block_bytes: int) -> None:
-        super().__init__(points, block_bytes)
+    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
+        super().__init__(points, single, block_bytes)
+        points = self.points
         # the identity cancels badly far from the origin: move a central point there
         self.x = points - centre(points)
         self.norm = self.x.square().sum(dim=1)
@@ -95,7 +104,7 @@ class Blocked(Search):
         """Propose the smallest entries of a block of the distance matrix."""
         with torch.autocast(self.x.device.type, enabled=False):
             score = torch.addmm(self.norm, self.x[rows], self.x.t(), alpha=-2)
-        index = score.topk(count, largest=False, sorted=False).indices
+        index = _smallest(score, count)
         # error of a score: unit * (5 |a|^2 + 4 d^2), the second part being relative
         slack = 10 * self.unit * self.norm[rows].double() + _floor(self.x)
         return Proposal(index, slack)
@@ -103,6 +112,22 @@ class Blocked(Search):
     def row_bytes(self, count: int) -> int:
         """A row of the distance matrix, and the candidates."""
         return self.x.size(0) * self.x.element_size() + 64 * count
+
+
+def _smallest(score: Tensor, count: int) -> Tensor:
+    """The columns of the ``count`` smallest entries of each row."""
+    width = score.size(1) // 32
+    if width < 4 * count:
+        return score.topk(count, largest=False, sorted=False).indices
+    # they lie in the groups of 32 with the smallest minima, or behind the last group
+    minima = score[:, : 32 * width].view(-1, 32, width).amin(dim=1)
+    group = minima.topk(count, largest=False, sorted=False).indices
+    member = torch.arange(32, device=score.device) * width
+    rest = torch.arange(32 * width, score.size(1), device=score.device)
+    column = (group.unsqueeze(2) + member).flatten(1)
+    column = torch.cat([column, rest.expand(len(score), -1)], dim=1)
+    place = score.gather(1, column).topk(count, largest=False, sorted=False).indices
+    return column.gather(1, place)
 
 
 def _product_error(points: Tensor) -> float:
@@ -119,9 +144,8 @@ def _product_error(points: Tensor) -> float:
 class KDTree(Search):
     """scipy's cKDTree: few dimensions, on the CPU."""
 
-    def __init__(self, points: Tensor, block_bytes: int) -> None:
-        points = points.double()
-        super().__init__(points, block_bytes)
+    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
+        super().__init__(points, False, block_bytes)
         self.array = points.cpu().numpy()
         self.tree = cKDTree(self.array, balanced_tree=False)
         # neighbours in the tree share their path through it, and with it the cache
@@ -136,7 +160,7 @@ class KDTree(Search):
 
     def wider(self, points: Tensor) -> Search:
         """A tree of those points."""
-        return KDTree(points, self.block_bytes)
+        return KDTree(points, False, self.block_bytes)
 
 
 class TorchCluster(Search):

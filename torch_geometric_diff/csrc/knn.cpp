@@ -1,0 +1,357 @@
+#include "knn.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "parallel.h"
+#include "scan.h"
+
+namespace tgd {
+
+extern const Scanner kBaselineScanner;
+#ifdef TGD_X86
+extern const Scanner kAvx2Scanner, kAvx512Scanner;
+#endif
+
+namespace {
+
+using Neighbour = std::pair<double, std::int64_t>;  // squared distance and index, compared in this order
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kTreeDims = 12;  // boxes exclude next to nothing in more dimensions
+
+const Scanner& scanner(const Level& level) {
+#ifdef TGD_X86
+  for (const Scanner* s : {&kAvx512Scanner, &kAvx2Scanner})
+    if (std::strcmp(s->name, level.name) == 0) return *s;
+#endif
+  (void)level;
+  return kBaselineScanner;
+}
+
+// The points of a set in the order of the leaves of a complete binary tree of boxes. Node 1 is the
+// root, nodes 2 i and 2 i + 1 are the children of node i, the last 2^depth nodes are the leaves.
+template <class T>
+class Tree {
+ public:
+  static std::int64_t depth(std::int64_t size, std::int64_t dim) {
+    const std::int64_t leaf = dim <= 4 ? 32 : dim <= kTreeDims ? 64 : 128;
+    std::int64_t depth = 0;
+    while (((size - 1) >> depth) + 1 > leaf) ++depth;
+    return depth;
+  }
+
+  void build(const double* points, std::int64_t size, std::int64_t dim) {
+    dim_ = dim;
+    boxed_ = dim <= kTreeDims;
+    leaves_ = std::int64_t{1} << depth(size, dim);
+    order_.resize(size);
+    for (std::int64_t i = 0; i < size; ++i) order_[i] = i;
+    begin_.assign(2 * leaves_ + 1, size);
+    first_.resize(2 * leaves_);
+    if (boxed_) boxes_.resize(2 * leaves_ * 2 * dim);
+    split(points, 1, 0, size);
+    rows_.resize(size * dim);
+    for (std::int64_t i = 0; i < size; ++i)
+      std::copy_n(points + order_[i] * dim, dim, rows_.data() + i * dim);
+    std::int64_t blocks = 0;
+    block_.resize(leaves_ + 1);
+    for (std::int64_t leaf = 0; leaf < leaves_; ++leaf) {
+      block_[leaf] = blocks;
+      blocks += (this->size(leaf) + kPoints - 1) / kPoints;
+    }
+    block_[leaves_] = blocks;
+    packed_.assign(blocks * dim * kPoints, T(0));
+    rounding_ = 0;
+    for (std::int64_t leaf = 0; leaf < leaves_; ++leaf)
+      for (std::int64_t i = 0; i < this->size(leaf); ++i)
+        for (std::int64_t d = 0; d < dim; ++d) {
+          const double value = row(begin(leaf) + i)[d];
+          const T packed = static_cast<T>(value);
+          packed_[((block_[leaf] + i / kPoints) * dim + d) * kPoints + i % kPoints] = packed;
+          rounding_ = std::max(rounding_, std::abs(value - packed));
+        }
+  }
+
+  std::int64_t dim() const { return dim_; }
+  std::int64_t leaves() const { return leaves_; }
+  std::int64_t begin(std::int64_t leaf) const { return begin_[leaves_ + leaf]; }
+  std::int64_t size(std::int64_t leaf) const { return begin_[leaves_ + leaf + 1] - begin(leaf); }
+  std::int64_t blocks(std::int64_t leaf) const { return block_[leaf + 1] - block_[leaf]; }
+  const T* packed(std::int64_t leaf) const { return packed_.data() + block_[leaf] * dim_ * kPoints; }
+  const double* row(std::int64_t i) const { return rows_.data() + i * dim_; }
+  std::int64_t index(std::int64_t i) const { return order_[i]; }
+  std::int64_t first(std::int64_t node) const { return first_[node]; }  // its lowest index
+  double rounding() const { return rounding_; }                          // of the packed entries
+
+  // The squared distance between a node and a box given by its lower and upper ends.
+  double apart(std::int64_t node, const double* box) const {
+    if (!boxed_) return 0;
+    const double* lower = boxes_.data() + node * 2 * dim_;
+    double squared = 0;
+    for (std::int64_t d = 0; d < dim_; ++d) {
+      const double gap = std::max({lower[d] - box[dim_ + d], box[d] - lower[dim_ + d], 0.0});
+      squared += gap * gap;
+    }
+    return squared;
+  }
+
+ private:
+  void split(const double* points, std::int64_t node, std::int64_t begin, std::int64_t end) {
+    begin_[node] = begin;
+    first_[node] = end > begin ? *std::min_element(order_.data() + begin, order_.data() + end) : 0;
+    std::int64_t widest = 0;
+    if (boxed_) widest = surround(points, node, begin, end);
+    if (node >= leaves_) return;
+    const std::int64_t middle = begin + (end - begin) / 2;
+    if (boxed_)
+      std::nth_element(order_.data() + begin, order_.data() + middle, order_.data() + end,
+                       [=, dim = dim_](std::int64_t a, std::int64_t b) {
+                         const double left = points[a * dim + widest], right = points[b * dim + widest];
+                         return left < right || (left == right && a < b);
+                       });
+    split(points, 2 * node, begin, middle);
+    split(points, 2 * node + 1, middle, end);
+  }
+
+  std::int64_t surround(const double* points, std::int64_t node, std::int64_t begin, std::int64_t end) {
+    double *lower = boxes_.data() + node * 2 * dim_, *upper = lower + dim_;
+    std::fill_n(lower, dim_, kInfinity);
+    std::fill_n(upper, dim_, -kInfinity);
+    for (std::int64_t i = begin; i < end; ++i)
+      for (std::int64_t d = 0; d < dim_; ++d) {
+        const double value = points[order_[i] * dim_ + d];
+        lower[d] = std::min(lower[d], value);
+        upper[d] = std::max(upper[d], value);
+      }
+    std::int64_t widest = 0;
+    for (std::int64_t d = 1; d < dim_; ++d)
+      if (upper[d] - lower[d] > upper[widest] - lower[widest]) widest = d;
+    return widest;
+  }
+
+  std::int64_t dim_ = 0, leaves_ = 0;
+  bool boxed_ = false;
+  double rounding_ = 0;
+  std::vector<std::int64_t> order_, begin_, first_, block_;
+  std::vector<double> boxes_, rows_;
+  std::vector<T> packed_;
+};
+
+// The nearest of what was offered: a sorted list if it is short, else a heap.
+class Nearest {
+ public:
+  void clear(std::size_t wanted) {
+    kept_.clear();
+    wanted_ = wanted;
+    heap_ = wanted > 48;
+  }
+  bool full() const { return kept_.size() == wanted_; }
+  const Neighbour& farthest() const { return heap_ ? kept_.front() : kept_.back(); }
+
+  void offer(const Neighbour& neighbour) {
+    if (full()) {
+      if (!(neighbour < farthest())) return;
+      if (heap_) std::pop_heap(kept_.begin(), kept_.end());
+      kept_.pop_back();
+    }
+    kept_.push_back(neighbour);
+    if (heap_) {
+      std::push_heap(kept_.begin(), kept_.end());
+    } else {
+      Neighbour* place = &kept_.back();
+      for (; place != kept_.data() && neighbour < place[-1]; --place) *place = place[-1];
+      *place = neighbour;
+    }
+  }
+
+  const std::vector<Neighbour>& sorted() {
+    if (heap_) std::sort_heap(kept_.begin(), kept_.end());
+    return kept_;
+  }
+
+ private:
+  std::vector<Neighbour> kept_;
+  std::size_t wanted_ = 0;
+  bool heap_ = false;
+};
+
+// Searches for tiles of up to kQueries neighbouring points together.
+template <class T>
+class Searcher {
+ public:
+  Searcher(const Scanner& scanner, std::int64_t dim, std::int64_t k)
+      : scanner_(scanner), queries_(dim * kQueries), box_(2 * dim), hits_(kQueries * 8), k_(k) {
+    // rounding of (D + 2) operations, and squares flushed to 0
+    relative_ = 4.0 * (dim + 32) * std::numeric_limits<T>::epsilon();
+    floor_ = 256.0 * dim * std::numeric_limits<T>::min();
+    slack_ = 2 * std::sqrt(static_cast<double>(dim));
+  }
+
+  // The queries are the points of a leaf from `begin` on; their rows of `index` are written.
+  void operator()(const Tree<T>& tree, std::int64_t leaf, std::int64_t begin, std::int64_t size,
+                  std::int64_t offset, std::int64_t* index) {
+    tree_ = &tree;
+    begin_ = begin;
+    count_ = static_cast<int>(std::min<std::int64_t>(kQueries, tree.begin(leaf) + tree.size(leaf) - begin));
+    const auto wanted = static_cast<std::size_t>(std::min(k_, size - 1));
+    own_ = tree.leaves() + leaf;
+    std::fill(queries_.begin(), queries_.end(), T(0));
+    for (std::int64_t d = 0; d < tree.dim(); ++d) {
+      box_[d] = kInfinity;
+      box_[tree.dim() + d] = -kInfinity;
+      for (int q = 0; q < count_; ++q) {
+        const double value = tree.row(begin + q)[d];
+        queries_[d * kQueries + q] = static_cast<T>(value);
+        box_[d] = std::min(box_[d], value);
+        box_[tree.dim() + d] = std::max(box_[tree.dim() + d], value);
+      }
+    }
+    for (int q = 0; q < kQueries; ++q) {
+      found_[q].clear(wanted);
+      bound_[q] = q < count_ ? std::numeric_limits<T>::infinity() : T(-1);
+    }
+    farthest_ = {kInfinity, 0};
+    if (wanted > 0) {
+      visit(own_);
+      descend(1, 0);
+    }
+    for (int q = 0; q < count_; ++q) {
+      std::int64_t* out = index + (offset + tree.index(begin + q)) * k_;
+      std::fill_n(out, k_, -1);
+      for (const Neighbour& neighbour : found_[q].sorted()) *out++ = offset + neighbour.second;
+    }
+  }
+
+ private:
+  void descend(std::int64_t node, double apart) {
+    if (apart > 0 ? apart * (1 - 1e-12 * tree_->dim()) > farthest_.first
+                  : Neighbour{0, tree_->first(node)} > farthest_)
+      return;
+    if (node >= tree_->leaves()) {
+      if (node != own_) visit(node);
+      return;
+    }
+    std::int64_t near = 2 * node, far = near + 1;
+    double near_apart = tree_->apart(near, box_.data()), far_apart = tree_->apart(far, box_.data());
+    if (std::make_pair(far_apart, tree_->first(far)) < std::make_pair(near_apart, tree_->first(near))) {
+      std::swap(near, far);
+      std::swap(near_apart, far_apart);
+    }
+    descend(near, near_apart);
+    descend(far, far_apart);
+  }
+
+  void visit(std::int64_t node) {
+    const std::int64_t leaf = node - tree_->leaves(), blocks = tree_->blocks(leaf);
+    const Scan<T> scan{tree_->packed(leaf), queries_.data(), bound_, blocks, tree_->dim(), hits_.data()};
+    if constexpr (sizeof(T) == 4)
+      scanner_.f32(scan);
+    else
+      scanner_.f64(scan);
+    bool changed = false;
+    for (int q = 0; q < count_; ++q) {
+      const double before = found_[q].full() ? found_[q].farthest().first : kInfinity;
+      for (std::int64_t block = 0; block < blocks; ++block)
+        for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
+          const std::int64_t i = block * kPoints + __builtin_ctz(bits);
+          if (i < tree_->size(leaf)) offer(q, tree_->begin(leaf) + i);
+        }
+      if (!found_[q].full()) continue;
+      changed = true;
+      const double after = found_[q].farthest().first;
+      if (after < before)
+        bound_[q] = bound(after);
+    }
+    if (!changed) return;
+    farthest_ = {0, -1};
+    for (int q = 0; q < count_; ++q)
+      farthest_ = std::max(farthest_, found_[q].full() ? found_[q].farthest() : Neighbour{kInfinity, 0});
+  }
+
+  // No computed squared distance exceeds it if the exact one is at most `squared`.
+  T bound(double squared) const {
+    if (tree_->rounding() > 0) {
+      const double distance = std::sqrt(squared) + slack_ * tree_->rounding();
+      squared = distance * distance;
+    }
+    return std::nextafter(static_cast<T>(squared * (1 + relative_) + floor_),
+                          std::numeric_limits<T>::infinity());
+  }
+
+  void offer(int q, std::int64_t place) {
+    if (place == begin_ + q) return;
+    const double *a = tree_->row(begin_ + q), *b = tree_->row(place);
+    double squared = 0;
+    for (std::int64_t d = 0; d < tree_->dim(); ++d) squared += (a[d] - b[d]) * (a[d] - b[d]);
+    const Neighbour neighbour{squared, tree_->index(place)};
+    found_[q].offer(neighbour);
+  }
+
+  const Scanner& scanner_;
+  const Tree<T>* tree_ = nullptr;
+  std::vector<T> queries_;
+  std::vector<double> box_;
+  std::vector<std::uint16_t> hits_;
+  Nearest found_[kQueries];
+  T bound_[kQueries] = {};
+  Neighbour farthest_;  // no query of the tile takes one beyond
+  double relative_, floor_, slack_;
+  std::int64_t k_, begin_ = 0, own_ = 0;
+  int count_ = 0;
+};
+
+// Hands out the numbers up to `count`, a few at a time.
+class Queue {
+ public:
+  Queue(std::int64_t count, std::int64_t chunk) : count_(count), chunk_(chunk) {}
+  template <class Body>
+  void work(const Body& body) {
+    for (std::int64_t i; (i = next_.fetch_add(chunk_)) < count_;)
+      for (std::int64_t j = i; j < std::min(i + chunk_, count_); ++j) body(j);
+  }
+
+ private:
+  std::int64_t count_, chunk_;
+  std::atomic<std::int64_t> next_{0};
+};
+
+template <class T>
+void search(std::int64_t* index, const Sets& sets, std::int64_t k, int threads, const Level& level) {
+  const std::int64_t work = sets.start[sets.count] * (sets.dim + k + 32);
+  const int team = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), 1 + (work >> 16)));
+  std::vector<std::int64_t> start(sets.count + 1);  // of the leaves of each set
+  const auto size = [&](std::int64_t s) { return sets.start[s + 1] - sets.start[s]; };
+  for (std::int64_t s = 0; s < sets.count; ++s) {
+    start[s + 1] = start[s] + (std::int64_t{1} << Tree<T>::depth(size(s), sets.dim));
+  }
+  std::vector<Tree<T>> trees(sets.count);
+  std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), sets.dim, k));
+  Queue building(sets.count, 16), searching(start[sets.count], 16);
+  parallel(team, [&](int, int) {
+    building.work([&](std::int64_t s) {
+      trees[s].build(sets.points + sets.start[s] * sets.dim, size(s), sets.dim);
+    });
+  });
+  parallel(team, [&](int thread, int) {
+    searching.work([&](std::int64_t task) {
+      const std::int64_t s = std::upper_bound(start.begin(), start.end(), task) - start.begin() - 1;
+      const std::int64_t leaf = task - start[s], end = trees[s].begin(leaf) + trees[s].size(leaf);
+      for (std::int64_t begin = trees[s].begin(leaf); begin < end; begin += kQueries)
+        searchers[thread](trees[s], leaf, begin, size(s), sets.start[s], index);
+    });
+  });
+}
+
+}  // namespace
+
+void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads,
+         const Level& level) {
+  (single ? search<float> : search<double>)(index, sets, k, threads, level);
+}
+
+}  // namespace tgd
