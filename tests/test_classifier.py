@@ -10,8 +10,8 @@ pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 from sklearn.datasets import load_digits, make_blobs, make_moons  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
-from torch_geometric_diff import DiffusionClassifier, DiffusionOperator  # noqa: E402
-from torch_geometric_diff.classifier import _summed_diffusion  # noqa: E402
+from torch_geometric_diff import DiffusionClassifier  # noqa: E402
+from torch_geometric_diff.classifier.heat import HeatGraph  # noqa: E402
 
 
 @parametrize_with_checks([DiffusionClassifier()])
@@ -19,27 +19,32 @@ def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 6, 7, 100])
-def test_the_sum_of_steps_is_that_of_the_dense_matrix(num_steps):
-    edge_index = torch.tensor([[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]])
-    op = DiffusionOperator(
-        edge_index,
-        torch.rand(6, dtype=torch.float64),
-        step_size=1.0,
-        normalization="row",
-        add_self_loops=False,
-    )
-    source = torch.rand(4, 2, dtype=torch.float64)
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 100])
+def test_heat_is_that_of_the_dense_matrix(num_steps):
+    edge_index = torch.tensor([[1, 0, 2, 1, 3], [0, 1, 1, 2, 2]])
+    weight = torch.rand(5, dtype=torch.float64)
+    dense = torch.zeros(4, 4, dtype=torch.float64)
+    dense[edge_index[1], edge_index[0]] = weight
+    dense = dense + dense.T
+    degree = dense.sum(1, keepdim=True)
+    heat = torch.rand(2, 3, dtype=torch.float64)
+    source = torch.zeros(4, 3, dtype=torch.float64)
+    source[[3, 0]] = heat
+    walk = dense / degree
     expected = sum(
-        torch.linalg.matrix_power(op.to_dense(), k) @ source for k in range(num_steps + 1)
+        torch.linalg.matrix_power(walk, k) @ (source / degree) for k in range(num_steps + 1)
     )
-    assert torch.allclose(_summed_diffusion(source, op, num_steps), expected)
+    graph = HeatGraph(edge_index, weight, 4)
+    torch.testing.assert_close(graph.heat(torch.tensor([3, 0]), heat, num_steps), expected)
+    torch.testing.assert_close(graph.mean(source), walk @ source)
 
 
 def test_label_distributions_by_hand():
     """Four points on a line, each joined to its nearest."""
     X = np.array([[0.0], [1.0], [3.0], [5.5]])
-    model = DiffusionClassifier(n_neighbors=1, num_steps=3).fit(X, np.array([3, -1, -1, 7]))
+    model = DiffusionClassifier(n_neighbors=1, num_steps=3, feature_weight=0).fit(
+        X, np.array([3, -1, -1, 7])
+    )
     # every r is the last, so all weights are e^-8; 0 and 1 choose each other
     w = np.exp(-8.0) * np.array([[0, 2, 0, 0], [2, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
     degree = w.sum(1, keepdims=True)

@@ -144,7 +144,7 @@ def _is_integer(value: Any) -> bool:
 
 def _checked_steps(num_steps: int | Sequence[int]) -> list[int]:
     several = isinstance(num_steps, (Sequence, np.ndarray)) and np.ndim(num_steps) == 1
-    steps = list(num_steps) if several else [num_steps]  # type: ignore[arg-type]
+    steps: list[Any] = list(num_steps) if several else [num_steps]  # type: ignore[arg-type]
     if not steps or any(not _is_integer(k) or k < 0 for k in steps):
         raise ValueError(f"Expected 'num_steps' to be integers from 0 on (got {num_steps})")
     if any(a >= b for a, b in pairwise(steps)):

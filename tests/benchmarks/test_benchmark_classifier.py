@@ -13,7 +13,7 @@ def blobs(monkeypatch):
     from sklearn.datasets import make_blobs
 
     X, y = make_blobs(60, centers=3, cluster_std=1.0, random_state=0)
-    monkeypatch.setattr(benchmark, "load", lambda features: ("blobs", X / 10, y))
+    monkeypatch.setattr(benchmark, "load", lambda name: (X / 10, y))
     return X, y
 
 
@@ -45,7 +45,7 @@ def test_accuracy_counts_the_points_without_a_label(blobs):
 def test_rows_resume_and_the_table_pairs_the_draws(blobs, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     names = list(benchmark.MODELS)
-    flags = ["--labels", "1", "3", "--draws", "3", "--out", str(out)]
+    flags = ["--data", "digits", "--labels", "1", "3", "--draws", "3", "--out", str(out)]
     benchmark.main([*flags, "--models", *names[:2]])
     before = out.read_text()
     with pytest.raises(ValueError, match="holds 3 draws"):
@@ -65,10 +65,26 @@ def test_rows_resume_and_the_table_pairs_the_draws(blobs, tmp_path, capsys):
 
 def test_tuning_writes_nothing(blobs, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
-    benchmark.main(["--tune", "--draws", "1", "--models", benchmark.OURS, "--out", str(out)])
-    printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == len(benchmark.MODELS[benchmark.OURS][2])
+    flags = ["--data", "wine", "--labels", "1", "3", "--draws", "1", "--out", str(out)]
+    benchmark.main(["--tune", "--models", "logistic regression", *flags])
+    *printed, best = capsys.readouterr().out.splitlines()
+    grid = benchmark.MODELS["logistic regression"][1]
+    assert len(printed) == len(grid) and json.loads(best)["settings"] in grid
     assert not out.exists()
+
+
+@pytest.mark.parametrize("dataset", benchmark.DATA)
+def test_every_peer_has_settings_of_its_grid(dataset):
+    for name, (build, grid) in benchmark.MODELS.items():
+        settings = benchmark.settings_of(dataset, name)
+        build(**settings)
+        assert settings in grid or name in (benchmark.OURS, "graph alone")
+
+
+def test_the_sets_are_there():
+    for dataset, shape in {"digits": (1797, 64), "wine": (178, 13), "omniglot": (1000, 64)}.items():
+        X, y = benchmark.load(dataset)
+        assert X.shape == shape and y.shape == shape[:1]
 
 
 def test_bad_numbers_are_refused(blobs, tmp_path):
