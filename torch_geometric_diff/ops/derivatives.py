@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
 from ..graph.adjacency import plain as plain
 
@@ -41,3 +41,12 @@ def tangents_of(ctx: Any) -> Iterator[tuple[Tensor | None, ...]]:
             None if each is None else forward_ad.unpack_dual(each, level=0).primal
             for each in ctx.saved_tensors
         )
+
+
+def apply(function: type[Function], *args: Any) -> Any:
+    """``function.apply``; outside of ``torch.func`` without its look at the signature, which takes
+    as long as a small graph.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return function.apply(*args)
+    return super(Function, function).apply(*args)

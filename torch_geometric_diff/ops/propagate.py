@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.arguments import check_dropout, check_integer, check_real
-from .derivatives import is_differentiated, tangents_of, untransformed
+from .derivatives import apply, is_differentiated, tangents_of, untransformed
 from .kernels import cpu, kernel_for, reference
 from .operator import CSR, SparseOperator
 from .random import draw_seeds, dropout_threshold
 from .recurrence import INPUTS, A, B, D, Recurrence, Table, transposed
-from .sparse import Pattern, SampledProduct, SparseProduct
+from .sparse import Pattern, SampledProduct, SparseProduct, no_seeds
 
 Bounds = tuple[float, float]
 Needs = tuple[bool, bool, bool]
@@ -104,8 +104,11 @@ def propagate(
         else:
             with untransformed():
                 constant = Table(_held_table(constant.values, threshold), 2)
-    with untransformed():
-        seeds = make_seeds(0 if seed is None and threshold == 0 else seed, batch.size(1))
+    if seed is None and threshold == 0:
+        seeds = no_seeds(batch.size(1))
+    else:
+        with untransformed():
+            seeds = make_seeds(seed, batch.size(1))
     plan = Plan(operator, seeds, threshold, constant, bounds)
     out = _dispatch(batch, operator.value if operator.requires_grad else None, table, plan)
     out = out if x.dim() == 3 else out.squeeze(1)
@@ -200,9 +203,11 @@ def _dispatch(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan)
     """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for."""
     if torch.compiler.is_compiling():
         return _compiled(x, value, table, plan)
-    if plan.bounds is not None and any(map(is_differentiated, (x, value, table))):
+    if not any(map(is_differentiated, (x, value, table))):
+        return plan.run(x, value, table)
+    if plan.bounds is not None:
         return _clamped(x, value, table, plan)
-    return _Propagate.apply(x, value, table, plan)
+    return apply(_Propagate, x, value, table, plan)
 
 
 class _Propagate(Function):
@@ -226,7 +231,7 @@ class _Propagate(Function):
         needs = ctx.needs_input_grad[:3]
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)
-            return _Propagate.apply(g, _turned(value, plan), back, plan.t()), None, None, None
+            return apply(_Propagate, g, _turned(value, plan), back, plan.t()), None, None, None
         kernel = kernel_for(x.device)
         if torch.is_grad_enabled() or not hasattr(kernel, "gradients"):
             return *_gradients(x, g, value, table, plan, needs), None
@@ -239,7 +244,7 @@ class _Propagate(Function):
     @staticmethod
     def jvp(ctx: Any, x_t: Any, value_t: Any, table_t: Any, _: Any) -> Any:
         with tangents_of(ctx) as (x, value, table):
-            out = None if x_t is None else _Propagate.apply(x_t, value, table, ctx.plan)
+            out = None if x_t is None else apply(_Propagate, x_t, value, table, ctx.plan)
             if value_t is None and table_t is None:
                 return out
             along = _tangent(x, value, value_t, table, table_t, ctx.plan)
@@ -251,7 +256,7 @@ class _Propagate(Function):
         if in_dims[1] is None and in_dims[2] is None:
             x = x.movedim(in_dims[0], 1)
             many = plan.but(copies=plan.copies * count)
-            out = _Propagate.apply(x.flatten(1, 2), value, table, many)
+            out = apply(_Propagate, x.flatten(1, 2), value, table, many)
             return out.unflatten(1, (count, -1)), 1
         outs = []
         for i in range(count):
@@ -259,7 +264,7 @@ class _Propagate(Function):
                 t if dim is None else t.select(dim, i)
                 for t, dim in zip((x, value, table), in_dims[:3], strict=True)
             ]
-            outs.append(_Propagate.apply(*one, plan))
+            outs.append(apply(_Propagate, *one, plan))
         return torch.stack(outs), 0
 
 
@@ -271,8 +276,8 @@ def _turned(value: Tensor | None, plan: Plan) -> Tensor | None:
 def _with_table(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tensor:
     """The call with another table than the plan's, learned or not."""
     if is_differentiated(table):
-        return _Propagate.apply(x, value, table, plan.but(table=None))
-    return _Propagate.apply(x, value, None, plan.but(table=Table(table, len(x))))
+        return apply(_Propagate, x, value, table, plan.but(table=None))
+    return apply(_Propagate, x, value, None, plan.but(table=Table(table, len(x))))
 
 
 def _states(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tensor:
@@ -305,10 +310,10 @@ def _gradients(
         grad_x = torch.einsum("ik,kbnf->ibnf", factors[INPUTS : INPUTS + inputs], lam)
     if needs[1]:
         weighted = factors[A, 1:].view(-1, 1, 1, 1) * after
-        grad_value = SampledProduct.apply(weighted.flatten(0, 1), u.flatten(0, 1), plan.pattern)
+        grad_value = apply(SampledProduct, weighted.flatten(0, 1), u.flatten(0, 1), plan.pattern)
     if needs[2]:
         entries = plan.operator.csr(plan.reverse).value if value is None else value
-        moved = SparseProduct.apply(entries, u.flatten(0, 1), plan.pattern).view_as(u)
+        moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
         rows = [(after * moved).sum((1, 2, 3)), (after * u).sum((1, 2, 3))]
         rows.append((lam[2:] * z[:-2]).sum((1, 2, 3)))
         rows = [torch.nn.functional.pad(row, (num_steps + 1 - len(row), 0)) for row in rows]
@@ -341,11 +346,11 @@ def _tangent(
     change = torch.zeros_like(factors) if table_t is None else table_t.to(x)
     put = torch.zeros_like(u)
     if value_t is not None:
-        moved = SparseProduct.apply(value_t, u.flatten(0, 1), plan.pattern).view_as(u)
+        moved = apply(SparseProduct, value_t, u.flatten(0, 1), plan.pattern).view_as(u)
         put = put + factors[A, 1:].view(-1, 1, 1, 1) * moved
     if table_t is not None:
         entries = plan.operator.csr(plan.reverse).value if value is None else value
-        moved = SparseProduct.apply(entries, u.flatten(0, 1), plan.pattern).view_as(u)
+        moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
         put = put + change[A, 1:].view(-1, 1, 1, 1) * moved + change[D, 1:].view(-1, 1, 1, 1) * u
     if plan.reverse and masks is not None:
         put = put * masks
@@ -367,7 +372,7 @@ def _clamped(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) 
     learned = is_differentiated(table)
     return reference.run(
         x,
-        lambda z: SparseProduct.apply(entries, z, pattern),
+        lambda z: apply(SparseProduct, entries, z, pattern),
         table if learned else table.tolist(),
         masks,
         plan.reverse,

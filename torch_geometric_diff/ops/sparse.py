@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .derivatives import tangents_of
+from .derivatives import apply, tangents_of
 from .kernels import kernel_for
 from .pattern import Pattern
 
@@ -19,7 +19,7 @@ from .pattern import Pattern
 def product(csr: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     """A matrix times a batch [B, N, F], which no gradient passes."""
     return kernel_for(x.device).propagate(
-        x.contiguous().unsqueeze(0), *csr, _ONE_STEP, 0, _no_seeds(x.size(0)), False
+        x.contiguous().unsqueeze(0), *csr, _ONE_STEP, 0, no_seeds(x.size(0)), False
     )[0]
 
 
@@ -28,8 +28,12 @@ _ONE_STEP = torch.tensor(
 )
 
 
-def _no_seeds(count: int) -> Tensor:
-    return torch.zeros(count, dtype=torch.long, device="cpu")
+_NONE = torch.zeros(1, dtype=torch.long, device="cpu")
+
+
+def no_seeds(count: int) -> Tensor:
+    """Seeds of a batch without dropout."""
+    return _NONE if count == 1 else _NONE.repeat(count)
 
 
 def _fold(x: Tensor, dim: int | None, count: int) -> Tensor:
@@ -44,7 +48,7 @@ def _each(function: Any, info: Any, in_dims: Any, first: Tensor, second: Tensor,
     for i in range(info.batch_size):
         one = first if in_dims[0] is None else first.select(in_dims[0], i)
         two = second if in_dims[1] is None else second.select(in_dims[1], i)
-        outs.append(function.apply(one, two, *rest))
+        outs.append(apply(function, one, two, *rest))
     return torch.stack(outs), 0
 
 
@@ -70,10 +74,10 @@ class SparseProduct(Function):
         (grad,) = grads
         grad_value = grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_value = SampledProduct.apply(grad, x, ctx.pattern)
+            grad_value = apply(SampledProduct, grad, x, ctx.pattern)
         if ctx.needs_input_grad[1]:
             pattern = ctx.pattern
-            grad_x = SparseProduct.apply(value[pattern.permutation], grad, pattern.transpose)
+            grad_x = apply(SparseProduct, value[pattern.permutation], grad, pattern.transpose)
         return grad_value, grad_x, None
 
     @staticmethod
@@ -81,8 +85,8 @@ class SparseProduct(Function):
         """The product rule."""
         with tangents_of(ctx) as (value, x):
             return _sum(
-                None if value_t is None else SparseProduct.apply(value_t, x, ctx.pattern),
-                None if x_t is None else SparseProduct.apply(value, x_t, ctx.pattern),
+                None if value_t is None else apply(SparseProduct, value_t, x, ctx.pattern),
+                None if x_t is None else apply(SparseProduct, value, x_t, ctx.pattern),
             )
 
     @staticmethod
@@ -90,7 +94,7 @@ class SparseProduct(Function):
         """Batches of ``x`` side by side, matrices one by one."""
         if in_dims[0] is not None:
             return _each(SparseProduct, info, in_dims, value, x, pattern)
-        out = SparseProduct.apply(value, _fold(x, in_dims[1], info.batch_size), pattern)
+        out = apply(SparseProduct, value, _fold(x, in_dims[1], info.batch_size), pattern)
         return out.view(info.batch_size, -1, *out.shape[1:]), 0
 
 
@@ -122,9 +126,9 @@ class SampledProduct(Function):
         pattern = ctx.pattern
         grad_g = grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_g = SparseProduct.apply(grad, x, pattern)
+            grad_g = apply(SparseProduct, grad, x, pattern)
         if ctx.needs_input_grad[1]:
-            grad_x = SparseProduct.apply(grad[pattern.permutation], g, pattern.transpose)
+            grad_x = apply(SparseProduct, grad[pattern.permutation], g, pattern.transpose)
         return grad_g, grad_x, None
 
     @staticmethod
@@ -132,8 +136,8 @@ class SampledProduct(Function):
         """The product rule."""
         with tangents_of(ctx) as (g, x):
             return _sum(
-                None if g_t is None else SampledProduct.apply(g_t, x, ctx.pattern),
-                None if x_t is None else SampledProduct.apply(g, x_t, ctx.pattern),
+                None if g_t is None else apply(SampledProduct, g_t, x, ctx.pattern),
+                None if x_t is None else apply(SampledProduct, g, x_t, ctx.pattern),
             )
 
     @staticmethod
