@@ -19,7 +19,7 @@ from .derivatives import apply, is_differentiated, tangents_of, untransformed
 from .kernels import cpu, kernel_for, reference
 from .operator import CSR, SparseOperator
 from .random import draw_seeds, dropout_threshold
-from .recurrence import INPUTS, A, B, D, Recurrence, Table, transposed
+from .recurrence import INPUTS, LETTERS, A, B, D, Recurrence, Table, transposed
 from .sparse import Pattern, SampledProduct, SparseProduct, no_seeds
 
 Bounds = tuple[float, float]
@@ -109,7 +109,14 @@ def propagate(
     else:
         with untransformed():
             seeds = make_seeds(seed, batch.size(1))
-    plan = Plan(operator, seeds, threshold, constant, bounds)
+    plan = Plan(
+        operator,
+        seeds,
+        threshold,
+        constant,
+        bounds,
+        learned=LETTERS if held is not None else recurrence.learned,
+    )
     out = _dispatch(batch, operator.value if operator.requires_grad else None, table, plan)
     out = out if x.dim() == 3 else out.squeeze(1)
     return (out if recurrence.steps is not None else out.squeeze(0)).to(x.dtype)
@@ -126,6 +133,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         bounds: What every state but the first is clamped to.
         reverse: Whether the matrix is transposed and the masks come after the product.
         copies: How often the batch, with its masks, lies side by side (under vmap).
+        learned: The letters of the coefficients that are learned.
     """
 
     def __init__(
@@ -137,6 +145,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         bounds: Bounds | None = None,
         reverse: bool = False,
         copies: int = 1,
+        learned: str = LETTERS,
     ) -> None:
         self.operator = operator
         self.seeds = seeds
@@ -145,6 +154,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         self.bounds = bounds
         self.reverse = reverse
         self.copies = copies
+        self.learned = learned
 
     def but(self, **changes: Any) -> "Plan":
         """The plan with some of its fields changed."""
@@ -232,13 +242,13 @@ class _Propagate(Function):
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)
             return apply(_Propagate, g, _turned(value, plan), back, plan.t()), None, None, None
-        kernel = kernel_for(x.device)
-        if torch.is_grad_enabled() or not hasattr(kernel, "gradients"):
+        fused = kernel_for(x.device) is cpu and not plan.reverse
+        if torch.is_grad_enabled() or not fused:
             return *_gradients(x, g, value, table, plan, needs), None
         (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(_turned(value, plan))
         return *cpu.gradients(
-            x.contiguous(), g.contiguous(), csr, csr_t, plan.coefficients(table),
-            plan.threshold, plan.seeds, plan.reverse, needs, order,
+            x.contiguous(), g.contiguous(), csr, csr_t, plan.coefficients(table).contiguous(),
+            plan.threshold, plan.seeds, (*needs[:2], plan.learned if needs[2] else ""), order,
         ), None  # fmt: skip
 
     @staticmethod
@@ -445,17 +455,17 @@ def _gradients_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the inputs, the entries (where there is a permutation) and the table."""
     csr, csr_t = (rowptr, col, value), (rowptr_t, col_t, value_t)
-    kernel = kernel_for(x.device)
-    if kernel is not cpu:
+    if kernel_for(x.device) is not cpu or reverse:
         raise NotImplementedError(
             f"Learned coefficients or weights are not compiled on {x.device}; run this layer "
             "outside of torch.compile"
         )
     grads = cpu.gradients(
-        x.contiguous(), g.contiguous(), csr, csr_t, table, threshold, seeds, reverse,
-        (True, permutation is not None, True), order,
+        x.contiguous(), g.contiguous(), csr, csr_t, table.contiguous(), threshold, seeds,
+        (True, permutation is not None, LETTERS), order,
     )  # fmt: skip
-    return tuple(x.new_empty(0) if grad is None else grad for grad in grads)
+    dx, dvalue, dtable = (x.new_empty(0) if grad is None else grad for grad in grads)
+    return dx, dvalue, dtable
 
 
 @_gradients_op.register_fake

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..graph.arguments import check_integer, check_real
 from .derivatives import untransformed
 
+LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
 
 Coefficients = float | Sequence[float] | Tensor
@@ -92,9 +93,14 @@ class Recurrence:
         self._constant: Table | None = None
 
     @property
+    def learned(self) -> str:
+        """The letters of the coefficients that may be learned."""
+        return "".join(name for name in LETTERS if isinstance(getattr(self, name), Tensor))
+
+    @property
     def is_learned(self) -> bool:
         """Whether a coefficient is a Tensor, which may require a gradient."""
-        return any(isinstance(c, Tensor) for c in (self.a, self.b, self.c, self.d, self.w))
+        return bool(self.learned)
 
     @property
     def is_second_order(self) -> bool:
