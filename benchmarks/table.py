@@ -8,8 +8,8 @@ python -m benchmarks.report benchmarks/results/nodes/*        # the table
 import argparse
 from pathlib import Path
 
-from benchmarks.nodes import command
-from benchmarks.nodes.graphs import SOURCES, SPLITS
+from benchmarks import planetoid
+from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
 from benchmarks.nodes.models import METHODS
 from benchmarks.rows import RESULTS
 from torch_geometric_diff.experiment import command_line
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_splits", type=int, default=100)
     p.add_argument("--num_inits", type=int, default=1, help="the paper takes 20")
     p.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(SOURCES))
-    p.add_argument("--split", choices=list(SPLITS), default="per_class")
+    p.add_argument("--split", choices=list(SPLIT_KINDS), default="per_class")
     p.add_argument("--models", nargs="+", choices=list(METHODS), default=list(METHODS))
     p.add_argument("--results", type=Path, default=RESULTS / "nodes", help="folder of result files")
     return p
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
                 "out": args.results / f"{dataset}.jsonl",
             }
             pairs = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
-            command.main([*pairs, "--resume"])
+            planetoid.main([*pairs, "--resume"])
 
 
 if __name__ == "__main__":

@@ -27,9 +27,16 @@ import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS, open_graph
+from benchmarks.nodes.graphs import (
+    SOURCES,
+    add_graph_flags,
+    drop_small_classes,
+    file_name,
+    open_graph,
+    open_splits,
+)
 from benchmarks.nodes.models import METHODS
-from benchmarks.nodes.settings import DATASETS, FOLDER, TRAINING
+from benchmarks.nodes.settings import FOLDER, TRAINING
 from benchmarks.nodes.spaces import FIXED, SPACES, STARTS
 from benchmarks.nodes.variant import mixed_graph
 from benchmarks.rows import check_header
@@ -49,7 +56,6 @@ from torch_geometric_diff.ops import DiffusionOperator
 
 Row = dict[str, Any]
 REPORTED_SEED, REPORTED_SPLITS = 42, 100  # of benchmarks.planetoid
-NUM_VAL = 30  # per class, as in the reported splits
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
-    p.add_argument("--dataset", default="cora", choices=DATASETS)
+    add_graph_flags(p, "cora")
     p.add_argument("--model", default="diff-resnet-tuned", choices=list(SPACES))
     p.add_argument(
         "--trials", type=int, default=100, help="settings to try, those in FILE included"
@@ -66,14 +72,23 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=7, help="of the splits and of the search")
     p.add_argument("--max_epochs", type=int, default=10_000)
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="rows, to go on with")
-    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
+    p.add_argument("--num_train", type=int, default=20, help="per class (default: 20)")
+    p.add_argument(
+        "--num_val",
+        type=int,
+        default=30,
+        help="per class (default: 30): so many stop the training and as many judge",
+    )
     p.add_argument(
         "--write", action="store_true", help="put the best settings into benchmarks/nodes/settings"
     )
+    p.add_argument("--settings", type=Path, metavar="FILE", help="put them into FILE instead")
     return p
 
 
-def tuning_trials(data: Data, seed: int, num_splits: int) -> list[Trial]:
+def tuning_trials(
+    data: Data, seed: int, num_splits: int, num_train: int = 20, num_val: int = 30
+) -> list[Trial]:
     """Splits that are none of the reported ones; ``test`` are the nodes that judge."""
     common = {*split_seeds(seed, num_splits)} & {*split_seeds(REPORTED_SEED, REPORTED_SPLITS)}
     if common:
@@ -82,9 +97,9 @@ def tuning_trials(data: Data, seed: int, num_splits: int) -> list[Trial]:
             "choose another"
         )
     trials = []
-    split = partial(per_class_split, num_val=2 * NUM_VAL)
+    split = partial(per_class_split, num_train=num_train, num_val=2 * num_val)
     for trial in draw_trials(data.y, seed, num_splits, 1, split):
-        stopping, judging = trial.val.view(-1, 2, NUM_VAL).unbind(dim=1)  # of every class
+        stopping, judging = trial.val.view(-1, 2, num_val).unbind(dim=1)  # of every class
         trials.append(replace(trial, val=stopping.flatten(), test=judging.flatten()))
     return trials
 
@@ -215,9 +230,10 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
 
 def write_settings(path: Path, model: str, table: str) -> None:
     """Put a model's table into a settings file in place of the one it has, comment included."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     old = re.compile(rf"(^#[^\n]*\n)*^\[{model}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
-    text = old.sub("", text).rstrip("\n") + "\n\n"
+    text = old.sub("", text).rstrip("\n")
+    text = f"{text}\n\n" if text else ""
     with write_atomically(path) as temporary:
         temporary.write_text(text + table, encoding="utf-8")
 
@@ -225,16 +241,19 @@ def write_settings(path: Path, model: str, table: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Go on with the search and print the best settings."""
     args = parser().parse_args(argv)
-    args.source, args.fallback, args.device = SOURCES.get(args.dataset), None, "cpu"
+    args.source = args.source or SOURCES.get(args.dataset)
+    args.fallback, args.device, args.split = None, "cpu", "per_class"
     if args.trials < 0:
         raise ValueError(f"Expected '--trials' to be at least 0 (got {args.trials})")
     keep_freed_memory()
     data = open_graph(args)
-    trials = tuning_trials(data, args.seed, args.num_splits)
+    left_out = drop_small_classes(data, args.num_train + 2 * args.num_val + 1)
+    kind = open_splits(args, data).kind + left_out
+    trials = tuning_trials(data, args.seed, args.num_splits, args.num_train, args.num_val)
     header = {
         "dataset": data.name,
         "source": data.source,
-        "split_kind": f"{SPLIT_KINDS['per_class']}; {NUM_VAL} further val per class judge",
+        "split_kind": f"{kind}; {args.num_val} further val per class judge",
         "model": args.model,
         "seed": args.seed,
         "num_splits": args.num_splits,
@@ -255,7 +274,8 @@ def main(argv: list[str] | None = None) -> None:
     table = to_toml(winner, file.rows, args.num_splits, args.seed)
     print(table, end="")
     if args.write:
-        write_settings(FOLDER / f"{args.dataset}.toml", args.model, table)
+        path = args.settings or FOLDER / f"{file_name(data.name)}.toml"
+        write_settings(path, args.model, table)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from .experiment.results import write_atomically
 from .ops import DiffusionOperator, diffuse
+from .writing import write_atomically
 
 _CHUNK = 1 << 26  # bytes of the result that are joined in memory at a time
 

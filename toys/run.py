@@ -12,7 +12,7 @@ from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 
 from torch_geometric_diff import DiffusionOperator, diffuse
-from torch_geometric_diff.experiment import mean_and_interval
+from torch_geometric_diff.experiment import check_writable, mean_and_interval
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.metrics import distance_diameter_ratio
 from torch_geometric_diff.nn import ResidualBlock
@@ -209,7 +209,7 @@ def run(toy: Toy, argv: list[str] | None) -> None:
     check(args)
     from .picture import write_gif, write_html, write_png  # asks for the extra packages
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(args.out.with_name(args.out.name + ".png"))  # fail now, not after the training
     result = compute(toy, args)
     report(result, args)
     files = [write_png(result, args.out)]

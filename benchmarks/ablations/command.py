@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from benchmarks.ablations.studies import STUDIES, Method, Value, build
 from benchmarks.nodes.command import device
-from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS, open_graph
-from benchmarks.nodes.settings import DATASETS, TRAINING
+from benchmarks.nodes.graphs import DATASETS, SOURCES, SPLIT_KINDS, open_graph
+from benchmarks.nodes.settings import TRAINING
 from benchmarks.rows import RESULTS, Results, run_trials
 from torch_geometric_diff.experiment import (
     draw_trials,
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run every pair of a study and a graph."""
     args = parser().parse_args(argv)
     keep_freed_memory()
-    args.fallback = None
+    args.fallback, args.component, args.words, args.directed = None, "largest", None, False
     for study in args.study:
         for dataset in args.datasets:
             args.dataset, args.source = dataset, SOURCES.get(dataset)

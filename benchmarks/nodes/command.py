@@ -1,20 +1,32 @@
-"""Accuracy on citation graphs over random splits and initialisations.
+"""Accuracy on any node-classification graph over random splits and initialisations.
 
 python -m benchmarks.planetoid --dataset cora --step_size 0.25 --layer_num 20 --dropout 0.25
+python -m benchmarks.nodes --dataset Amazon:Photo --model gcn --num_splits 20
+python -m benchmarks.nodes --dataset my_graph.npz --split masks --settings mine.toml
+python -m benchmarks.nodes --dataset WikiCS --model my_models:Net
 """
 
 import argparse
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.nodes.graphs import SPLIT_KINDS, SPLITS, open_graph
+from benchmarks.nodes.graphs import (
+    DATASETS,
+    add_graph_flags,
+    add_split_flags,
+    file_name,
+    open_graph,
+    open_splits,
+)
 from benchmarks.nodes.models import METHODS
-from benchmarks.nodes.settings import DATASETS, SETTINGS, TRAINING, choose_settings
+from benchmarks.nodes.own import find_method
+from benchmarks.nodes.settings import SETTINGS, TRAINING, choose_settings
 from benchmarks.rows import Results, run_trials, summary
 from torch_geometric_diff.experiment import (
     draw_trials,
@@ -38,26 +50,31 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def parser() -> argparse.ArgumentParser:
+def model(name: str) -> str:
+    """The name of a model that can be built."""
+    try:
+        find_method(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name
+
+
+def parser(defaults: Row) -> argparse.ArgumentParser:
     """The flags; those of the original implementation keep their names."""
     p = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
-    p.add_argument("--dataset", default="cora", choices=DATASETS)
+    add_graph_flags(p, defaults.get("dataset"))
     p.add_argument(
-        "--source",
-        choices=["planetoid", "shchur"],
-        help="files to read the graph from (default: shchur where DATA_ROOT has it)",
+        "--model",
+        type=model,
+        default="diff-resnet",
+        help=f"(default: diff-resnet)\n{', '.join(METHODS)},\n"
+        "or module:function, which builds a model of (x, edge_index) from the numbers of\n"
+        "features and classes",
     )
-    p.add_argument("--model", default="diff-resnet", choices=list(METHODS))
-    p.add_argument(
-        "--split",
-        default="per_class",
-        choices=list(SPLITS),
-        help="per_class: the paper's; development: that of GDC and GRAND",
-    )
-    p.add_argument("--num_splits", type=int, default=100)
-    p.add_argument("--num_inits", type=int, default=20)
+    add_split_flags(p)
+    p.add_argument("--num_inits", type=int, default=defaults.get("num_inits", 1))
     p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
     p.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument(
@@ -67,15 +84,17 @@ def parser() -> argparse.ArgumentParser:
         help=f"trials to train side by side (default: {GPU_BATCH} on a GPU where the model can,"
         "\nelse 1); the rows do not depend on it",
     )
-    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
-    p.add_argument("--out", type=Path, help="result file (default: a new one in runs/planetoid)")
+    p.add_argument("--out", type=Path, help="result file (default: a new one in runs)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")
     p.add_argument(
         "--fallback",
         choices=["digits"],
         help="run on this graph if the data set is unreachable;\nits rows go to OUT-digits",
     )
-    settings = p.add_argument_group("settings (default: benchmarks/nodes/settings/DATASET.toml)")
+    p.add_argument("--settings", type=Path, metavar="FILE", help="TOML file, a table a model")
+    settings = p.add_argument_group(
+        "settings (default: of FILE, benchmarks/nodes/settings/DATASET.toml or default.toml)"
+    )
     for name, kind in SETTINGS.items():
         settings.add_argument(f"--{name}", type=kind)
     return p
@@ -83,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
 def batch_size(args: argparse.Namespace) -> int:
     """How many trials are trained side by side."""
-    independent = METHODS[args.model].independent
+    independent = find_method(args.model).independent
     if args.batch_inits is None:
         return GPU_BATCH if independent and args.device.type == "cuda" else 1
     if args.batch_inits < 1:
@@ -97,42 +116,48 @@ def batch_size(args: argparse.Namespace) -> int:
     return args.batch_inits
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None, defaults: Row = MappingProxyType({})) -> None:  # type: ignore[assignment]
     """Run the trials that are not yet in the result file and print the accuracy over all."""
-    args = parser().parse_args(argv)
+    args = parser(defaults).parse_args(argv)
     if args.out is None and (args.resume or world()[1] > 1):
         raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
     batch = batch_size(args)
     keep_freed_memory()
     data = open_graph(args)
-    dataset = data.name
+    dataset, fallback = data.name, data.name == args.fallback != args.dataset
+    protocol = open_splits(args, data)
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
-    settings = choose_settings(dataset, args.model, given)
+    settings = choose_settings(dataset, args.model, given, args.settings)
     training = {name: settings[name] for name in settings if name in TRAINING}
-    method = METHODS[args.model](
-        data, **{name: value for name, value in settings.items() if name not in TRAINING}
-    )
+    kind = find_method(args.model)
+    if args.directed and kind.symmetric:
+        raise ValueError(f"Model '{args.model}' needs an undirected graph (got '--directed')")
+    method = kind(data, **{n: value for n, value in settings.items() if n not in TRAINING})
     header = {
         "dataset": dataset,
         "source": data.source,
-        "split_kind": SPLIT_KINDS[args.split],
+        "split_kind": protocol.kind,
         "model": args.model,
         "seed": args.seed,
         "settings": settings,
     }
+    if dataset not in DATASETS or args.words or args.directed:
+        header["form"] = data.form
+    name = f"{file_name(dataset)}-{file_name(data.source)}-{file_name(args.model)}"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = args.out or Path("runs/planetoid") / f"{dataset}-{data.source}-{args.model}-{stamp}.jsonl"
-    if dataset != args.dataset:  # the fallback's rows must not stand in the way of the real ones
+    out = args.out or Path("runs", defaults.get("name", "nodes"), f"{name}-{stamp}.jsonl")
+    if fallback:  # its rows must not stand in the way of the real ones
         out = out.with_stem(f"{out.stem}-{dataset}")
+    trials = list(
+        draw_trials(data.y, args.seed, protocol.num_splits, args.num_inits, protocol.split)
+    )
     results = Results(out, header, args.resume)
+    edges = f"{data.num_edges // 2} edges" if data.is_undirected() else f"{data.num_edges} arcs"
     print(
-        f"{args.model} on {dataset} ({data.source}): {data.num_nodes} nodes, "
-        f"{data.num_edges // 2} edges; rows go to {results.file.path}"
+        f"{args.model} on {dataset} ({data.source}): {data.num_nodes} nodes, {edges}; "
+        f"rows go to {results.file.path}"
     )
 
-    trials = list(
-        draw_trials(data.y, args.seed, args.num_splits, args.num_inits, SPLITS[args.split])
-    )
     finished = results.finished
     mine = [t for t in share_of_rank(trials) if (t.split, t.init) not in finished]
     versions = environment()

@@ -1,39 +1,152 @@
-"""The graph that the flags of a command ask for, and the kinds of splits."""
+"""The graph and the splits that the flags of a command ask for."""
 
 import argparse
+import re
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from torch_geometric.data import Data
 
 from torch_geometric_diff.data import (
     data_root,
     development_split,
+    fraction_split,
+    leave_out_small_classes,
     load_graph,
+    mask_splits,
     per_class_split,
 )
+from torch_geometric_diff.data.features import COMPONENTS, WORDS
+from torch_geometric_diff.experiment.trials import Nodes, Split
 
 SOURCES = {"cora": "shchur", "citeseer": "shchur", "pubmed": "planetoid"}  # of the reported rows
-SPLITS = {"per_class": per_class_split, "development": development_split}
-SPLIT_KINDS = {
+DATASETS = [*SOURCES, "digits"]
+SPLITS = ("per_class", "development", "fractions", "masks")
+SPLIT_KINDS = {  # of the reported rows
     "per_class": "random, 20 train and 30 val per class, largest component",
     "development": "random, 20 train per class and 1500 less those val, largest component",
 }
 
 
-def default_source(dataset: str, root: Path) -> str:
+class Protocol(NamedTuple):
+    """How the nodes of a graph are split."""
+
+    split: Split | Sequence[Nodes]
+    kind: str  # in words, for the rows
+    num_splits: int
+
+
+def add_graph_flags(p: argparse.ArgumentParser, dataset: str | None) -> None:
+    """The flags that choose a graph and its form; ``dataset`` is the default."""
+    p.add_argument(
+        "--dataset",
+        default=dataset,
+        required=dataset is None,
+        help=f"{', '.join(DATASETS)}; a data set of PyG, CLASS:NAME (Amazon:Photo, WikiCS);"
+        "\na file .npz or .pt; a folder in OGB's layout",
+    )
+    p.add_argument(
+        "--source",
+        choices=["planetoid", "shchur"],
+        help="files of a citation graph (default: shchur where DATA_ROOT has it)",
+    )
+    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
+    p.add_argument("--component", choices=COMPONENTS, default="largest", help="(default: largest)")
+    p.add_argument(
+        "--words",
+        choices=WORDS,
+        help="features as 0 or 1 in rows that sum to one, as rows that sum to one, or as they are"
+        "\n(default: binary for citation graphs, raw where some are negative, else rows)",
+    )
+    p.add_argument("--directed", action="store_true", help="keep the directions of edges")
+
+
+def add_split_flags(p: argparse.ArgumentParser) -> None:
+    """The flags that choose the splits."""
+    p.add_argument(
+        "--split",
+        default="per_class",
+        choices=SPLITS,
+        help="per_class: the paper's; development: that of GDC and GRAND;\n"
+        "fractions: shares of all nodes; masks: those that come with the graph",
+    )
+    p.add_argument("--num_train", type=int, default=20, help="per class (default: 20)")
+    p.add_argument("--num_val", type=int, default=30, help="per class (default: 30)")
+    p.add_argument(
+        "--fractions",
+        type=float,
+        nargs=2,
+        metavar=("TRAIN", "VAL"),
+        default=[0.6, 0.2],
+        help="(default: 0.6 0.2)",
+    )
+    p.add_argument("--num_splits", type=int, help="(default: 100, or all of the masks)")
+
+
+def default_source(dataset: str, root: Path) -> str | None:
     """Shchur's graphs are the paper's; where the file is missing, Planetoid's are taken."""
+    if dataset not in SOURCES:
+        return None
     return "shchur" if (root / "shchur" / f"{dataset}.npz").is_file() else "planetoid"
 
 
 def open_graph(args: argparse.Namespace) -> Data:
     """Load the graph that the flags ask for, or the fallback."""
     root = args.data_root or data_root()
+    form = {"component": args.component, "words": args.words, "undirected": not args.directed}
+    source = args.source or default_source(args.dataset, root)
     try:
-        data = load_graph(args.dataset, args.source or default_source(args.dataset, root), root)
+        return load_graph(args.dataset, source, root, **form).to(args.device)
     except FileNotFoundError as error:
         if args.fallback is None:
             raise
         print(f"{error}; running on the embedded graph '{args.fallback}' instead", file=sys.stderr)
-        data = load_graph(args.fallback)
-    return data.to(args.device)
+        return load_graph(args.fallback, **form).to(args.device)
+
+
+def open_splits(args: argparse.Namespace, data: Data) -> Protocol:
+    """The splits that the flags ask for.
+
+    For those of so many nodes a class, classes that are too small lose their labels in ``data``: a
+    class needs one node to test beside those that train and validate.
+    """
+    where = "largest component" if args.component == "largest" else "all components"
+    number = 100 if args.num_splits is None else args.num_splits
+    if args.split == "masks":
+        splits = mask_splits(data)
+        number = len(splits) if args.num_splits is None else number
+        return Protocol(splits, f"masks of the graph, {where}", number)
+    if args.split == "fractions":
+        train, val = args.fractions
+        kind = f"random, {100 * train:g} % train and {100 * val:g} % val, {where}"
+        return Protocol(partial(fraction_split, train=train, val=val), kind, number)
+    if args.num_train < 1 or args.num_val < 1:
+        raise ValueError(
+            f"Expected '--num_train' and '--num_val' of at least 1 (got {args.num_train} and "
+            f"{args.num_val})"
+        )
+    if args.split == "development":
+        kind = f"random, {args.num_train} train per class and 1500 less those val, {where}"
+        return Protocol(partial(development_split, num_train=args.num_train), kind, number)
+    kind = f"random, {args.num_train} train and {args.num_val} val per class, {where}"
+    kind += drop_small_classes(data, args.num_train + args.num_val + 1)
+    split = partial(per_class_split, num_train=args.num_train, num_val=args.num_val)
+    return Protocol(split, kind, number)
+
+
+def drop_small_classes(data: Data, least: int) -> str:
+    """Take the labels of classes with too few nodes; say so here and, in words, for the rows."""
+    data.y, small = leave_out_small_classes(data.y, least)
+    if not small:
+        return ""
+    names = ", ".join(f"{c} ({count} nodes)" for c, count in small.items())
+    print(f"classes of fewer than {least} nodes neither train nor test: {names}")
+    return f", classes of fewer than {least} nodes left out"
+
+
+def file_name(dataset: str) -> str:
+    """The name of a graph as a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")

@@ -38,6 +38,7 @@ class Method:
     """
 
     independent = False  # whether a model does not notice others that are trained beside it
+    symmetric = False  # whether the graph must be undirected
     hops: int | None = None  # how far a model looks from a node: None for everywhere
     inputs: tuple[Any, ...]  # arguments of the model
     trained: Module  # the model of the latest trial
@@ -229,8 +230,8 @@ class Peer(Method):
         return adjacency(self.data, self.normalize, self.self_loops)
 
     def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
-        """What the network reads beside the features: the matrix, which is symmetric, as CSR."""
-        return (to_torch_csr_tensor(edge_index, weight, size=num_nodes),)
+        """What the network reads beside the features: the matrix, a row a target, as CSR."""
+        return (to_torch_csr_tensor(edge_index.flip(0), weight, size=num_nodes),)
 
     def model(self) -> Module:
         return self.network(self.data.num_features, self.num_classes, **self.options)
@@ -266,6 +267,7 @@ class AppnpMethod(Peer):
     """Normalised adjacency as CSR."""
 
     network = AppnpNet
+    symmetric = True
 
 
 class SAGEMethod(Peer):
@@ -291,6 +293,7 @@ class GrandMethod(Peer):
     """Sorted edges with self-loops."""
 
     network = GrandL
+    symmetric = True
     normalize = False
 
     def graph(self, edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Any, ...]:
@@ -362,7 +365,9 @@ class LabelPropagationMethod(Method):
 
     def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
         edge_index, weight = self.inputs
-        outs = (self.propagate(self.data.y, edge_index, t.train, weight) for t in trials)
+        outs = (
+            self.propagate(self.data.y.clamp(min=0), edge_index, t.train, weight) for t in trials
+        )
         return [Fit(out, best_epoch=0, epochs=0) for out in outs]
 
 

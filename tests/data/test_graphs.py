@@ -128,7 +128,7 @@ def test_damaged_npz_is_named(tmp_path: Path, tiny_sizes: None) -> None:
         with pytest.raises(ValueError, match=r"cora\.npz' is damaged"):
             load_graph("cora", "shchur", tmp_path)
     np.savez(path, labels=LABELS)
-    with pytest.raises(ValueError, match=r"cora\.npz' is damaged.*adj_data"):
+    with pytest.raises(ValueError, match=r"cora\.npz': there is no 'x'"):
         load_graph("cora", "shchur", tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_missing_files_are_downloaded(
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="'name'.*'digits'.*got 'coral'"):
+    with pytest.raises(ValueError, match="no graph 'coral'.*digits"):
         load_graph("coral")
     with pytest.raises(ValueError, match="'source'.*got 'web'"):
         load_graph("cora", "web")

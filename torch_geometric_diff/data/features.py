@@ -1,4 +1,4 @@
-"""The paper's standard form of a graph and of its bag-of-words features."""
+"""The standard form of a graph and of its features."""
 
 import warnings
 
@@ -7,6 +7,10 @@ import torch
 from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import Data
+
+COMPONENTS = ("largest", "all")
+WORDS = ("binary", "rows", "raw")
+MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 def sparse_features(data: Data) -> Tensor:
@@ -37,32 +41,69 @@ def sparse_features(data: Data) -> Tensor:
         )
 
 
-def standardise(
-    adjacency: sparse.spmatrix, features: sparse.spmatrix, labels: np.ndarray, binary: bool = True
+def standard_form(
+    data: Data,
+    component: str = "largest",
+    words: str = "binary",
+    undirected: bool = True,
 ) -> Data:
-    """Keep the largest component of the simple undirected graph; binarise and normalise features.
+    r"""The simple unweighted graph of one component, with features in the form that is asked for.
 
-    Nodes keep their order, which the drawing of splits depends on.
+    Nodes keep their order, which the drawing of splits depends on; loops and repeated edges go.
+    Classes are numbered from 0 in the order of their labels; a label below 0 stands for none.
+
+    Args:
+        data (torch_geometric.data.Data): A graph with ``x``, ``edge_index``, ``y`` and perhaps
+            ``train_mask``, ``val_mask`` and ``test_mask``.
+        component (str, optional): ``'largest'``, the largest (weakly) connected one, or ``'all'``.
+            (default: ``'largest'``)
+        words (str, optional): ``'binary'``, one for every nonzero feature, in rows that sum to
+            one; ``'rows'``, values divided by the sum of the absolute values of their row; or
+            ``'raw'``, as they are. (default: ``'binary'``)
+        undirected (bool, optional): Edges lead both ways. (default: :obj:`True`)
+
+    Raises:
+        ValueError: If an option is unknown.
     """
-    adjacency = sparse.csr_matrix(adjacency)
-    adjacency = ((adjacency + adjacency.T) != 0).astype(np.float32).tolil()
-    adjacency.setdiag(0)
-    adjacency = adjacency.tocsr()
-    adjacency.eliminate_zeros()
-    _, component = sparse.csgraph.connected_components(adjacency, directed=False)
-    nodes = np.flatnonzero(component == np.bincount(component).argmax())
-    adjacency = adjacency[nodes][:, nodes].tocoo()
+    if component not in COMPONENTS or words not in WORDS:
+        raise ValueError(
+            f"Expected 'component' in {COMPONENTS} and 'words' in {WORDS} "
+            f"(got {component!r} and {words!r})"
+        )
+    size = (data.num_nodes, data.num_nodes)
+    source, target = data.edge_index.numpy()
+    keep = source != target
+    ones = np.ones(int(keep.sum()), dtype=np.float32)
+    adjacency = sparse.csr_matrix((ones, (source[keep], target[keep])), size)
+    if undirected:
+        adjacency = adjacency + adjacency.T
+    nodes = np.arange(data.num_nodes)
+    if component == "largest":
+        _, number = sparse.csgraph.connected_components(adjacency, directed=False)
+        nodes = np.flatnonzero(number == np.bincount(number).argmax())
+        adjacency = adjacency[nodes][:, nodes]
+    adjacency.sort_indices()
+    edges = adjacency.tocoo()
+    kept = torch.from_numpy(nodes)
 
-    x = sparse.csr_matrix(features, dtype=np.float32)[nodes]
-    x.eliminate_zeros()
-    if binary:
-        x.data[:] = 1.0
-    total = np.asarray(x.sum(axis=1), dtype=np.float32).ravel()
-    x = sparse.diags(1 / np.where(total == 0, 1, total)) @ x
-
-    edge_index = np.stack([adjacency.row, adjacency.col]).astype(np.int64)
+    x = data.x[kept].float()
+    if words == "binary":
+        x = (x != 0).float()
+    if words != "raw":
+        total = x.abs().sum(dim=1, dtype=torch.float64).float()
+        x = x * (1 / torch.where(total == 0, 1.0, total))[:, None]
+    masks = {name: data[name][kept] for name in MASKS if name in data}
     return Data(
-        x=torch.from_numpy(x.toarray()).float(),
-        edge_index=torch.from_numpy(edge_index),
-        y=torch.from_numpy(labels[nodes].astype(np.int64)),
+        x=x,
+        edge_index=torch.from_numpy(np.stack([edges.row, edges.col]).astype(np.int64)),
+        y=number_classes(data.y[kept]),
+        **masks,
     )
+
+
+def number_classes(y: Tensor) -> Tensor:
+    """Classes numbered from 0 in the order of their labels; -1 for a label below 0."""
+    known = y >= 0
+    numbered = torch.full_like(y, -1, dtype=torch.long)
+    numbered[known] = y[known].unique(return_inverse=True)[1]
+    return numbered

@@ -1,22 +1,24 @@
-"""Citation graphs from Planetoid or Shchur files, and a graph that needs no file at all."""
+"""Graphs by name or file, in the standard form, and one that needs no file at all."""
 
 import os
-import pickle
 import shutil
 import tempfile
 import urllib.request
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import sparse
+from torch_geometric import datasets
 from torch_geometric.data import Data
 from torch_geometric.datasets import Planetoid
 from torch_geometric.io import planetoid as planetoid_files
-from torch_geometric.utils import to_scipy_sparse_matrix
+from torch_geometric.utils import index_to_mask
 
-from .features import standardise
+from ..writing import make_folder
+from .features import MASKS, standard_form
+from .files import check_graph, read_npz, read_pt
+from .ogb import load_ogb
+from .pyg import read_pyg
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SHCHUR_URL = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
@@ -49,45 +51,109 @@ def data_root() -> Path:
     return Path("data")
 
 
-def load_graph(name: str, source: str = "planetoid", root: str | Path | None = None) -> Data:
-    r"""Load a graph in the standard form of the paper.
+def load_graph(
+    name: str,
+    source: str | None = None,
+    root: str | Path | None = None,
+    *,
+    component: str = "largest",
+    words: str | None = None,
+    undirected: bool = True,
+) -> Data:
+    r"""Load any node-classification graph, by default in the standard form of the paper.
 
-    The largest connected component of the undirected, loop-free, unweighted graph, features
-    binarised and divided by their row sum. Files are only read, so ``root`` may be read-only;
-    missing ones are downloaded into it.
+    The largest connected component of the undirected, loop-free, unweighted graph, the features of
+    the citation graphs binarised and divided by their row sum. Files are only read, so ``root`` may
+    be read-only; missing ones are downloaded into it. Nothing but Planetoid's own files is
+    unpickled.
 
     Args:
-        name (str): ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten
-            digits that come with scikit-learn, joined to their 10 nearest neighbours; no file.
-        source (str, optional): ``'planetoid'`` (files
+        name (str): One of
+
+            - ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten digits that
+              come with scikit-learn, joined to their 10 nearest neighbours; no file;
+            - a data set of PyG by class and name: ``'Amazon:Photo'``, ``'WikiCS'`` (see
+              :func:`~torch_geometric_diff.data.pyg.read_pyg`);
+            - an ``.npz`` file, of the layout of Shchur et al. or with ``edge_index``, ``x``, ``y``
+              (see :func:`~torch_geometric_diff.data.files.read_npz`);
+            - a ``.pt`` file of a :class:`~torch_geometric.data.Data` or a dict of tensors;
+            - a folder in OGB's layout, or an official name such as ``'ogbn-arxiv'``.
+        source (str, optional): Files of a citation graph: ``'planetoid'`` (files
             ``planetoid/<Name>/raw/ind.*`` as in :class:`torch_geometric.datasets.Planetoid`) or
-            ``'shchur'`` (file ``shchur/<name>.npz``). The two Citeseer graphs differ. Not used by
-            ``'digits'``. (default: ``'planetoid'``)
+            ``'shchur'`` (file ``shchur/<name>.npz``). The two Citeseer graphs differ.
+            (default: ``'planetoid'``)
         root (str or Path, optional): Folder of data sets. (default: :func:`data_root`)
+        component (str, optional): See :func:`~torch_geometric_diff.data.features.standard_form`.
+            (default: ``'largest'``)
+        words (str, optional): See there. By default ``'binary'`` for the citation graphs, ``'raw'``
+            where features are negative, ``'rows'`` elsewhere.
+        undirected (bool, optional): Edges lead both ways. (default: :obj:`True`)
 
     Returns:
-        A graph with dense features ``x`` (see :func:`sparse_features`), ``edge_index`` in both
-        directions, ``y``, and the strings ``name`` and ``source``.
+        A graph with dense features ``x`` (see :func:`sparse_features`), ``edge_index``, ``y`` with
+        -1 where a node has no label, the masks :math:`(N, S)` that came with it, and the strings
+        ``name``, ``source`` and ``form``.
 
     Raises:
         ValueError: If ``name`` or ``source`` is unknown, or a file is damaged; names the file.
         FileNotFoundError: If files are missing and cannot be downloaded; lists them.
     """
-    if name == "digits":
-        data, source = _digits(), "scikit-learn"
-    else:
-        if name not in FOLDERS:
-            raise ValueError(f"Expected 'name' to be one of {[*FOLDERS, 'digits']} (got '{name}')")
+    folder = Path(root) if root is not None else data_root()
+    if source is not None and name not in FOLDERS:
+        raise ValueError(f"A 'source' is for {', '.join(FOLDERS)} (got '{name}')")
+    if name in FOLDERS:
+        source = source or "planetoid"
         if source not in ("planetoid", "shchur"):
             raise ValueError(f"Expected 'source' to be 'planetoid' or 'shchur' (got '{source}')")
-        read = _planetoid if source == "planetoid" else _shchur
-        data = read(Path(root) if root is not None else data_root(), name)
+        raw, words = (
+            (_planetoid if source == "planetoid" else _shchur)(folder, name),
+            words or "binary",
+        )
+    elif name == "digits":
+        raw, source = _digits(), "scikit-learn"
+    else:
+        raw, source = _read(name, folder)
+    words = words or ("raw" if bool((raw.x < 0).any()) else "rows")
+    data = standard_form(raw, component, words, undirected)
+    if data.num_nodes < 2:
+        raise ValueError(f"'{name}': its largest component is a single node")
+    name = Path(name).stem if source in FILES else name
     data.name, data.source = name, source
+    data.form = f"{words} features, {'undirected' if undirected else 'directed'}"
     return data
 
 
+FILES = {".npz": read_npz, ".pt": read_pt}
+
+
+def _read(name: str, root: Path) -> tuple[Data, str]:
+    """A graph of no name of ours, and what kind of files it came from."""
+    path = Path(name)
+    if path.suffix in FILES:
+        if not path.is_file():
+            raise FileNotFoundError(f"'{path}' does not exist")
+        return FILES[path.suffix](path), path.suffix
+    if name.startswith("ogbn-") or path.is_dir():
+        return _ogb(name, root), "ogb layout"
+    if ":" in name or hasattr(datasets, name):
+        return read_pyg(name, root), "torch_geometric"
+    raise ValueError(
+        f"There is no graph '{name}': expected {', '.join([*FOLDERS, 'digits'])}, a data set of "
+        "PyG such as 'Amazon:Photo', a file .npz or .pt, or a folder in OGB's layout"
+    )
+
+
+def _ogb(name: str, root: Path) -> Data:
+    data = load_ogb(name, root)
+    arrays = {"x": data.x, "edge_index": data.edge_index, "y": data.y}
+    for mask, part in zip(MASKS, ("train", "valid", "test"), strict=True):
+        arrays[mask] = index_to_mask(data[f"{part}_index"], data.num_nodes)
+    return check_graph(arrays, name)
+
+
 def _check_sizes(data: Data, name: str, source: str, path: Path) -> Data:
-    sizes = (data.num_nodes, data.num_edges // 2, data.num_features, int(data.y.max()) + 1)
+    whole = standard_form(data)
+    sizes = (whole.num_nodes, whole.num_edges // 2, whole.num_features, int(whole.y.max()) + 1)
     expected = SIZES[name, source]
     if any(want is not None and got != want for got, want in zip(sizes, expected, strict=True)):
         raise ValueError(
@@ -119,27 +185,15 @@ def _planetoid(root: Path, name: str) -> Data:
             f"'{raw / f'ind.{name}.test.index'}' is damaged: expected 1000 different nodes from "
             f"{FIRST_TEST_NODE[name]} on (got {len(test)} from {int(test[0])} on)"
         )
-    adjacency = to_scipy_sparse_matrix(data.edge_index, num_nodes=data.num_nodes)
-    graph = standardise(adjacency, sparse.csr_matrix(data.x.numpy()), data.y.numpy())
+    masks = {mask: data[mask][:, None] for mask in MASKS}
+    graph = Data(x=data.x, edge_index=data.edge_index, y=data.y, **masks)
     return _check_sizes(graph, name, "planetoid", raw)
 
 
 def _shchur(root: Path, name: str) -> Data:
     path = root / "shchur" / f"{name}.npz"
     _download(path.parent, [path.name], SHCHUR_URL)
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            adjacency, features = (
-                sparse.csr_matrix(
-                    (file[f"{key}_data"], file[f"{key}_indices"], file[f"{key}_indptr"]),
-                    shape=file[f"{key}_shape"],
-                )
-                for key in ("adj", "attr")
-            )
-            labels = file["labels"]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise ValueError(f"'{path}' is damaged ({type(error).__name__}: {error})") from error
-    return _check_sizes(standardise(adjacency, features, labels), name, "shchur", path)
+    return _check_sizes(read_npz(path), name, "shchur", path)
 
 
 def _download(folder: Path, names: list[str], url: str) -> None:
@@ -148,8 +202,7 @@ def _download(folder: Path, names: list[str], url: str) -> None:
     if not missing:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        with make_folder(folder), tempfile.TemporaryDirectory(dir=folder) as temporary:
             for name in missing:
                 with (
                     urllib.request.urlopen(f"{url}/{name}", timeout=20) as response,
@@ -179,7 +232,5 @@ def _digits(k: int = 10) -> Data:
     ranked = distance * len(x) + torch.arange(len(x))  # of equal distances, the lowest index first
     nearest = ranked.topk(k, dim=1, largest=False).indices.numpy()
     rows = np.repeat(np.arange(len(nearest)), k)
-    adjacency = sparse.csr_matrix(
-        (np.ones(rows.size), (rows, nearest.ravel())), shape=(len(nearest), len(nearest))
-    )
-    return standardise(adjacency, sparse.csr_matrix(digits.data), digits.target, binary=False)
+    edges = np.stack([rows, nearest.ravel()])
+    return check_graph({"x": digits.data, "edge_index": edges, "y": digits.target}, "digits")

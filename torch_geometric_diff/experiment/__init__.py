@@ -1,12 +1,13 @@
 """Trials that resume, results that last, command lines that end in one line."""
 
+from ..writing import check_writable as check_writable
+from ..writing import make_folder as make_folder
+from ..writing import write_atomically as write_atomically
 from .cli import command_line as command_line
 from .memory import keep_freed_memory as keep_freed_memory
 from .results import ResultFile as ResultFile
-from .results import check_writable as check_writable
 from .results import environment as environment
 from .results import read_rows as read_rows
-from .results import write_atomically as write_atomically
 from .results import write_rows as write_rows
 from .statistics import mean_and_interval as mean_and_interval
 from .training import Fit as Fit

@@ -1,17 +1,17 @@
-"""Result rows: JSON lines that survive a kill, and files that are whole or absent."""
+"""Result rows: JSON lines that survive a kill."""
 
 import gzip
 import json
 import os
 import platform
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from ..writing import check_writable, write_atomically
 
 Row = dict[str, Any]
 
@@ -37,53 +37,6 @@ def environment() -> Row:
         "threads": torch.get_num_threads(),
         "kernels": [name for name, reason in kernels().items() if reason is None],
     }
-
-
-@contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it on success and vanishes on failure.
-
-    Raises:
-        OSError: If the folder cannot be written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes private files; results are not
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def check_writable(path: str | Path) -> None:
-    """Try whether a file can be written, and leave everything as it was.
-
-    Raises:
-        OSError: If the file cannot be written, or its folder cannot be made.
-    """
-    path = Path(path)
-    made = [folder for folder in path.parents if not folder.exists()]
-    existed = path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(path, "ab"):
-            pass
-        if not existed:
-            path.unlink()
-    finally:
-        for folder in made:  # the innermost first
-            try:
-                folder.rmdir()
-            except OSError:  # somebody else has begun to use it
-                break
 
 
 def _parse(path: Path) -> tuple[list[Row], int]:

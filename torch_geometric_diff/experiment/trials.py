@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric_diff.data.splits import draw_seeds, per_class_split, random_state, split_seeds
 
 T = TypeVar("T")
-Split = Callable[[Tensor, RandomState], tuple[Tensor, Tensor, Tensor]]
+Nodes = tuple[Tensor, Tensor, Tensor]
+Split = Callable[[Tensor, RandomState], Nodes]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def draw_trials(
     seed: int,
     num_splits: int,
     num_inits: int,
-    split: Split = per_class_split,
+    split: Split | Sequence[Nodes] = per_class_split,
 ) -> Iterator[Trial]:
     """Draw every split and, from the same stream after it, the seeds of its initialisations.
 
@@ -46,12 +47,18 @@ def draw_trials(
         seed (int): Seed that the seeds of the splits are drawn from.
         num_splits (int): Number of splits.
         num_inits (int): Initialisations per split.
-        split (callable, optional): Draws train, val and test from the classes and a generator.
+        split (callable or sequence, optional): Draws train, val and test from the classes and a
+            generator; or the splits themselves, as those of masks, which are taken in their order.
             (default: :func:`~torch_geometric_diff.data.per_class_split` with its 20 and 30)
+
+    Raises:
+        ValueError: If more splits are asked for than there are.
     """
+    if not callable(split) and num_splits > len(split):
+        raise ValueError(f"Expected at most {len(split)} splits, all there are (got {num_splits})")
     for number, split_seed in enumerate(split_seeds(seed, num_splits)):
         generator = random_state(split_seed)
-        nodes = split(y, generator)
+        nodes = split(y, generator) if callable(split) else split[number]
         for init, init_seed in enumerate(draw_seeds(generator, num_inits)):
             yield Trial(number, init, split_seed, init_seed, *nodes)
 

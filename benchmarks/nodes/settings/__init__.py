@@ -1,4 +1,7 @@
-"""Published settings: one TOML file per data set, one table per model, its source in a comment."""
+"""Settings: one TOML file per data set, one table per model, its source in a comment.
+
+A graph without a file of its own, or a model that its file lacks, takes those of ``default.toml``.
+"""
 
 import inspect
 import sys
@@ -10,11 +13,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from benchmarks.nodes.graphs import file_name
 from benchmarks.nodes.models import METHODS
+from benchmarks.nodes.own import find_method
 from torch_geometric_diff.experiment import fit
 
 FOLDER = Path(__file__).parent
-DATASETS = ["cora", "citeseer", "pubmed", "digits"]
 
 # Settings that have a flag of their own.
 SETTINGS: dict[str, type] = {
@@ -28,31 +32,56 @@ SETTINGS: dict[str, type] = {
     "max_epochs": int,
     "patience": int,
 }
-TRAINING = {
-    name
+DEFAULTS = {
+    name: parameter.default
     for name, parameter in inspect.signature(fit).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
 }
+TRAINING = {*DEFAULTS}
 
 
-def load_settings(dataset: str, model: str) -> dict[str, Any]:
-    """The settings of a model on a data set.
+def read_settings(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a settings file, one a model.
+
+    Raises:
+        ValueError: If the file is no such file; names it.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the encoding too
+        raise ValueError(f"'{path}' is no settings file: {error}") from error
+    for model, table in tables.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"'{path}': expected a table a model (got '{model} = {table}')")
+    return tables
+
+
+def load_settings(dataset: str, model: str, file: Path | None = None) -> dict[str, Any]:
+    """The settings of a model on a data set: of ``file``, else of the graph's, else the default's.
 
     Raises:
         ValueError: If there are none.
     """
-    tables = tomllib.loads((FOLDER / f"{dataset}.toml").read_text(encoding="utf-8"))
-    if model not in tables:
-        raise ValueError(f"There are no settings of model '{model}' for '{dataset}'")
-    return tables[model]
+    paths = [file] if file else [FOLDER / f"{file_name(dataset)}.toml", FOLDER / "default.toml"]
+    for path in paths:
+        tables = read_settings(path) if file or path.is_file() else {}
+        if model in tables:
+            return tables[model]
+    if model not in METHODS:  # a user's own
+        return {}
+    where = f"in '{file}'" if file else f"for '{dataset}'"
+    raise ValueError(f"There are no settings of model '{model}' {where}")
 
 
-def choose_settings(dataset: str, model: str, overrides: dict[str, Any]) -> dict[str, Any]:
+def choose_settings(
+    dataset: str, model: str, overrides: dict[str, Any], file: Path | None = None
+) -> dict[str, Any]:
     """The published settings of a model, with the flags that were given laid over them."""
-    allowed = TRAINING | METHODS[model].settings()
-    unknown = sorted(set(overrides) - allowed)
+    settings = {**load_settings(dataset, model, file), **overrides}
+    if model not in METHODS:
+        settings = {**DEFAULTS, **settings}
+    allowed = TRAINING | find_method(model).settings()
+    unknown = sorted(set(settings) - allowed)
     if unknown:
-        raise ValueError(
-            f"Model '{model}' has no setting {unknown}; it has {sorted(allowed & set(SETTINGS))}"
-        )
-    return {**load_settings(dataset, model), **overrides}
+        raise ValueError(f"Model '{model}' has no setting {unknown}; it has {sorted(allowed)}")
+    return settings
