@@ -7,6 +7,7 @@ python -m benchmarks.nodes --dataset WikiCS --model my_models:Net
 """
 
 import argparse
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +39,7 @@ from torch_geometric_diff.experiment import (
 
 Row = dict[str, Any]
 GPU_BATCH = 10
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def device(name: str) -> torch.device:
@@ -59,7 +61,7 @@ def model(name: str) -> str:
     return name
 
 
-def parser(defaults: Row) -> argparse.ArgumentParser:
+def parser(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
     """The flags; those of the original implementation keep their names."""
     p = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
@@ -116,7 +118,7 @@ def batch_size(args: argparse.Namespace) -> int:
     return args.batch_inits
 
 
-def main(argv: list[str] | None = None, defaults: Row = MappingProxyType({})) -> None:  # type: ignore[assignment]
+def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> None:
     """Run the trials that are not yet in the result file and print the accuracy over all."""
     args = parser(defaults).parse_args(argv)
     if args.out is None and (args.resume or world()[1] > 1):

@@ -53,9 +53,14 @@ class OwnMethod(Method):
         } - {*cls.sizes()}
 
     def model(self) -> Module:
-        model = type(self).function(**self.options)
+        try:
+            model = type(self).function(**self.options)
+        except TypeError as error:  # a setting is missing, most often
+            raise TypeError(f"'--model' cannot be built of {self.options}: {error}") from error
         if not isinstance(model, Module):
-            raise TypeError(f"Expected a 'torch.nn.Module' (got a {type(model).__name__})")
+            raise TypeError(
+                f"Expected '--model' to build a 'torch.nn.Module' (got a {type(model).__name__})"
+            )
         return model
 
 
@@ -77,7 +82,7 @@ def find_method(name: str) -> type[Method]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"Model '{name}' cannot be imported: {error}") from error
     try:
-        method = type("OwnMethod", (OwnMethod,), {"function": staticmethod(found)})
+        method: Any = type("OwnMethod", (OwnMethod,), {"function": staticmethod(found)})
         method.sizes()
     except (TypeError, ValueError) as error:
         raise ValueError(f"Model '{name}' cannot be built: {error}") from error

@@ -241,7 +241,7 @@ def truncated(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "coral"], "invalid choice: 'coral'"),
+        (["--dataset", "coral"], "no graph 'coral'"),
         (["--layer_num", "two"], "invalid int value: 'two'"),
         (["--layer_num", "-1"], "num_steps"),
         (["--dropout", "1.5"], "dropout"),

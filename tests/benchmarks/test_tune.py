@@ -230,7 +230,7 @@ def test_write_puts_the_best_into_the_settings(
         (["--trials", "0"], "raise '--trials'"),
         (["--num_splits", "0"], "positive number"),
         (["--max_epochs", "0"], "max_epochs"),
-        (["--dataset", "coral"], "invalid choice: 'coral'"),
+        (["--dataset", "coral"], "no graph 'coral'"),
         (["--dataset", "cora", "--data_root", "/dev/null"], "/dev/null"),
     ],
 )

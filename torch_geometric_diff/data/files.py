@@ -1,6 +1,7 @@
 """Graphs in files of their own: ``.npz`` in two layouts and ``.pt``; nothing is unpickled."""
 
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import GlobalStorage
 
 from .features import MASKS
 
@@ -38,8 +41,9 @@ def read_npz(path: Path) -> Data:
         ValueError: If the file is damaged, lacks an array or holds no graph; names it.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            if isinstance(file, np.ndarray):
                 raise ValueError("it holds one array and no archive")
             arrays = _shchur(file) if "adj_data" in file or "labels" in file else {}
             for name, names in NAMES.items():
@@ -77,10 +81,13 @@ def read_pt(path: Path) -> Data:
     Raises:
         ValueError: If the file is damaged, holds anything else, or no graph; names it.
     """
+    containers: list[Any] = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(containers):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (*_DAMAGE, RuntimeError) as error:
-        text = " ".join(str(error).split(". ")[0].split()) or type(error).__name__
+        refused = re.search(r"Unsupported \w+: \w+ \S+", str(error))  # in the long text of torch
+        text = " ".join((refused[0] if refused else str(error)[:200]).split())
         raise ValueError(f"'{path}' is damaged or holds more than tensors: {text}") from error
     if isinstance(loaded, tuple) and loaded:  # as PyG's data sets keep what they processed
         loaded = loaded[0]

@@ -36,18 +36,19 @@ def read_pyg(name: str, root: Path) -> Data:
     if not inspect.isclass(cls):
         raise ValueError(f"PyG has no data set '{kind}' (got '{name}')")
     parameters = inspect.signature(cls.__init__).parameters
-    if "root" not in parameters:
-        raise ValueError(f"'{name}' is no data set that lies in files")
     needs = [
         parameter.name
-        for parameter in list(parameters.values())[2:]
+        for parameter in list(parameters.values())[1:]
         if parameter.default is parameter.empty
+        and parameter.name != "root"
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if needs not in ([], ["name"]) or (needs and not graph) or (graph and "name" not in parameters):
         form = f"{kind}:NAME" if "name" in parameters else kind
         raise ValueError(f"Expected '{form}' with no further options (got '{name}')")
     options = {"name": graph} if graph else {}
+    if "root" not in parameters:  # it needs no files
+        return check_graph(dict(cls()[0]), name)
 
     with tempfile.TemporaryDirectory() as temporary:
         reader = _reader(cls, Path(temporary))
@@ -63,7 +64,7 @@ def read_pyg(name: str, root: Path) -> Data:
         if len(dataset) != 1 or not isinstance(dataset[0], Data):
             raise ValueError(f"'{name}' is not one graph with one kind of nodes")
         data = dataset[0]
-    return check_graph({key: value for key, value in data}, name)
+    return check_graph(dict(data), name)
 
 
 class _Missing(Exception):
