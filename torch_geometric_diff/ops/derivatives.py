@@ -30,7 +30,7 @@ def untransformed() -> AbstractContextManager:
 
 
 @contextmanager
-def tangents_of(ctx: Any) -> Iterator[tuple[Tensor | None, ...]]:
+def tangents_of(ctx: Any) -> Iterator[tuple[Any, ...]]:
     """What a rule of forward mode saved, without its tangents of this level.
 
     torch switches forward mode off within such a rule, at the levels of ``torch.func`` outside of

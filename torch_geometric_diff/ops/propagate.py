@@ -95,13 +95,13 @@ def propagate(
         operator = operator.to(dtype)
     if threshold:
         _check_undropped(recurrence)
+    table = recurrence.table() if recurrence.is_learned else None
     constant = None if recurrence.is_learned else recurrence.constant
-    table = recurrence.table() if constant is None else None
     if held is not None:
         batch, operator = _hold(held, batch, operator)
-        if constant is None:
+        if table is not None:
             table = _held_table(table, threshold)
-        else:
+        if constant is not None:
             with untransformed():
                 constant = Table(_held_table(constant.values, threshold), 2)
     if seed is None and threshold == 0:
@@ -191,12 +191,12 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
     def run(self, x: Tensor, value: Tensor | None, table: Tensor | None) -> Tensor:
         """Call the kernel of the device."""
         csr, order = self.matrix(value)
-        kernel = kernel_for(x.device)
+        kernel: Any = kernel_for(x.device)
         seeds = self.seeds.repeat(self.copies) if self.copies > 1 else self.seeds
         coefficients = self.coefficients(table).contiguous()
-        rest = (coefficients, self.threshold, seeds, self.reverse, self.bounds)
+        rest: Any = (coefficients, self.threshold, seeds, self.reverse, self.bounds)
         if kernel is cpu:
-            return cpu.propagate(x.contiguous(), *csr, *rest, order)
+            return kernel.propagate(x.contiguous(), *csr, *rest, order)
         with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
             return kernel.propagate(x.contiguous(), *csr, *rest)
 
@@ -387,7 +387,7 @@ def _clamped(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) 
         masks,
         plan.reverse,
         plan.bounds,
-    )[0]
+    )
 
 
 # Under torch.compile and torch.export the call is one node of the graph. ##########################

@@ -66,7 +66,7 @@ def propagate(
         return torch.stack([matrix @ each for each in x])
 
     masks = Masks(x, threshold, seeds.tolist(), table.size(1) - 1)
-    return run(x, product, table.tolist(), masks, reverse, bounds)[0]
+    return run(x, product, table.tolist(), masks, reverse, bounds)
 
 
 class Masks:
@@ -95,15 +95,15 @@ def run(
     masks: Masks,
     reverse: bool,
     bounds: Bounds | None = None,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The outputs of a recurrence, its states z_0 ... z_K and what each product was applied to.
+) -> Tensor:
+    """The outputs of a recurrence, whatever makes its products.
 
     ``table`` holds numbers, of which zeros and ones cost nothing, or is a Tensor that is learned.
     """
     steps, inputs = masks.num_steps, len(x)
     outputs = len(table) - INPUTS - inputs
 
-    def weighted(terms: list[tuple[Any, Tensor]]) -> Tensor | None:
+    def weighted(terms: list[tuple[Any, Tensor]]) -> Tensor:
         total = None
         for factor, term in terms:
             if isinstance(factor, Tensor):
@@ -113,25 +113,22 @@ def run(
             elif factor != 1:
                 term = term * factor
             total = term if total is None else total + term
-        return total
+        return torch.zeros_like(x[0]) if total is None else total
 
     def added(k: int) -> list[tuple[Any, Tensor]]:
         return [(table[INPUTS + i][k], x[i]) for i in range(inputs)]
 
-    zero = torch.zeros_like(x[0]) if inputs else None
-    first = weighted(added(0))
-    states, factors = [zero if first is None else first], []
+    states = [weighted(added(0))]
     for k in range(1, steps + 1):
-        z = states[-1] if reverse else masks(states[-1], k)
-        factors.append(z)
-        moved = weighted([(table[A][k], product(z)), (table[D][k], z)])
-        if reverse and moved is not None:
+        u = states[-1] if reverse else masks(states[-1], k)
+        moved = weighted([(table[A][k], product(u)), (table[D][k], u)])
+        if reverse:
             moved = masks(moved, steps + 1 - k)
         rest = [(table[B][k], states[-2])] if k > 1 else []
-        z = weighted([(1, zero if moved is None else moved), *rest, *added(k)])
+        z = weighted([(1, moved), *rest, *added(k)])
         states.append(z if bounds is None else z.clamp(*bounds))
-    ys = []
-    for o in range(outputs):
-        y = weighted([(table[INPUTS + inputs + o][k], z) for k, z in enumerate(states)])
-        ys.append(zero if y is None else y)
-    return torch.stack(ys), states, factors
+    ys = [
+        weighted([(table[INPUTS + inputs + o][k], z) for k, z in enumerate(states)])
+        for o in range(outputs)
+    ]
+    return torch.stack(ys)
