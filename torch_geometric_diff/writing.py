@@ -36,8 +36,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     with make_folder(path.parent):
-        options = {"dir": path.parent, "prefix": f".{path.name}.", "suffix": path.suffix}
-        handle, name = tempfile.mkstemp(**options)
+        handle, name = tempfile.mkstemp(path.suffix, f".{path.name}.", path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
