@@ -1,0 +1,217 @@
+"""Every public function under every transform: the right value, or a refusal that names itself.
+
+``python -m tests.battery.table`` writes the table of the docs from these columns.
+"""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+from battery.cases import CASES, Case
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+LOOSE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def scalar(function: Any) -> Any:
+    """A function of all inputs with derivatives of every order."""
+    return lambda *inputs: (function(*inputs).double().square() + function(*inputs).double()).sum()
+
+
+def everything(case: Case) -> tuple[int, ...]:
+    return tuple(range(len(case.inputs)))
+
+
+def compare(found: Any, expected: Any, tolerance: float = 1e-8) -> None:
+    found, expected = map(torch.utils._pytree.tree_leaves, (found, expected))
+
+    for one, other in zip(found, expected, strict=True):
+        scale = max(1.0, float(other.abs().max())) if other.numel() else 1.0
+        torch.testing.assert_close(
+            one.detach().double(), other.detach().double(), atol=tolerance * scale, rtol=0
+        )
+
+
+def values(case: Case) -> tuple[Any, Any]:
+    return case.function(*case.inputs), case.dense(*case.inputs)
+
+
+def leaves(case: Case) -> tuple[torch.Tensor, ...]:
+    return tuple(t.clone().requires_grad_() for t in case.inputs)
+
+
+def backward(case: Case) -> tuple[Any, Any]:
+    outs = []
+    for function in (case.function, case.dense):
+        inputs = leaves(case)
+        scalar(function)(*inputs).backward()
+        outs.append([t.grad for t in inputs])
+    return tuple(outs)
+
+
+def backward_twice(case: Case) -> tuple[Any, Any]:
+    outs = []
+    for function in (case.function, case.dense):
+        inputs = leaves(case)
+        first = torch.autograd.grad(scalar(function)(*inputs), inputs, create_graph=True)
+        total = sum(t.square().sum() for t in first)
+        outs.append(torch.autograd.grad(total, inputs))
+    return tuple(outs)
+
+
+def by(transform: Any) -> Any:
+    def column(case: Case) -> tuple[Any, Any]:
+        return tuple(
+            transform(scalar(function), case)(*case.inputs)
+            for function in (case.function, case.dense)
+        )
+
+    return column
+
+
+def of_values(transform: Any) -> Any:
+    def column(case: Case) -> tuple[Any, Any]:
+        return tuple(
+            transform(function, case)(*case.inputs) for function in (case.function, case.dense)
+        )
+
+    return column
+
+
+def forward(function: Any, case: Case) -> Any:
+    return lambda *inputs: jvp(function, inputs, tuple(torch.cos(t) for t in inputs))
+
+
+def pulled(function: Any, case: Case) -> Any:
+    def apply(*inputs: torch.Tensor) -> Any:
+        out, pull = vjp(function, *inputs)
+        return pull(torch.cos(out))
+
+    return apply
+
+
+def batched(function: Any, case: Case, which: int | None) -> Any:
+    """vmap over one input, or over all."""
+
+    def apply(*inputs: torch.Tensor) -> Any:
+        dims = tuple(0 if which in (None, i) else None for i in range(len(inputs)))
+        many = [
+            torch.stack([t, 0.5 * t, 0.75 * t]) if dim == 0 else t
+            for t, dim in zip(inputs, dims, strict=True)
+        ]
+        return vmap(function, in_dims=dims)(*many)
+
+    return apply
+
+
+def dtype(kind: torch.dtype) -> Any:
+    def column(case: Case) -> tuple[Any, Any]:
+        out = case.function(*(t.to(kind) for t in case.inputs))
+        assert out.dtype == kind
+        return out, case.dense(*(t.to(kind).double() for t in case.inputs))
+
+    return column
+
+
+def compiled(case: Case) -> tuple[Any, Any]:
+    torch._dynamo.reset()
+    function = torch.compile(case.function, backend="aot_eager", fullgraph=True)
+    outs = []
+    for one in (function, case.dense):
+        inputs = leaves(case)
+        out = one(*inputs)
+        outs.append((out, torch.autograd.grad(out.square().sum(), inputs)))
+    return tuple(outs)
+
+
+def exported(case: Case) -> tuple[Any, Any]:
+    class Model(torch.nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return case.function(*inputs)
+
+    program = torch.export.export(Model(), case.inputs)
+    return program.module()(*case.inputs), case.dense(*case.inputs)
+
+
+def inference_first(case: Case) -> tuple[Any, Any]:
+    with torch.inference_mode():
+        case.function(*case.inputs)
+    return backward(case)
+
+
+def elsewhere(case: Case) -> tuple[Any, Any]:
+    torch.set_default_device("meta")
+    try:
+        out = case.function(*case.inputs)
+    finally:
+        torch.set_default_device(None)
+    return out, case.dense(*case.inputs)
+
+
+COLUMNS = {
+    "value": values,
+    "backward": backward,
+    "backward twice": backward_twice,
+    "func.grad": by(lambda f, case: grad(f, everything(case))),
+    "vjp": of_values(pulled),
+    "jvp": of_values(forward),
+    "jacrev": of_values(lambda f, case: jacrev(f, everything(case))),
+    "jacfwd": of_values(lambda f, case: jacfwd(f, everything(case))),
+    "hessian": by(lambda f, case: hessian(f, everything(case))),
+    "jacfwd twice": by(lambda f, case: jacfwd(jacfwd(f, everything(case)), everything(case))),
+    "jacrev twice": by(lambda f, case: jacrev(jacrev(f, everything(case)), everything(case))),
+    "vmap": of_values(lambda f, case: batched(f, case, 0)),
+    "vmap, all": of_values(lambda f, case: batched(f, case, None)),
+    "vmap of grad": by(lambda f, case: batched(grad(f, everything(case)), case, None)),
+    "compile": compiled,
+    "export": exported,
+    "float32": dtype(torch.float32),
+    "float16": dtype(torch.float16),
+    "bfloat16": dtype(torch.bfloat16),
+    "inference first": inference_first,
+    "other default device": elsewhere,
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_battery(case: Case, column: str) -> None:
+    if column in case.refuses:
+        error, text = case.refuses[column]
+        with pytest.raises(error, match=text):
+            COLUMNS[column](case)
+        return
+    tolerance = LOOSE.get(getattr(torch, column, None), 1e-8)
+    compare(*COLUMNS[column](case), tolerance)
+
+
+MODULES = [case for case in CASES if case.module is not None]
+
+
+@pytest.mark.parametrize("case", MODULES, ids=lambda case: case.name)
+def test_copies_and_pickles(case: Case) -> None:
+    expected = case.function(*case.inputs)
+    for other in (copy.deepcopy(case.module), pickled(case.module)):
+        out = functional_call(other, {}, call_arguments(case))
+        assert torch.equal(out, expected)
+
+
+def call_arguments(case: Case) -> tuple[Any, ...]:
+    from battery.cases import EDGES
+
+    return (case.inputs[0], EDGES, *case.inputs[1:])
+
+
+def pickled(module: torch.nn.Module) -> torch.nn.Module:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("case", MODULES, ids=lambda case: case.name)
+def test_script_is_refused(case: Case) -> None:
+    with pytest.raises(RuntimeError):
+        torch.jit.script(case.module)
