@@ -147,12 +147,19 @@ CASES = [
         (X, torch.tensor(0.3, dtype=torch.float64)),
     ),
     Case("propagate, all learned", mixed_ours, mixed, (X, WEIGHT, COEFFICIENTS)),
-    Case("heat, learned time", heat_ours, heat_dense, (X, torch.tensor(0.7).double())),
+    Case(
+        "heat, learned time",
+        heat_ours,
+        heat_dense,
+        (X, torch.tensor(0.7).double()),
+        refuses=dict.fromkeys(("compile", "export"), (Exception, "learned time is not compiled")),
+    ),
     Case(
         "operator @ x",
         lambda x, w: SparseOperator(EDGES, w, num_nodes=N) @ x,
         lambda x, w: dense_weight(EDGES, w, N) @ x,
         (X, WEIGHT),
+        refuses={"compile": (Exception, "SparseOperator")},
     ),
     Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT), PLAIN),
     Case("DiffConv, cached", lambda x: CACHED(x, EDGES, WEIGHT), lambda x: euler(x, WEIGHT), (X,)),
@@ -162,5 +169,12 @@ CASES = [
         euler,
         (X, WEIGHT, torch.tensor(0.3).double()),
     ),
-    Case("knn_graph, distances", distances, distances_dense, (features(N, 3),)),
+    Case(
+        "knn_graph, distances",
+        distances,
+        distances_dense,
+        (features(N, 3),),
+        refuses=dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), (Exception, "under vmap"))
+        | dict.fromkeys(("compile", "export"), (Exception, "knn_graph|data-dependent|Dynamo")),
+    ),
 ]

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .untransformed import plain
+
 NORMALIZATIONS = ("sym", "row", None)
 
 
@@ -220,13 +222,6 @@ def _assert_values(edges: RawEdges, signed: bool) -> None:
         good = edges.weight.isfinite() if signed else (edges.weight >= 0) & edges.weight.isfinite()
         wanted = "finite" if signed else "finite and not negative"
         torch._assert_async(good.all(), f"Expected 'edge_weight' to be {wanted}")
-
-
-def plain(x: Tensor) -> Tensor:
-    """A Tensor without the levels of ``torch.func`` that it was made at: all its values."""
-    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
-        x = torch._C._functorch.get_unwrapped(x)
-    return x
 
 
 def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> Tensor:

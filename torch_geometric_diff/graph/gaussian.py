@@ -7,9 +7,10 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from .adjacency import NORMALIZATIONS, Edges, normalize
+from .arguments import check_integer
 from .distances import pair_distances, pair_gaussian
 from .knn import BLOCK_BYTES, listed_edges, neighbour_table
-from .points import check_integer, check_points
+from .points import check_points
 
 SYMMETRIZATIONS = ("mean", "max", "mutual", None)
 

@@ -6,9 +6,11 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from .arguments import check_integer
 from .distances import pair_distances
-from .points import check_integer, check_points, read_points, set_starts
+from .points import check_points, read_points, set_starts
 from .sets import NAMES, missing, nearest_in_sets
+from .untransformed import plain, untransformed
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -121,9 +123,10 @@ def knn_graph(
 
 def listed_edges(index: Tensor) -> Tensor:
     """The edges to each row from the points it lists, without its -1."""
-    target = torch.arange(index.size(0), device=index.device).repeat_interleave(index.size(1))
-    edge_index = torch.stack([index.flatten(), target])
-    return edge_index[:, edge_index[0] >= 0] if (edge_index[0] < 0).any() else edge_index
+    with untransformed():
+        target = torch.arange(index.size(0), device=index.device).repeat_interleave(index.size(1))
+        edge_index = torch.stack([index.flatten(), target])
+        return edge_index[:, edge_index[0] >= 0] if (edge_index[0] < 0).any() else edge_index
 
 
 @torch.no_grad()
@@ -141,12 +144,14 @@ def neighbour_table(
         raise ValueError(f"Expected 'backend' to be one of {names} (got {backend!r})")
     if backend != "auto" and (reason := missing(backend)):
         raise ValueError(f"Expected 'backend' to be installed (got {backend!r}: {reason})")
-    start = set_starts(batch, x.size(0))
-    points = read_points(x.detach(), start, cosine)
-    others = min(k - loop, max((b - a for a, b in pairwise(start)), default=1) - 1)
-    index = torch.full((x.size(0), others + loop), -1, device=x.device)
-    if loop:
-        index[:, 0] = torch.arange(x.size(0), device=x.device)
-    if others > 0:
-        nearest_in_sets(index[:, int(loop) :], points, backend, block_bytes)
+    x = plain(x).detach()
+    with untransformed():
+        start = set_starts(batch, x.size(0))
+        points = read_points(x, start, cosine)
+        others = min(k - loop, max((b - a for a, b in pairwise(start)), default=1) - 1)
+        index = torch.full((x.size(0), others + loop), -1, device=x.device)
+        if loop:
+            index[:, 0] = torch.arange(x.size(0), device=x.device)
+        if others > 0:
+            nearest_in_sets(index[:, int(loop) :], points, backend, block_bytes)
     return index

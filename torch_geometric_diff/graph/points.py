@@ -1,11 +1,12 @@
 """Reading points: what is accepted, and at which scale they are searched."""
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .untransformed import plain
 
 
 class Points(NamedTuple):
@@ -25,15 +26,6 @@ class Points(NamedTuple):
     single: bool
 
 
-def check_integer(name: str, value: Any, smallest: int) -> int:
-    """An integer of Python or NumPy, no bool, as int."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"Expected {name!r} to be an integer (got {type(value).__name__})")
-    if value < smallest:
-        raise ValueError(f"Expected {name!r} to be at least {smallest} (got {value})")
-    return int(value)
-
-
 def check_points(x: Any) -> Tensor:
     """The points as a matrix."""
     if not isinstance(x, Tensor):
@@ -46,7 +38,12 @@ def check_points(x: Any) -> Tensor:
         x = x.unsqueeze(1)
     if x.dim() != 2 or x.size(1) == 0:
         raise ValueError(f"Expected 'x' of shape [N, D] with D > 0, or [N] (got {list(x.shape)})")
-    finite = torch.isfinite(x.detach()).all(dim=1)
+    values = plain(x)
+    if values.dim() != x.dim():
+        raise NotImplementedError(
+            "Neighbours cannot be searched under vmap; put all sets into one 'x' with 'batch'"
+        )
+    finite = torch.isfinite(values.detach()).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise ValueError(f"Expected 'x' to be finite (got NaN or infinity in row {row})")

@@ -10,11 +10,11 @@ from ..graph.adjacency import (
     add_loops,
     check_values,
     normalize,
-    plain,
     weight_dtype,
     wide_dtype,
     with_weights,
 )
+from ..graph.untransformed import plain
 from .derivatives import is_differentiated
 from .kernels import cpu
 from .pattern import Pattern, index_dtype, kept, native

@@ -1,14 +1,12 @@
 """What forward mode and the transforms of ``torch.func`` ask of code that keeps things."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
-
-from ..graph.adjacency import plain as plain
 
 
 def is_differentiated(x: Tensor | None) -> bool:
@@ -22,11 +20,6 @@ def is_differentiated(x: Tensor | None) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x) or (
         forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
     )
-
-
-def untransformed() -> AbstractContextManager:
-    """For what is kept over calls: no level of ``torch.func`` may cling to it."""
-    return nullcontext() if torch.compiler.is_compiling() else torch._C._DisableFuncTorch()
 
 
 @contextmanager
@@ -43,10 +36,18 @@ def tangents_of(ctx: Any) -> Iterator[tuple[Any, ...]]:
         )
 
 
+def alive(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """The Tensors without levels that have ended: a pullback may be called after its ``vjp``."""
+    return tuple(
+        torch._C._functorch.unwrap_if_dead(each) if isinstance(each, Tensor) else each
+        for each in tensors
+    )
+
+
 def apply(function: type[Function], *args: Any) -> Any:
     """``function.apply``; outside of ``torch.func`` without its look at the signature, which takes
     as long as a small graph.
     """
     if torch._C._are_functorch_transforms_active():
         return function.apply(*args)
-    return super(Function, function).apply(*args)
+    return super(Function, function).apply(*alive(*args))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.arguments import check_integer, check_real
+from ..graph.untransformed import plain
 from .derivatives import tangents_of
 from .kernels import cpu, kernel_for
 from .operator import DiffusionOperator, SparseOperator
@@ -154,7 +155,11 @@ def heat_recurrence(operator: DiffusionOperator, t: float | Tensor, tol: float) 
     if isinstance(t, Tensor):
         if t.numel() != 1 or not t.is_floating_point():
             raise ValueError(f"Expected 't' to be one floating number (got shape {list(t.shape)})")
-        now = float(t.detach())
+        if torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "The number of steps depends on 't': a learned time is not compiled"
+            )
+        now = float(plain(t.detach()).max())  # under vmap the largest
         time: Any = t.reshape(()).to("cpu", torch.float64)
     else:
         now, time = t, None
@@ -219,6 +224,11 @@ class _Expansion(Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (rate,) = ctx.saved_tensors
         return (grads[0] * _slope(rate, ctx.steps, ctx.expand)).sum(), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, rate: Tensor, steps: int, expand: Any) -> Any:
+        each = rate.unbind(in_dims[0])
+        return torch.stack([_Expansion.apply(one, steps, expand) for one in each]), 0
 
     @staticmethod
     def jvp(ctx: Any, rate_t: Tensor, *_: Any) -> Tensor:

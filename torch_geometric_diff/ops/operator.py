@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from ..graph.adjacency import NORMALIZATIONS, RawEdges, loops_of, parse_edges, plain, wide_dtype
+from ..graph.adjacency import NORMALIZATIONS, RawEdges, loops_of, parse_edges, wide_dtype
+from ..graph.untransformed import plain
 from .build import Built, Recipe, build
 from .derivatives import is_differentiated
 from .pattern import Pattern, kept

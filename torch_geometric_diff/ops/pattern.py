@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .derivatives import untransformed
+from ..graph.untransformed import untransformed
 from .kernels import cpu
 
 

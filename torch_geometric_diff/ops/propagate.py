@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.arguments import check_dropout, check_integer, check_real
-from .derivatives import apply, is_differentiated, tangents_of, untransformed
+from ..graph.untransformed import untransformed
+from .derivatives import alive, apply, is_differentiated, tangents_of
 from .kernels import cpu, kernel_for, reference
 from .operator import CSR, SparseOperator
 from .random import draw_seeds, dropout_threshold
@@ -237,7 +238,8 @@ class _Propagate(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (g,), (x, value, table), plan = grads, ctx.saved_tensors, ctx.plan
+        g, x, value, table = alive(*grads, *ctx.saved_tensors)
+        plan = ctx.plan
         needs = ctx.needs_input_grad[:3]
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..graph.arguments import check_integer, check_real
-from .derivatives import untransformed
+from ..graph.untransformed import untransformed
 
 LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last

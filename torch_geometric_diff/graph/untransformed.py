@@ -1,0 +1,18 @@
+"""What is kept, or looks at values, steps out of the transforms of ``torch.func``."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def untransformed() -> AbstractContextManager:
+    """For what is kept over calls: no level of ``torch.func`` may cling to it."""
+    return nullcontext() if torch.compiler.is_compiling() else torch._C._DisableFuncTorch()
+
+
+def plain(x: Tensor) -> Tensor:
+    """A Tensor without the levels of ``torch.func`` that it was made at: all its values."""
+    while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    return x
