@@ -1,0 +1,172 @@
+"""Random graphs, recurrences, shapes, types and threads against dense float64, for a given time.
+
+``python tests/soak.py --seconds 3600`` is the nightly run; a failure prints the seed of its case,
+which ``--seed`` repeats alone.
+"""
+
+import argparse
+import random
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from dense import FORMS, as_form, dense_step, dense_weight
+
+from torch_geometric_diff.ops import (
+    DiffusionOperator,
+    Recurrence,
+    SparseOperator,
+    heat,
+    propagate,
+)
+from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+
+
+def dense(x, p, recurrence, threshold, seed, bounds, held):
+    """The recurrence of ``ops/recurrence.py``, word for word."""
+    a, d, b, c, *w = recurrence.table()
+    before, z, states = None, x, [x]
+    for k in range(1, len(a)):
+        u = z
+        if threshold:
+            u = z * keep_mask(seed, k - 1, *x.shape, threshold) * dropout_scale(threshold)
+        new = a[k] * (p @ u) + d[k] * u + c[k] * x
+        if k > 1:
+            new = new + b[k] * before
+        if held is not None:
+            new = new.index_copy(0, held, x[held])
+        before, z = z, new if bounds is None else new.clamp(*bounds)
+        states.append(z)
+    outs = [sum(f * z for f, z in zip(row, states, strict=True)) for row in w]
+    return outs[0] if recurrence.steps is None else torch.stack(outs)
+
+
+def coefficients(draw, count, learned):
+    values = torch.tensor([draw.uniform(-1, 1) for _ in range(count)], dtype=torch.float64)
+    if learned:
+        return values.requires_grad_()
+    return values.tolist()
+
+
+def some_recurrence(draw, dropout, learned):
+    steps = draw.choice([0, 1, 2, 3, 5, 9])
+    maybe = lambda: draw.random() < 0.4  # noqa: E731
+    settings = {}
+    for name in "abcd":
+        if maybe() and not (name == "b" and dropout):
+            settings[name] = coefficients(draw, steps, learned and maybe())
+    kind = draw.choice(["last", "w", "steps"])
+    if kind == "w":
+        settings["w"] = coefficients(draw, steps + 1, learned and maybe())
+    elif kind == "steps":
+        settings["steps"] = [draw.randint(0, steps) for _ in range(draw.randint(1, 4))]
+    return Recurrence(steps, **settings)
+
+
+def check(found, expected, tolerance, what):
+    scale = max(1.0, float(expected.detach().abs().max())) if expected.numel() else 1.0
+    error = float((found.detach().double() - expected.detach()).abs().max()) if found.numel() else 0
+    assert found.shape == expected.shape, (what, found.shape, expected.shape)
+    assert error <= tolerance * scale, f"{what}: error {error:.3g} beside {scale:.3g}"
+
+
+def one_case(seed: int) -> None:
+    """A case that its seed decides alone."""
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(draw.choice([1, 2, 3, 4]))
+    nodes = draw.choice([1, 2, 5, 17, 40, 130])
+    edge_index = torch.randint(nodes, (2, draw.choice([0, 1, nodes, 4 * nodes])))
+    edge_index = edge_index.unique(dim=1).contiguous()
+    if draw.random() < 0.5:
+        edge_index = torch.cat([edge_index, edge_index.flip(0)], 1).unique(dim=1).contiguous()
+    weight = torch.rand(edge_index.size(1), dtype=torch.float64)
+    dtype, tolerance = draw.choice([(torch.float64, 1e-9), (torch.float32, 1e-4)])
+    width = draw.choice([0, 1, 2, 3, 7, 8, 16, 17, 33, 64, 130])
+    x = torch.randn(nodes, width, dtype=torch.float64)
+    weight = weight.to(dtype).double()  # what both sides see
+    x = x.to(dtype).double()
+
+    if draw.random() < 0.1:
+        step = DiffusionOperator(edge_index, weight, num_nodes=nodes, step_size=0.1)
+        matrix = dense_step(dense_weight(edge_index, weight, nodes), 0.1)
+        laplacian = (torch.eye(nodes, dtype=torch.float64) - matrix) / 0.1
+        t = draw.choice([0.0, 0.3, 4.0])
+        expected = torch.linalg.matrix_exp(-t * laplacian) @ x
+        check(heat(x.to(dtype), step.to(dtype), t), expected, 1e-5 + tolerance, "heat")
+        return
+
+    learned = draw.random() < 0.4
+    dropout = draw.choice([0.0, 0.0, 0.3])
+    threshold = round(dropout * 65536)
+    recurrence = some_recurrence(draw, dropout > 0, learned)
+    bounds = draw.choice([None, None, None, (-0.5, 0.8)])
+    held = None
+    if not learned and draw.random() < 0.2 and not (dropout and recurrence.table()[1].any()):
+        held = torch.randperm(nodes)[: draw.randint(0, nodes)]
+    ours = [x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(learned)]
+    theirs = [x.clone().requires_grad_(), weight.clone().requires_grad_(learned)]
+    if draw.random() < 0.5:
+        form = draw.choice(FORMS) if not learned else "edge_index"
+        adj, edge_weight = as_form(form, edge_index, ours[1], nodes)
+        operator = SparseOperator(adj, edge_weight, num_nodes=nodes, dtype=dtype)
+        matrix = dense_weight(edge_index, theirs[1], nodes)
+    else:
+        kind = draw.choice(["sym", "row", None])
+        operator = DiffusionOperator(
+            edge_index, ours[1], num_nodes=nodes, step_size=0.05, normalization=kind
+        )
+        matrix = dense_step(dense_weight(edge_index, theirs[1], nodes), 0.05, kind)
+    arguments = {"dropout": dropout, "seed": seed % 2**31, "bounds": bounds, "held": held}
+    out = propagate(ours[0], operator, recurrence, **arguments)
+    expected = dense(theirs[0], matrix, recurrence, threshold, seed % 2**31, bounds, held)
+    check(out, expected, tolerance, f"value {recurrence.__dict__}")
+    if bounds is not None and dtype == torch.float32:
+        return  # the derivative of a clamp depends on the last bit
+    upstream = torch.randn_like(expected)
+    tables = [c for c in (getattr(recurrence, n) for n in "abcdw") if isinstance(c, torch.Tensor)]
+    wanted = [*ours[: 1 + learned], *tables]
+    also = [*theirs[: 1 + learned], *tables]
+    found = torch.autograd.grad(out, wanted, upstream.to(dtype), allow_unused=True)
+    right = torch.autograd.grad(expected, also, upstream, allow_unused=True)
+    for source, one, other in zip(also, found, right, strict=True):
+        nothing = torch.zeros_like(source)
+        one, other = nothing if one is None else one, nothing if other is None else other
+        check(one, other, 20 * tolerance, f"gradient {recurrence.__dict__}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seed", type=int, help="repeat one case")
+    arguments = parser.parse_args()
+    if arguments.seed is not None:
+        one_case(arguments.seed)
+        return 0
+    import warnings
+
+    warnings.simplefilter("ignore")
+    first = int(time.time())
+    print(f"first seed {first}", flush=True)
+    begin, count, memory = time.monotonic(), 0, 0
+    while time.monotonic() - begin < arguments.seconds:
+        try:
+            one_case(first * 10**6 + count)
+        except Exception as error:
+            print(f"seed {first * 10**6 + count}: {type(error).__name__}: {error}")
+            return 1
+        count += 1
+        if count == 2000:  # everything has been imported and cached by now
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory if memory else 0
+    print(f"{count} cases, nothing wrong; peak memory grew by {grown / 1024:.0f} MiB")
+    return int(grown > 200 * 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
