@@ -33,6 +33,6 @@ def check_real(name: str, value: Any, fits: Callable[[float], bool], range: str)
     return float(value)
 
 
-def check_dropout(dropout: Any) -> float:
+def check_dropout(dropout: Any, name: str = "dropout") -> float:
     """A drop probability in [0, 1)."""
-    return check_real("dropout", dropout, lambda p: 0 <= p < 1, "lie in [0, 1)")
+    return check_real(name, dropout, lambda p: 0 <= p < 1, "lie in [0, 1)")

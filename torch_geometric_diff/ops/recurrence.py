@@ -13,8 +13,9 @@ output takes of it. Tables are closed under transposition, see :func:`transposed
 pass of a recurrence is a recurrence.
 """
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,18 @@ LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
 
 Coefficients = float | Sequence[float] | Tensor
+
+
+def _kept(make: Callable[..., "Recurrence"]) -> Callable[..., "Recurrence"]:
+    """Keep the recurrences that were asked for last, with their tables, by their numbers."""
+    remember = functools.lru_cache(256)(make)
+
+    @functools.wraps(make)
+    def recurrence(*settings: Any) -> "Recurrence":
+        learned = any(isinstance(each, Tensor) for each in settings)
+        return (make if learned or torch.compiler.is_compiling() else remember)(*settings)
+
+    return recurrence
 
 
 class Recurrence:
@@ -138,31 +151,33 @@ class Recurrence:
         return torch.cat([torch.cat([first, torch.stack(rows)], dim=1), weights])
 
     @staticmethod
+    @_kept
     def power(num_steps: int) -> "Recurrence":
         r""":math:`\mathbf{P}^K \mathbf{x}`: Euler diffusion, and SGC with the normalised adjacency
         (`"Simplifying Graph Convolutional Networks" <https://arxiv.org/abs/1902.07153>`_).
         """
-        if torch.compiler.is_compiling():
-            return Recurrence(num_steps)
-        if num_steps not in _POWERS:
-            _POWERS[num_steps] = Recurrence(num_steps)
-        return _POWERS[num_steps]
+        return Recurrence(num_steps)
 
     @staticmethod
-    def ppr(num_steps: int, alpha: float) -> "Recurrence":
+    @_kept
+    def ppr(num_steps: int, alpha: float | Tensor) -> "Recurrence":
         r"""Personalised PageRank, :math:`\mathbf{z}_{k+1} = (1 - \alpha) \mathbf{P} \mathbf{z}_k +
         \alpha \mathbf{x}` (APPNP, `"Predict then Propagate" <https://arxiv.org/abs/1810.05997>`_).
         """
         return Recurrence(num_steps, a=1 - alpha, c=alpha)
 
     @staticmethod
-    def ssgc(num_steps: int, alpha: float) -> "Recurrence":
+    @_kept
+    def ssgc(num_steps: int, alpha: float | Tensor) -> "Recurrence":
         r"""The mean of the powers, :math:`\alpha \mathbf{x} + \frac{1 - \alpha}{K} \sum_{k=1}^K
         \mathbf{P}^k \mathbf{x}` (`"Simple Spectral Graph Convolution"
         <https://openreview.net/forum?id=CYO5T-YjWZV>`_).
         """
         steps = check_integer("num_steps", num_steps, 1)
-        return Recurrence(steps, w=[alpha, *[(1 - alpha) / steps] * steps])
+        rest = (1 - alpha) / steps
+        if isinstance(alpha, Tensor):
+            return Recurrence(steps, w=torch.stack([alpha, *[rest] * steps]))
+        return Recurrence(steps, w=[alpha, *[rest] * steps])
 
     @staticmethod
     def states(steps: Sequence[int]) -> "Recurrence":
@@ -188,9 +203,6 @@ class Table:  # not a tuple: torch.func would look for Tensors inside
                 values = transposed(self.values, self.inputs)
                 self._t = Table(values, len(values) - INPUTS - self.inputs)
         return self._t
-
-
-_POWERS: dict[int, Recurrence] = {}  # the most frequent ones, so that a call need not build them
 
 
 def transposed(table: Tensor, inputs: int) -> Tensor:
