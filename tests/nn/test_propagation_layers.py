@@ -33,9 +33,9 @@ OURS = {
 }
 
 
-def graph(weighted=True, dtype=torch.float64, undirected=False):
-    edge_index, weight = random_graph(N, 60, undirected=undirected)
-    return edge_index, weight.to(dtype) if weighted else None
+def graph(dtype=torch.float64):
+    edge_index, weight = random_graph(N, 60)
+    return edge_index, weight.to(dtype)
 
 
 def pair(name, dtype=torch.float64):
@@ -65,22 +65,22 @@ def dense_gcn(edge_index, weight, add_self_loops=True):
     return scale[:, None] * matrix * scale
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("name", LAYERS)
-def test_equals_pyg_for_every_form(form, name, weighted, dtype, tolerance):
-    edge_index, weight = graph(dtype=dtype)
-    x = torch.randn(N, F, dtype=dtype)
-    ours, theirs = pair(name, dtype)
-    if weighted or form not in ("edge_index", "EdgeIndex"):
-        given = as_form(form, edge_index, weight, N)
-        known = as_form("csr" if form in ("coo", "csc") else form, edge_index, weight, N)
-    else:
-        given = known = (as_form(form, edge_index, weight, N)[0], None)
-    for a, b in zip(
-        with_gradients(ours, x, *given), with_gradients(theirs, x, *known), strict=True
-    ):
-        torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+def test_equals_pyg_for_every_form(form, name):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        edge_index, weight = graph(dtype=dtype)
+        x = torch.randn(N, F, dtype=dtype)
+        given = [as_form(form, edge_index, weight, N)]
+        # PyG has no csc, and warns of coo
+        known = [as_form("csr" if form in ("coo", "csc") else form, edge_index, weight, N)]
+        if form in ("edge_index", "EdgeIndex"):
+            given, known = (forms + [(forms[0][0], None)] for forms in (given, known))
+        ours, theirs = pair(name, dtype)
+        for arguments, others in zip(given, known, strict=True):
+            found = with_gradients(ours, x, *arguments)
+            expected = with_gradients(theirs, x, *others)
+            for a, b in zip(found, expected, strict=True):
+                torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("loops", [True, False])
@@ -105,7 +105,7 @@ def test_equals_dense(kernel, loops):
         torch.testing.assert_close(layer(x, edge_index, weight), wanted, atol=1e-12, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [name for name in LAYERS if "no step" not in name])
 def test_learned_edge_weights(name):
     edge_index, weight = graph()
     x = torch.randn(N, F, dtype=torch.float64)
@@ -113,7 +113,7 @@ def test_learned_edge_weights(name):
     for layer in pair(name):
         learned = weight.clone().requires_grad_()
         layer(x, edge_index, learned).square().sum().backward()
-        found.append(torch.zeros(()) if learned.grad is None else learned.grad)
+        found.append(learned.grad)
     torch.testing.assert_close(*found)
 
 
@@ -138,8 +138,8 @@ def test_contract_of_pyg(name):
     assert layer.propagate.__module__.endswith(f"{type(layer).__name__}_propagate")
     x = torch.randn(N, F)
     size = (N, getattr(layer, "out_channels", F))
-    if "not normalised" not in name:  # sums of another order overshoot its tolerance
-        assert_module(layer, x, edge_index, expected_size=size, atol=1e-5)
+    no_loops = edge_index[:, edge_index[0] != edge_index[1]]  # gcn_norm treats them by the form
+    assert_module(layer, x, no_loops, expected_size=size, atol=1e-4)
     batch = torch.stack([x, 2 * x])
     torch.testing.assert_close(layer(batch, edge_index, weight)[0], layer(x, edge_index, weight))
     layer.register_message_forward_hook(lambda *call: None)

@@ -120,9 +120,10 @@ class CorrectAndSmooth(torch.nn.Module):
             smoothed = self.prop1.run(error, edge_index, edge_weight, **limits)
         if not self.autoscale:
             return y_soft + self.scale * smoothed
-        sigma = error[mask].abs().sum() / len(y_true)
-        scale = sigma / smoothed.abs().sum(dim=1, keepdim=True)
-        scale[scale.isinf() | (scale > 1000)] = 1.0
+        sigma, size = error[mask].abs().sum() / len(y_true), smoothed.abs().sum(1, keepdim=True)
+        reached = size > 0  # no NaN in values or gradients where no error came
+        scale = sigma / torch.where(reached, size, 1.0)
+        scale = torch.where(reached & (scale <= 1000), scale, 1.0)
         return y_soft + scale * smoothed
 
     def smooth(

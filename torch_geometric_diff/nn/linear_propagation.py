@@ -70,6 +70,7 @@ class LinearPropagation(Propagation):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph and apply the linear map, see the class."""
+        self._check_features(x)
         if self.cached and self._can_keep(x):
             return self.lin(self._propagated(x, edge_index, edge_weight))
         if self._is_linear_first(x):
@@ -77,11 +78,10 @@ class LinearPropagation(Propagation):
             return out if self.lin.bias is None else out + self.lin.bias
         return self.lin(self.run(x, edge_index, edge_weight))
 
-    def _is_linear_first(self, x: Any) -> bool:
+    def _is_linear_first(self, x: Tensor) -> bool:
         lin = self.lin
         return (
-            isinstance(x, Tensor)
-            and type(lin) is Linear
+            type(lin) is Linear
             and not isinstance(lin.weight, UninitializedParameter)
             and not lin._forward_hooks
             and not lin._forward_pre_hooks
@@ -89,17 +89,15 @@ class LinearPropagation(Propagation):
             and not self._is_observed()
         )
 
-    def _can_keep(self, x: Any) -> bool:
+    def _can_keep(self, x: Tensor) -> bool:
         return (
-            isinstance(x, Tensor)
-            and not x.requires_grad
+            not x.requires_grad
             and not x.is_inference()
             and not torch.compiler.is_compiling()
             and not self._is_observed()
         )
 
     def _propagated(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]) -> Tensor:
-        self._check_features(x)
         operator = self.operator(x, edge_index, edge_weight)  # finds out if the graph is another
         recurrence = self.recurrence(operator)
         kept = self._kept

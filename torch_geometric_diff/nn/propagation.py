@@ -282,8 +282,8 @@ def _loops_last(edges: Edges) -> Edges:
     """
     row, col, weight, num_nodes = edges
     others = row != col
-    parts = [torch.cat([each[others], each[:num_nodes]]) for each in (row, col, weight)]
-    return Edges(*parts, num_nodes)
+    row, col, weight = (torch.cat([x[others], x[:num_nodes]]) for x in (row, col, weight))
+    return Edges(row, col, weight, num_nodes)
 
 
 def _precision(x: Tensor) -> torch.dtype:
