@@ -174,10 +174,10 @@ class Recurrence:
         <https://openreview.net/forum?id=CYO5T-YjWZV>`_).
         """
         steps = check_integer("num_steps", num_steps, 1)
-        rest = (1 - alpha) / steps
         if isinstance(alpha, Tensor):
-            return Recurrence(steps, w=torch.stack([alpha, *[rest] * steps]))
-        return Recurrence(steps, w=[alpha, *[rest] * steps])
+            rest = ((1 - alpha) / steps).expand(steps)
+            return Recurrence(steps, w=torch.cat([alpha.reshape(1), rest]))
+        return Recurrence(steps, w=[alpha, *[(1 - alpha) / steps] * steps])
 
     @staticmethod
     def states(steps: Sequence[int]) -> "Recurrence":

@@ -41,6 +41,6 @@ def propagate_by(
             return product(z).masked_fill(rows, 0)
 
     known = table if is_differentiated(table) else table.tolist()
-    out = reference.run(inputs, step, known, masks, False, bounds)[0]
+    out = reference.run(inputs, step, known, masks, False, bounds)
     out = out if x.dim() == 3 else out.squeeze(1)
     return (out if recurrence.steps is not None else out.squeeze(0)).to(x.dtype)
