@@ -65,7 +65,8 @@ def test_a_seed_repeats_and_leaves_torch_alone() -> None:
 def test_shares_move_the_logits_towards_the_larger_classes() -> None:
     x, edge_index, y = blocks()
     plain, moved = (
-        NodeClassifier(**SMALL, shares=r).fit(x, edge_index, y, FEW).logits_ for r in (0.0, 1.0)
+        NodeClassifier(**SMALL, student=0, shares=r).fit(x, edge_index, y, FEW).logits_
+        for r in (0.0, 1.0)
     )
     found = torch.bincount(plain.argmax(1), minlength=3) + 1.0
     expected = (found / found.sum() * 3).log()  # of labels, each class has a third
@@ -74,7 +75,7 @@ def test_shares_move_the_logits_towards_the_larger_classes() -> None:
 
 def test_networks_of_several_graphs_are_averaged() -> None:
     x, edge_index, y = blocks()
-    model = NodeClassifier(**SMALL, shares=0).fit(x, edge_index, y, FEW)
+    model = NodeClassifier(**SMALL, shares=0, student=0).fit(x, edge_index, y, FEW)
     inputs, operators = model.prepare(x, edge_index)
     assert [operator.nnz for operator in operators] != [operators[0].nnz] * 2
     pairs = zip(model.models_, operators, strict=True)
@@ -82,12 +83,25 @@ def test_networks_of_several_graphs_are_averaged() -> None:
     torch.testing.assert_close(model.predict_proba(), sum(each) / 2)
 
 
+def test_the_student_reads_its_own_features_and_is_mixed_in() -> None:
+    x, edge_index, y = blocks()
+    teacher, both, student = (
+        NodeClassifier(**SMALL, student=part).fit(x, edge_index, y, FEW) for part in (0, 0.25, 1)
+    )
+    target = (teacher.logits_ / 0.5).softmax(1)
+    target[FEW] = torch.nn.functional.one_hot(y[FEW]).float()
+    inputs, _ = both.prepare(x, edge_index)
+    own = both.student_(inputs).softmax(1)
+    torch.testing.assert_close(both.predict_proba(), 0.75 * target + 0.25 * own)
+    torch.testing.assert_close(student.predict_proba(), own)
+
+
 def test_dense_and_sparse_features_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     x, edge_index, y = blocks()
     results = []
     for share in (0.0, 1.0):
         monkeypatch.setattr("torch_geometric_diff.node_classifier.MOSTLY_ZERO", share)
-        model = NodeClassifier(**SMALL).fit(x, edge_index, y, FEW)
+        model = NodeClassifier(**SMALL, student=0).fit(x, edge_index, y, FEW)
         results.append(model.logits_)
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)
 

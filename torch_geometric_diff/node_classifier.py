@@ -11,6 +11,7 @@ from torch.optim import Adam
 from .graph import with_feature_neighbors
 from .graph.arguments import check_integer, check_real
 from .nn import DiffusedViews, consistency
+from .nn.linear import Linear
 from .ops import DiffusionOperator
 
 MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
@@ -21,31 +22,36 @@ Prepared = tuple[Tensor, list[DiffusionOperator]]
 
 
 class NodeClassifier:
-    r"""Transductive classification of nodes: diffused views that agree, on several graphs.
+    r"""Transductive classification of nodes: diffused views that agree, on a richer graph.
 
-    One network, a :class:`~torch_geometric_diff.nn.DiffusedViews` of features in rows of unit
-    length, is trained on each of several graphs: by default on the edges joined with the nearest
-    neighbours by features (:func:`~torch_geometric_diff.graph.feature_graph`), on the edges alone,
-    and on more neighbours with fewer steps. Each learns by
+    A :class:`~torch_geometric_diff.nn.DiffusedViews` of features in rows of unit length is trained
+    on the edges joined with the nearest neighbours by features
+    (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs. It
+    learns by
 
     .. math::
         \mathcal{L} = \mathrm{CE} + \lambda \cdot \mathrm{consistency},
 
     the cross-entropy of the labelled nodes in all views and, raised to :math:`\lambda` over the
     first epochs, the :func:`~torch_geometric_diff.nn.consistency` of all nodes. The weights of the
-    last third of the epochs are averaged, and so are the probabilities of the networks. Labels
+    last third of the epochs are averaged, and so are the probabilities of several networks. Labels
     drawn class by class say nothing of how large the classes are, so the logarithm of the
     probability of class :math:`c` is moved by :math:`r \log (s_c / t_c)`, with :math:`s_c` its
     share of the predictions and :math:`t_c` its share of the labels. No validation nodes are
     needed.
 
+    A student then learns the sharpened probabilities of all nodes from each node's own features
+    alone, by a linear map, and its probabilities are mixed with those: what the
+    surroundings hide, the features may tell (as in `"Extract the Knowledge of Graph Neural Networks
+    and Go Beyond it" <https://arxiv.org/abs/2103.02885>`_).
+
     Args:
-        num_steps (int or sequence of int, optional): The number of diffusion steps on each graph.
-            (default: :obj:`(6, 8, 5)`)
+        num_steps (int or sequence of int, optional): The number of diffusion steps, on each graph
+            if it is a sequence. (default: :obj:`6`)
         neighbors (int or sequence of int, optional): The number of neighbours by features of each
-            node, likewise; 0 leaves them away. (default: :obj:`(4, 0, 10)`)
+            node, likewise; 0 leaves them away. (default: :obj:`4`)
         mix (float or sequence of float, optional): What such a neighbour counts beside an edge.
-            (default: :obj:`(0.75, 0.0, 1.0)`)
+            (default: :obj:`0.75`)
         step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
         normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
             (default: :obj:`"row"`)
@@ -57,6 +63,8 @@ class NodeClassifier:
         temperature (float, optional): See :func:`~torch_geometric_diff.nn.consistency`.
             (default: :obj:`0.5`)
         shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
+        student (float, optional): The part of the student in the probabilities; with 0 there is
+            none. (default: :obj:`0.5`)
         lr (float, optional): Learning rate of Adam. (default: :obj:`0.2`)
         weight_decay (float, optional): L2 penalty of Adam. (default: :obj:`2e-4`)
         max_epochs (int, optional): The number of epochs. (default: :obj:`100`)
@@ -65,7 +73,8 @@ class NodeClassifier:
     Attributes:
         classes_ (Tensor): The classes, those of the labelled nodes in ascending order.
         models_ (list of DiffusedViews): The trained networks, one a graph.
-        logits_ (Tensor): The logits of all nodes, :math:`(N, C)`.
+        student_ (Linear): The trained student, if there is one.
+        logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
 
     Example:
         >>> from torch_geometric_diff.data import load_graph
@@ -78,9 +87,9 @@ class NodeClassifier:
 
     def __init__(
         self,
-        num_steps: int | Sequence[int] = (6, 8, 5),
-        neighbors: int | Sequence[int] = (4, 0, 10),
-        mix: float | Sequence[float] = (0.75, 0.0, 1.0),
+        num_steps: int | Sequence[int] = 6,
+        neighbors: int | Sequence[int] = 4,
+        mix: float | Sequence[float] = 0.75,
         step_size: float = 0.5,
         normalization: str | None = "row",
         hidden_channels: int | None = None,
@@ -89,6 +98,7 @@ class NodeClassifier:
         consistency: float = 2.0,
         temperature: float = 0.5,
         shares: float = 0.5,
+        student: float = 0.5,
         lr: float = 0.2,
         weight_decay: float = 2e-4,
         max_epochs: int = 100,
@@ -106,6 +116,7 @@ class NodeClassifier:
         self.consistency = at_least_zero("consistency", consistency)
         self.temperature = temperature
         self.shares = at_least_zero("shares", shares)
+        self.student = check_real("student", student, lambda part: 0 <= part <= 1, "lie in [0, 1]")
         self.lr = at_least_zero("lr", lr)
         self.weight_decay = at_least_zero("weight_decay", weight_decay)
         self.max_epochs = check_integer("max_epochs", max_epochs, 1)
@@ -173,7 +184,8 @@ class NodeClassifier:
         self.classes_, known = y[train].unique(return_inverse=True)
         self.models_ = []
         probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        devices = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             for num_steps, operator in zip(self.num_steps, operators, strict=True):
                 model = DiffusedViews(
@@ -192,6 +204,10 @@ class NodeClassifier:
                 self.models_.append(model)
         log = probabilities.clamp(min=torch.finfo(x.dtype).tiny).log()
         self.logits_ = log + self.shares * self._log_shares(log, known)
+        if self.student > 0:
+            with torch.random.fork_rng(devices):
+                torch.manual_seed(seed)
+                self._add_student(x, known, train)
         return self
 
     def _train(
@@ -222,6 +238,23 @@ class NodeClassifier:
         with torch.no_grad():
             for parameter, mean in zip(parameters, average, strict=True):
                 parameter.copy_(mean)
+
+    def _add_student(self, x: Tensor, known: Tensor, train: Tensor) -> None:
+        """Train a linear map of the features to the logits so far and mix its probabilities in."""
+        target = (self.logits_ / self.temperature).softmax(dim=1)
+        target[train] = F.one_hot(known, len(self.classes_)).to(target)
+        student = Linear(x.size(1), len(self.classes_)).to(x.device)
+        torch.nn.init.xavier_uniform_(student.weight)
+        optimizer = Adam(student.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
+        for _ in range(self.max_epochs):
+            loss = F.cross_entropy(student(x), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.student_ = student.eval()
+        with torch.no_grad():
+            mixed = target.lerp(self.student_(x).softmax(dim=1), self.student)
+        self.logits_ = mixed.clamp(min=torch.finfo(x.dtype).tiny).log()
 
     def _log_shares(self, logits: Tensor, known: Tensor) -> Tensor:
         """How much larger each class is among the predictions than among the labels, as log."""

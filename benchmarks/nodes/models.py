@@ -441,6 +441,7 @@ class NodeClassifierMethod(Method):
         consistency: float = 2.0,
         temperature: float = 0.5,
         shares: float = 0.5,
+        student: float = 0.5,
         num_views: int = 4,
         node_dropout: float = 0.5,
     ) -> None:
@@ -455,6 +456,7 @@ class NodeClassifierMethod(Method):
             "consistency": consistency,
             "temperature": temperature,
             "shares": shares,
+            "student": student,
             "num_views": num_views,
             "node_dropout": node_dropout,
         }
