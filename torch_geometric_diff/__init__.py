@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors read; the same names as in _HOMES
+    from .acceleration import Acceleration as Acceleration
+    from .acceleration import accelerate as accelerate
     from .classifier import DiffusionClassifier as DiffusionClassifier
     from .graph import gaussian_knn_graph as gaussian_knn_graph
     from .graph import knn_graph as knn_graph
@@ -25,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; the same names as in _
 __version__ = "0.2.0"
 
 _HOMES = {
+    "acceleration": ("Acceleration", "accelerate"),
     "classifier": ("DiffusionClassifier",),  # needs scikit-learn
     "graph": ("gaussian_knn_graph", "knn_graph"),
     "nn": ("DiffConv", "DiffResNet"),
