@@ -1,8 +1,9 @@
 """Accuracy on OGB's node sets with their official splits, over several seeds.
 
-python -m benchmarks.ogb --dataset ogbn-arxiv --model diff-resnet
+python -m benchmarks.ogb --dataset ogbn-arxiv --model diffused-mlp
 python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model gcn --num_inits 3 --max_epochs 50
 python -m benchmarks.ogb --dataset ogbn-papers100M --model mlp --features runs/diffused.npy
+python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model diffused-mlp gcn sage --out rows.jsonl
 torchrun --nproc-per-node 2 -m benchmarks.ogb --dataset ogbn-arxiv --out runs/arxiv.jsonl
 """
 
@@ -20,7 +21,8 @@ from torch import Tensor, cuda
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from benchmarks.ogb.models import METHODS, Method, settings_of
+from benchmarks.ogb.decoupled import DiffusedMLPMethod
+from benchmarks.ogb.models import PEERS, Method, settings_of
 from benchmarks.rows import Results, summary
 from torch_geometric_diff.data.ogb import load_ogb, undirected
 from torch_geometric_diff.experiment import (
@@ -32,6 +34,7 @@ from torch_geometric_diff.experiment import (
 )
 
 Row = dict[str, Any]
+METHODS: dict[str, type[Method]] = {**PEERS, "diffused-mlp": DiffusedMLPMethod}
 TRAINING: Row = {"lr": 0.01, "weight_decay": 0.0, "max_epochs": 500, "patience": 50}
 MODEL_SETTINGS: dict[str, type] = {
     name: type(default)
@@ -49,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dataset", required=True, help="ogbn-arxiv, ogbn-products, ... or a folder")
     p.add_argument("--root", type=Path, default=Path("dataset"), help="where official sets lie")
-    p.add_argument("--model", default="diff-resnet", choices=list(METHODS))
+    p.add_argument("--model", nargs="+", default=["diff-resnet"], choices=list(METHODS))
     p.add_argument("--features", type=Path, help="npy file of diffused features, for 'mlp'")
     p.add_argument("--num_inits", type=int, default=10, help="number of seeds")
     p.add_argument("--seed", type=int, default=0, help="the first of the seeds")
@@ -62,20 +65,23 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def choose_settings(args: argparse.Namespace) -> tuple[Row, Row]:
-    """The settings of the model and of the training, flags laid over the defaults."""
-    defaults = settings_of(METHODS[args.model])
+def choose_settings(args: argparse.Namespace, name: str) -> tuple[Row, Row]:
+    """The settings of a model and of its training, flags laid over the defaults.
+
+    Raises:
+        ValueError: If a flag is a setting of none of the models that are asked for.
+    """
     given = {
         n: v for n, v in vars(args).items() if n in {*MODEL_SETTINGS, *TRAINING} and v is not None
     }
-    unknown = sorted(given.keys() - defaults.keys() - TRAINING.keys())
-    if unknown:
+    known = {*TRAINING}.union(*(settings_of(METHODS[each]) for each in args.model))
+    if unknown := sorted(given.keys() - known):
         raise ValueError(
-            f"Model '{args.model}' has no setting {unknown}; "
-            f"it has {sorted({*defaults, *TRAINING})}"
+            f"Model '{' '.join(args.model)}' has no setting {unknown}; it has {sorted(known)}"
         )
-    model = {name: given.get(name, value) for name, value in defaults.items()}
-    return model, {name: given.get(name, value) for name, value in TRAINING.items()}
+    model = {n: given.get(n, v) for n, v in settings_of(METHODS[name]).items()}
+    usual = {**TRAINING, **METHODS[name].training}
+    return model, {n: given.get(n, v) for n, v in usual.items()}
 
 
 def open_set(dataset: str, root: Path, device: str) -> Data:
@@ -143,36 +149,25 @@ def run_trial(data: Data, method: Method, trial: Trial, training: Row, score: An
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the seeds that are not yet in the result file and print the accuracy over all."""
-    args = parser().parse_args(argv)
-    if args.out is None and (args.resume or world()[1] > 1):
-        raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
-    if args.num_inits < 1:
-        raise ValueError(f"Expected '--num_inits' to be positive (got {args.num_inits})")
-    settings, training = choose_settings(args)
-    if args.features is None:
-        data = open_set(args.dataset, args.root, args.device)
-    elif args.model == "mlp":
-        data = open_diffused(args.dataset, args.root, args.device, args.features)
-    else:
-        raise ValueError(f"'--features' is for the model 'mlp' (got '{args.model}')")
+def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespace) -> None:
+    """Run the seeds of a model that are not yet in the result file and print the accuracy."""
+    model, training = settings
     evaluator, score = scorer(data.name)
     header = {
         "dataset": data.name,
         "source": "ogb layout",
         "split_kind": f"official, {data.split}",
-        "model": args.model,
+        "model": name,
         "seed": args.seed,
         "features": None if args.features is None else args.features.name,
         "evaluator": evaluator,
-        "settings": {**settings, **training},
+        "settings": {**model, **training},
     }
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = args.out or Path("runs/ogb") / f"{data.name}-{args.model}-{stamp}.jsonl"
+    out = args.out or Path("runs/ogb") / f"{data.name}-{name}-{stamp}.jsonl"
     results = Results(out, header, args.resume)
     print(
-        f"{args.model} on {data.name}: {data.num_nodes} nodes; rows go to {results.file.path}",
+        f"{name} on {data.name}: {data.num_nodes} nodes; rows go to {results.file.path}",
         flush=True,
     )
     split = (data.train_index, data.valid_index, data.test_index)
@@ -180,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     finished = results.finished
     mine = [trial for trial in share_of_rank(trials) if (0, trial.init) not in finished]
     if mine:
-        method = METHODS[args.model](data, **settings)
+        method = METHODS[name](data, **model)
     for trial in tqdm(mine, disable=None, unit="seed"):
         row = run_trial(data, method, trial, training, score)
         results.file.append({**header, **row, "versions": environment()})
@@ -191,3 +186,22 @@ def main(argv: list[str] | None = None) -> None:
         print(summary(rows))
     else:
         print(f"{len(rows)} of {len(trials)} seeds are done; other ranks are still running")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one model after the other."""
+    args = parser().parse_args(argv)
+    if args.out is None and (args.resume or world()[1] > 1):
+        raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
+    if args.num_inits < 1:
+        raise ValueError(f"Expected '--num_inits' to be positive (got {args.num_inits})")
+    if args.features is not None and args.model != ["mlp"]:
+        raise ValueError(f"'--features' is for the model 'mlp' (got '{' '.join(args.model)}')")
+    settings = {name: choose_settings(args, name) for name in args.model}
+    if args.features is None:
+        data = open_set(args.dataset, args.root, args.device)
+    else:
+        data = open_diffused(args.dataset, args.root, args.device, args.features)
+    for place, name in enumerate(args.model):
+        args.resume = args.resume or place > 0  # the models share a file
+        run(data, name, settings[name], args)

@@ -4,7 +4,8 @@
 ogbn-arxiv (``products``: of ogbn-products, ``small``: for tests) that every reader of OGB's format
 takes. Nodes have a class, a popularity with a heavy tail and a year; an edge stays inside the class
 with probability 0.5; features are a class mean plus noise; training nodes are the oldest, test
-nodes the newest, and features drift with time.
+nodes the newest, and features drift with time. ``--kind noisy`` writes one whose features tell more
+of the class, whose edges tell less, and a fifth of whose labels is wrong.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from torch_geometric_diff.experiment import make_folder
 
 _CHUNK = 1 << 22  # edges drawn at a time
 
@@ -46,12 +49,20 @@ SHAPES = {
 }
 
 
+KINDS = {
+    "plain": {"homophily": 0.5, "separation": 2.4, "noise": 0.0},
+    "noisy": {"homophily": 0.4, "separation": 5.0, "noise": 0.2},
+}
+
+
 def block_model(
-    shape: Shape, seed: int, homophily: float = 0.5, separation: float = 2.4
+    shape: Shape, seed: int, homophily: float = 0.5, separation: float = 2.4, noise: float = 0.0
 ) -> tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]:
     """Draw the graph (as ``DatasetSaver`` takes it), the labels and the split.
 
-    ``separation`` is the distance of two class means, in standard deviations of the noise.
+    ``separation`` is the distance of two class means, in standard deviations of the noise of the
+    features. A share ``noise`` of the labels is drawn anew when edges and features are there, so
+    that neither tells them.
     """
     rng = np.random.default_rng(seed)
     share = 1 / np.arange(3, shape.classes + 3)
@@ -77,6 +88,8 @@ def block_model(
     year = np.full((shape.nodes, 1), 2019)
     year[split["valid"]] = 2018
     year[split["train"], 0] = 2017 - (30 * (1 - age[split["train"]] / shape.train)).astype(int)
+    if noise:
+        label = np.where(rng.random(shape.nodes) < noise, rng.permutation(label), label)
     graph = {
         "edge_index": edge_index,
         "num_nodes": shape.nodes,
@@ -119,15 +132,17 @@ def _edges(rng: np.random.Generator, label: np.ndarray, count: int, homophily: f
     return np.stack([pairs // nodes, pairs % nodes])
 
 
-def write_ogb(shape: Shape, out: Path, seed: int) -> None:
+def write_ogb(shape: Shape, out: Path, seed: int, kind: str = "plain") -> None:
     """Draw a set and let ``ogb.io.DatasetSaver`` write it into the new folder ``out``."""
     from ogb.io import DatasetSaver
 
     if out.exists():
         raise ValueError(f"'{out}' already exists; choose another '--out'")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    graph, labels, split = block_model(shape, seed)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    graph, labels, split = block_model(shape, seed, **KINDS[kind])
+    with (
+        make_folder(out.parent),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder,
+    ):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             saver = DatasetSaver(shape.name, is_hetero=False, version=1, root=f"{folder}/set")
             saver.save_graph_list([graph])
@@ -136,8 +151,8 @@ def write_ogb(shape: Shape, out: Path, seed: int) -> None:
             saver.save_task_info("multiclass classification", "acc", shape.classes)
             mapping = Path(folder) / "mapping"
             mapping.mkdir()
-            text = f"# {shape.name}-shaped stochastic block model, seed {seed}. Not OGB's data.\n"
-            (mapping / "README.md").write_text(text)
+            made = f"{shape.name}-shaped stochastic block model, {kind}, seed {seed}"
+            (mapping / "README.md").write_text(f"# {made}. Not OGB's data.\n")
             saver.copy_mapping_dir(str(mapping))
             meta = saver.get_meta_dict() | {"dir_path": str(out)}
         torch.save(meta, Path(saver.dataset_dir) / "meta_dict.pt")
@@ -150,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.make_ogb", description="Write a made-up set in OGB's layout."
     )
     parser.add_argument("--shape", choices=SHAPES, required=True, help="the size of the set")
+    parser.add_argument("--kind", choices=KINDS, default="plain", help="(default: plain)")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -158,5 +174,5 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Write the set that the command line asks for."""
     args = parser().parse_args(argv)
-    write_ogb(SHAPES[args.shape], args.out, args.seed)
+    write_ogb(SHAPES[args.shape], args.out, args.seed, args.kind)
     print(f"wrote {args.out}")

@@ -32,6 +32,7 @@ class Method:
     """
 
     inputs: tuple[Any, ...]  # arguments of the model
+    training: dict[str, Any] = {}  # options of training that differ from the usual
 
     def __init__(
         self, data: Data, *, hidden: int = 256, num_layers: int = 3, dropout: float = 0.5
@@ -203,7 +204,7 @@ class CorrectAndSmoothMethod(MLPMethod):
         return Fit(self.post.smooth(corrected, *known), result.best_epoch, result.epochs)
 
 
-METHODS: dict[str, type[Method]] = {
+PEERS: dict[str, type[Method]] = {
     "diff-resnet": DiffResNetMethod,
     "mlp": MLPMethod,
     "gcn": GCNMethod,

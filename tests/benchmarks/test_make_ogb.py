@@ -34,6 +34,16 @@ def test_block_model_has_the_stated_structure() -> None:
     assert 0.2 < (distance.argmin(axis=1) == labels[:, 0]).mean() < 0.9
 
 
+def test_noisy_labels_are_told_by_nothing() -> None:
+    plain, labels, split = make_ogb.block_model(SMALL, 3)
+    noisy, wrong, again = make_ogb.block_model(SMALL, 3, noise=0.25)
+    for name in plain:
+        assert np.array_equal(plain[name], noisy[name])
+    assert all(np.array_equal(split[part], again[part]) for part in split)
+    assert (labels != wrong).mean() == pytest.approx(0.25, abs=0.06)
+    assert make_ogb.KINDS["noisy"]["noise"] == 0.2 and make_ogb.KINDS["plain"]["noise"] == 0
+
+
 def test_seed_decides_the_set() -> None:
     one, again, other = (make_ogb.block_model(SMALL, seed)[0] for seed in (0, 0, 1))
     assert np.array_equal(one["node_feat"], again["node_feat"])

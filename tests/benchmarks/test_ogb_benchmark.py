@@ -17,7 +17,8 @@ pytest.importorskip("ogb", reason="the package ogb is not installed")
 from benchmarks.ogb import command as ogb  # noqa: E402
 from benchmarks.ogb import features as ogb_features  # noqa: E402
 from benchmarks.ogb import make as make_ogb  # noqa: E402
-from benchmarks.ogb.models import METHODS, WideDiffResNet, settings_of  # noqa: E402
+from benchmarks.ogb.command import METHODS  # noqa: E402
+from benchmarks.ogb.models import WideDiffResNet, settings_of  # noqa: E402
 from benchmarks.speed import ogb as speed  # noqa: E402
 from benchmarks.speed.harness import Harness  # noqa: E402
 from torch_geometric_diff.experiment import accuracy, read_rows  # noqa: E402
@@ -121,13 +122,32 @@ def test_settings_are_those_of_the_model() -> None:
     "flags, message",
     [
         (["--model", "sgc", "--hidden", "8"], r"'sgc' has no setting \['hidden'\]"),
+        (["--model", "gcn", "mlp", "--alpha", "1"], r"'gcn mlp' has no setting \['alpha'\]"),
+        (["--model", "gcn", "mlp", "--features", "x.npy"], "'--features' is for the model 'mlp'"),
+        (["--model", "diffused-mlp", "--batch_size", "1"], "'batch_size' of at least 2"),
+        (["--model", "diffused-mlp", "--label_steps", "-1"], "'label_steps'"),
         (["--num_inits", "0"], "'--num_inits' to be positive"),
         (["--resume"], "need '--out'"),
     ],
 )
-def test_bad_flags(folder: Path, flags: list[str], message: str) -> None:
+def test_bad_flags(
+    folder: Path, flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         ogb.main(["--dataset", str(folder), *flags])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_share_a_file(folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "rows.jsonl"
+    models = ["--model", "mlp", "sgc", "diffused-mlp"]
+    rows = _run(folder, out, *models, "--hidden", "8", "--max_epochs", "2")
+    assert [(row["model"], row["init"]) for row in rows] == [
+        (m, i) for m in models[1:] for i in (0, 1)
+    ]
+    assert "hidden" not in rows[2]["settings"] and rows[4]["settings"]["lr"] == 0.003
+    assert _run(folder, out, *models, "--hidden", "8", "--max_epochs", "2", "--resume") == rows
 
 
 def test_bad_set_ends_in_one_line_and_writes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from .results import environment as environment
 from .results import read_rows as read_rows
 from .results import write_rows as write_rows
 from .statistics import mean_and_interval as mean_and_interval
+from .training import EarlyStopping as EarlyStopping
 from .training import Fit as Fit
 from .training import accuracy as accuracy
 from .training import fit as fit
