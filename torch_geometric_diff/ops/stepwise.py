@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .derivatives import is_differentiated
 from .kernels import reference
-from .propagate import _held_table, make_seeds, row_mask
+from .propagate import held_table, make_seeds, row_mask
 from .random import dropout_threshold
 from .recurrence import Recurrence
 
@@ -35,7 +35,7 @@ def propagate_by(
     if held is not None:
         rows = row_mask("held", held, x.size(-2)).to(x.device).unsqueeze(1)
         inputs = torch.stack([batch.masked_fill(rows, 0), batch.masked_fill(~rows, 0)])
-        table = _held_table(table, threshold)
+        table = held_table(table, threshold)
 
         def step(z: Tensor) -> Tensor:
             return product(z).masked_fill(rows, 0)

@@ -1,0 +1,129 @@
+"""The call under torch.compile and torch.export: one node of the graph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernels import cpu, kernel_for
+from .recurrence import INPUTS, LETTERS, transposed
+
+CSR = tuple[Tensor, Tensor, Tensor]
+
+
+def compiled(
+    x: Tensor,
+    csr: CSR,
+    csr_t: CSR,
+    permutation: Tensor | None,
+    order: Tensor | None,
+    table: Tensor,
+    seeds: Tensor,
+    threshold: int,
+    reverse: bool,
+    bounds: tuple[float, float] | None,
+) -> Tensor:
+    """[I, B, N, F] to [O, B, N, F]; of learned entries the permutation of the transpose."""
+    limits = None if bounds is None else list(bounds)
+    rest = (permutation, order, table, seeds, threshold, reverse, limits)
+    return _op(x, *csr, *csr_t, *rest)
+
+
+@torch.library.custom_op("torch_geometric_diff::propagate", mutates_args=())
+def _op(
+    x: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    value: Tensor,
+    rowptr_t: Tensor,
+    col_t: Tensor,
+    value_t: Tensor,
+    permutation: Tensor | None,
+    order: Tensor | None,
+    table: Tensor,
+    seeds: Tensor,
+    threshold: int,
+    reverse: bool,
+    bounds: Sequence[float] | None,
+) -> Tensor:
+    """The kernel of the device; the transpose rides along for the backward pass."""
+    arguments = (x.contiguous(), rowptr, col, value, table, threshold, seeds, reverse)
+    limits = None if bounds is None else (bounds[0], bounds[1])
+    if order is not None:
+        return cpu.propagate(*arguments, limits, order)
+    with torch.autocast(x.device.type, enabled=False):
+        return kernel_for(x.device).propagate(*arguments, limits)
+
+
+@_op.register_fake
+def _(x: Tensor, *args: Any) -> Tensor:
+    outputs = args[8].size(0) - INPUTS - x.size(0)
+    return x.new_empty(outputs, *x.shape[1:])
+
+
+@torch.library.custom_op("torch_geometric_diff::propagate_gradients", mutates_args=())
+def _gradients_op(
+    x: Tensor,
+    g: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
+    value: Tensor,
+    rowptr_t: Tensor,
+    col_t: Tensor,
+    value_t: Tensor,
+    permutation: Tensor | None,
+    order: Tensor | None,
+    table: Tensor,
+    seeds: Tensor,
+    threshold: int,
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the inputs, the entries (where there is a permutation) and the table."""
+    csr, csr_t = (rowptr, col, value), (rowptr_t, col_t, value_t)
+    if kernel_for(x.device) is not cpu or reverse:
+        raise NotImplementedError(
+            f"Learned coefficients or weights are not compiled on {x.device}; run this layer "
+            "outside of torch.compile"
+        )
+    grads = cpu.gradients(
+        x.contiguous(), g.contiguous(), csr, csr_t, table.contiguous(), threshold, seeds,
+        (True, permutation is not None, LETTERS), order,
+    )  # fmt: skip
+    dx, dvalue, dtable = (x.new_empty(0) if grad is None else grad for grad in grads)
+    return dx, dvalue, dtable
+
+
+@_gradients_op.register_fake
+def _(x: Tensor, g: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    value, permutation, table = args[2], args[6], args[8]
+    grad_value = x.new_empty(0) if permutation is None else torch.empty_like(value)
+    return torch.empty_like(x), grad_value, torch.empty_like(table)
+
+
+def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    x, *tensors, ctx.threshold, ctx.reverse, ctx.bounds = inputs
+    ctx.learns = ctx.needs_input_grad[3] or ctx.needs_input_grad[9]
+    ctx.inputs = len(x)
+    ctx.save_for_backward(x if ctx.learns else None, *tensors)
+
+
+def _backward(ctx: Any, g: Tensor) -> Any:
+    if ctx.bounds is not None:
+        raise NotImplementedError("A gradient through 'bounds' is not compiled")
+    x, *csrs, permutation, order, table, seeds = ctx.saved_tensors
+    grads: list[Any] = [None] * 14
+    if ctx.learns:
+        rest = (*csrs, permutation, order, table, seeds, ctx.threshold, ctx.reverse)
+        grad_x, grad_value, grad_table = _gradients_op(x, g, *rest)
+        grads[0], grads[9] = grad_x, grad_table
+        grads[3] = None if permutation is None else grad_value
+    else:
+        back, turned = transposed(table, ctx.inputs), (*csrs[3:], *csrs[:3])
+        grads[0] = _op(
+            g, *turned, permutation, order, back, seeds, ctx.threshold, not ctx.reverse, None
+        )
+    return tuple(grads)
+
+
+_op.register_autograd(_backward, setup_context=_setup_context)
