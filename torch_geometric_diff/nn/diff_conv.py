@@ -119,6 +119,7 @@ class DiffConv(Diffusion):
         """The steps of this layer with an operator, whose step size is another if it is learned."""
         if not self.learn_step_size:
             return Recurrence.power(self.num_steps)
+        operator.check_stability(self.step_size)  # type: ignore[attr-defined]
         r = self.step_size / operator.step_size  # type: ignore[attr-defined]
         return Recurrence(self.num_steps, a=r, d=1 - r)  # (1 - r) x + r P x: r times as long
 

@@ -378,12 +378,12 @@ class DiffusionOperator(SparseOperator):
         self._set(built, reorder)
         self._largest_degree, self._is_transposed = built.largest_degree, False
         self._stability = Stability()
-        if self._may_diverge():
+        if self._may_diverge(self.step_size):
             learned = edge_weight is not None and is_differentiated(edge_weight)
             weight = None if learned else edge_weight
             how = (weight, num_nodes, normalization, add_self_loops)
             self._stability = Stability.of(adj, *how)
-            self._warn_if_unstable()
+            self.check_stability(self.step_size)
 
     _STATE = (*SparseOperator._STATE, "step_size", "_largest_degree", "_is_transposed")
 
@@ -406,29 +406,32 @@ class DiffusionOperator(SparseOperator):
             step_size = step_size.reshape(()).to(self.value)
         identity, laplacian = self._laplacian()
         other.value = (identity - step_size * laplacian).to(self.dtype)
-        if other._may_diverge():
-            other._warn_if_unstable()
+        other.check_stability(other.step_size)
         return other
 
     def _laplacian(self) -> tuple[Tensor, Tensor]:
         """The entries of the identity and of the Laplacian, in at least float32."""
         if self._differences is not None:
             return self._differences
-        step_size = self.step_size
-        if isinstance(step_size, Tensor):
-            step_size = step_size.reshape(()).to(self.value)
         with kept():
-            row = self.rows()
-            loop = row == self.col
-            weight = self.value.to(wide_dtype(self.device)).masked_fill(loop, 0.0) / step_size
-            degree = weight.new_zeros(self.num_nodes).index_add(0, row, weight)
-            laplacian = torch.where(loop, degree[row], -weight)
             half = self.dtype in (torch.float16, torch.bfloat16)
             dtype = torch.float32 if half else self.dtype
+            loop, laplacian = self._wide_laplacian()
             found = loop.to(dtype), laplacian.to(dtype)
         if not self.requires_grad:
             self._differences = found
         return found
+
+    def _wide_laplacian(self) -> tuple[Tensor, Tensor]:
+        """Which entries are the diagonal's, and those of the Laplacian, whose rows sum to zero."""
+        step_size = self.step_size
+        if isinstance(step_size, Tensor):
+            step_size = step_size.reshape(()).to(self.value)
+        row = self.rows()
+        loop = row == self.col
+        weight = self.value.to(wide_dtype(self.device)).masked_fill(loop, 0.0) / step_size
+        degree = weight.new_zeros(self.num_nodes).index_add(0, row, weight)
+        return loop, torch.where(loop, degree[row], -weight)
 
     def t(self) -> Self:
         """The transposed operator; the same object if the matrix is symmetric."""
@@ -466,7 +469,10 @@ class DiffusionOperator(SparseOperator):
         return limit
 
     def _scipy_laplacian(self) -> scipy.sparse.csr_matrix:
-        value = plain(self._laplacian()[1].detach()).cpu().double().numpy()
+        if self._is_transposed:
+            return self.t()._scipy_laplacian()
+        with torch.no_grad():
+            value = plain(self._wide_laplacian()[1]).cpu().double().numpy()
         arrays = value, self.col.cpu().numpy(), self.rowptr.cpu().numpy()
         return scipy.sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes))
 
@@ -474,27 +480,31 @@ class DiffusionOperator(SparseOperator):
         """Whether the matrix is symmetric, its entries learned or not."""
         return self._pattern.is_symmetric(self.value.detach())
 
-    def _may_diverge(self) -> bool:
+    def _may_diverge(self, step_size: float | Tensor) -> bool:
         """Whether some step does not average, and nothing keeps us from looking closer."""
-        if not self._largest_degree or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self._largest_degree or not _is_plain(self.value):
             return False
-        step_size = self.step_size
         if isinstance(step_size, Tensor):
             # reading a learned step off an accelerator would wait for it at every call
             if step_size.device.type != "cpu" or not _is_plain(step_size):
                 return False
             step_size = float(step_size.detach())
-        return step_size * self._largest_degree > 1 + 1e-6 and _is_plain(self.value)
+        return step_size * self._largest_degree > 1 + 1e-6
 
-    def _warn_if_unstable(self) -> None:
-        """Warn once a graph, and estimate a spectrum once a graph, where two bounds cannot tell."""
-        stability, step_size = self._stability, float(self.step_size)
-        if stability.warned or not self._largest_degree:
+    def check_stability(self, step_size: float | Tensor) -> None:
+        """Warn if diffusion on this graph diverges with steps of a size: once a graph.
+
+        Two bounds, of one pass over the edges, tell most steps; only between them the spectrum is
+        estimated, once a graph.
+        """
+        if self._stability.warned or not self._may_diverge(step_size):
             return
+        stability, largest = self._stability, self._largest_degree or 0.0
+        step_size = float(step_size.detach()) if isinstance(step_size, Tensor) else step_size
         bound, about = None, "is"
         if self._is_self_adjoint():
             # the largest eigenvalue is at least N / (N - 1) times the largest degree
-            least = 2 * (1 - 1 / self.num_nodes) / self._largest_degree
+            least = 2 * (1 - 1 / self.num_nodes) / largest
             if step_size > least * (1 + 1e-2) and self.num_nodes > DENSE_NODES:
                 bound, about = least, "is at most"
             elif step_size <= edge_bound(self._scipy_laplacian()):
