@@ -48,7 +48,8 @@ def read_pyg(name: str, root: Path) -> Data:
         raise ValueError(f"Expected '{form}' with no further options (got '{name}')")
     options = {"name": graph} if graph else {}
     if "root" not in parameters:  # it needs no files
-        return check_graph(dict(cls()[0]), name)
+        dataset: Any = cls()
+        return check_graph(dict(dataset[0]), name)
 
     with tempfile.TemporaryDirectory() as temporary:
         reader = _reader(cls, Path(temporary))
