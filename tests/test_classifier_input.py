@@ -117,8 +117,11 @@ def test_the_scale_of_all_points_does_not_matter(scale, feature_weight) -> None:
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-def test_a_point_so_far_off_that_distances_vanish_is_refused() -> None:
+def test_a_far_point_among_those_of_fit() -> None:
     X = np.array([[0], [0.1], [5], [5.1], [1e300]])
+    model = DiffusionClassifier(n_neighbors=1).fit(X, [0, -1, 1, -1, -1])
+    assert model.transduction_[:4].tolist() == [0, 0, 1, 1]
+    X[:4] *= 1e-300
     with pytest.raises(ValueError, match="'X' to hold no point so far off .*rows"):
         DiffusionClassifier(n_neighbors=1).fit(X, [0, -1, 1, -1, -1])
 

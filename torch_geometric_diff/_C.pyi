@@ -119,3 +119,16 @@ def knn(
     level: str,
     /,
 ) -> None: ...
+def knn_of(
+    index: int,
+    known: int,
+    num_known: int,
+    asked: int,
+    num_asked: int,
+    dim: int,
+    k: int,
+    single: bool,
+    threads: int,
+    level: str,
+    /,
+) -> None: ...

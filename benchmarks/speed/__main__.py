@@ -19,7 +19,7 @@ from torch_geometric_diff.experiment import (
 
 from .harness import Harness, Row
 
-SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb")
+SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb", "classifier")
 
 
 def parser() -> argparse.ArgumentParser:

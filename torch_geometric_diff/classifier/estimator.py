@@ -1,6 +1,6 @@
 """The estimator: labels as sources of heat, and the features beside the graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,6 +17,8 @@ from .gaussian import GaussianClasses
 from .heat import HeatGraph, mean_of_neighbours, neighbour_weights
 from .labels import read_labels
 from .neighbours import NearestKnown, Points, among, take, unit_rows
+
+COLUMNS = 128  # that diffuse together
 
 
 class DiffusionClassifier(ClassifierMixin, BaseEstimator):
@@ -149,18 +151,22 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         one_hot = F.one_hot(label, len(self.classes_)).to(weight)
         heat = one_hot * torch.from_numpy(share).to(weight)
 
-        def diffuse(kept: Tensor) -> Tensor:
-            distribution = graph.heat(given[kept], heat[kept], int(self.num_steps))
-            distribution[given[kept]] = one_hot[kept]
-            return distribution / distribution.sum(1, keepdim=True)
+        def diffuse(kept: Tensor, heat: Tensor = heat) -> Iterator[Tensor]:
+            """Distributions for each row of a mask of labels; several columns at once cost less."""
+            for masks in kept.split(max(1, COLUMNS // heat.size(1))):
+                sources = masks.t().unsqueeze(2) * heat.unsqueeze(1)
+                total = graph.heat(given, sources.flatten(1), int(self.num_steps))
+                for mask, each in zip(masks, total.split(heat.size(1), dim=1), strict=True):
+                    each[given[mask]] = one_hot[mask].to(each)
+                    yield each / each.sum(1, keepdim=True)
 
-        diffused = diffuse(torch.ones_like(label, dtype=torch.bool))
+        (diffused,) = diffuse(torch.ones_like(label, dtype=torch.bool).unsqueeze(0))
         self._diffused = self._shares = diffused = self._complete(points, diffused)
         self._classes, self.feature_weight_ = None, 0.0
         if self.feature_weight != 0 and len(self.classes_) > 1:
             self._classes = classes = GaussianClasses(points)
             self.feature_weight_ = (
-                learn_weight(classes, diffuse, given, label)
+                learn_weight(classes, lambda kept: diffuse(kept, heat.float()), given, label)
                 if self.feature_weight == "auto"
                 else float(self.feature_weight)
             )

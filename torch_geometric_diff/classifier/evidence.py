@@ -64,7 +64,10 @@ def refine(
 
 
 def learn_weight(
-    classes: GaussianClasses, diffuse: Callable[[Tensor], Tensor], given: Tensor, label: Tensor
+    classes: GaussianClasses,
+    diffuse: Callable[[Tensor], Iterator[Tensor]],
+    given: Tensor,
+    label: Tensor,
 ) -> float:
     """The weight of the features by which labels that are left out are most likely.
 
@@ -72,18 +75,18 @@ def learn_weight(
 
     Args:
         classes (GaussianClasses): The classes to fit.
-        diffuse (callable): Distributions of all points from some of the labels, given by a mask.
+        diffuse (callable): Distributions [N, C] for each row of a mask of the labels to be used.
         given (Tensor): The points that have a label, as indices.
         label (Tensor): The class of each.
     """
-    left_out = []
-    for fold in folds(label):
-        diffused, held = diffuse(~fold), given[fold]
-        diffused = diffused.nan_to_num(1 / diffused.size(1))  # nothing came there
-        likelihood = classes.fit(diffused)(classes.x[held])
-        left_out.append((diffused[held], likelihood, label[fold]))
-    if not left_out:
+    without = folds(label)
+    if len(without) == 0:
         return USUAL
+    left_out = []
+    for fold, distribution in zip(without, diffuse(~without), strict=True):
+        distribution = distribution.nan_to_num(1 / distribution.size(1))  # nothing came there
+        likelihood = classes.fit(distribution)(classes.x[given[fold]])
+        left_out.append((distribution[given[fold]], likelihood, label[fold]))
     diffused, likelihood, truth = (torch.cat(parts) for parts in zip(*left_out, strict=True))
 
     def score(weight: float) -> float:
@@ -99,8 +102,8 @@ def learn_weight(
     return max(WEIGHTS, key=score)
 
 
-def folds(label: Tensor) -> Iterator[Tensor]:
-    """Masks of labels to leave out in turn; one label of each class always stays.
+def folds(label: Tensor) -> Tensor:
+    """Masks of labels to leave out in turn [M, S]; one label of each class always stays.
 
     Args:
         label (Tensor): The class of each label.
@@ -109,6 +112,5 @@ def folds(label: Tensor) -> Iterator[Tensor]:
     rank = torch.arange(len(label), device=label.device) - (count.cumsum(0) - count)[label[order]]
     rank = torch.empty_like(rank).scatter_(0, order, rank)  # of each label in its class
     fold = torch.where(count[label] > 1, rank % MAX_FOLDS, -1)
-    for number in range(min(MAX_FOLDS, int(count.max()))):
-        if bool((fold == number).any()):
-            yield fold == number
+    without = fold == torch.arange(MAX_FOLDS, device=label.device).unsqueeze(1)
+    return without[without.any(1)]

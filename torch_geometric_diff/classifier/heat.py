@@ -39,11 +39,11 @@ class HeatGraph:
 
         Args:
             nodes (Tensor): Where the sources are [S].
-            heat (Tensor): What they give of each class, [S, C].
+            heat (Tensor): What they give, [S, C] of any floating type, which is that of the result.
             num_steps (int): The number of steps K.
         """
         source = heat.new_zeros(len(self.degree), heat.size(1))
-        source[nodes] = heat / self.degree[nodes].unsqueeze(1)
+        source[nodes] = heat / self.degree[nodes].unsqueeze(1).to(heat)
         return propagate(source, self.operator, Recurrence(num_steps, c=1.0))
 
     def mean(self, values: Tensor) -> Tensor:

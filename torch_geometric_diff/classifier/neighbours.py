@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..graph import knn_graph
 from ..graph.distances import centre
+from ..graph.sets import missing, nearest_known
 
 BLOCK_BYTES = 64 * 2**20  # of intermediates at a time
+_REACH = 2.0**10  # how far off, in units of the known points, differences are trusted
 Points = Union[Tensor, scipy.sparse.csr_matrix]
 
 
@@ -22,17 +24,29 @@ def among(points: Points, k: int) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If distances are lost in rounding beside a point that lies far off.
     """
+    k = min(k, points.shape[0] - 1)
     if isinstance(points, Tensor):
-        points = points / power_of_two(points.abs().max())
-        edge_index, distance = knn_graph(points, k, return_distances=True)
-        distance = distance.view(-1, k)
+        index, distance = _others(points, k)
     else:
-        distance, index = _sparse_search(points, k).kneighbors()
-        target = torch.arange(len(index)).repeat_interleave(k)
-        edge_index = torch.stack([torch.from_numpy(index).long().flatten(), target])
-        distance = torch.from_numpy(distance)
+        found, near = _sparse_search(points, k).kneighbors()
+        index, distance = torch.from_numpy(near).long(), torch.from_numpy(found)
+    target = torch.arange(len(index), device=index.device).repeat_interleave(k)
+    edge_index = torch.stack([index.flatten(), target])
     _check_distances(points, edge_index, distance)
     return edge_index, distance
+
+
+def _others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    search = _Dense(points, k + 1)
+    if search.compiled:  # faster than below in double precision: it looks in single first
+        distance, index = search(points)
+        own = torch.arange(len(points), device=points.device).unsqueeze(1)
+        other = index != own
+        other[:, k] &= ~other.all(1)  # among more copies than k, a point may not find itself
+        return index[other].view(-1, k), distance[other].view(-1, k).to(points.dtype)
+    points = points / power_of_two(points.abs().max())
+    edge_index, distance = knn_graph(points, k, return_distances=True)
+    return edge_index[0].view(-1, k), distance.view(-1, k)
 
 
 def _check_distances(points: Points, edge_index: Tensor, distance: Tensor) -> None:
@@ -73,43 +87,70 @@ class NearestKnown:
             points (Tensor or csr_matrix): The new points, in the form of the known ones or not.
             row_bytes (int): What the caller makes of each row, for the size of the blocks.
         """
-        size = max(1, BLOCK_BYTES // (row_bytes + self.search.row_bytes))
-        for start in range(0, points.shape[0], size):
-            rows = slice(start, min(start + size, points.shape[0]))
-            block = self.search.like_known(points[rows])
-            yield block, rows, *self.search(block)
+        for rows in blocks(points.shape[0], 8 * (points.shape[1] + self.k)):
+            part = self.search.like_known(points[rows])
+            distance, index = self.search(part)
+            for few in blocks(part.shape[0], row_bytes):
+                place = slice(rows.start + few.start, rows.start + few.stop)
+                yield part[few], place, distance[few], index[few]
 
 
 class _Dense:
-    r"""The smallest :math:`|b|^2 - 2 a \cdot b`, of which the nearest are found by differences.
-
-    Nothing overflows, and what is lost beside larger numbers decides nothing: known points have one
-    scale, each new point its own.
+    r"""Nearest by squared differences where these are in range, and else by
+    :math:`|b|^2 - 2 a \cdot b`: known points have one scale there, each new point its own, so that
+    nothing overflows and what is lost beside larger numbers decides nothing.
     """
 
     def __init__(self, points: Tensor, k: int) -> None:
-        self.k, self.candidates = k, min(2 * k + 4, len(points))
+        self.k = k
         self.half = points.double() / 2  # their differences are finite
         self.centre = centre(self.half)
         self.unit = self.half - self.centre
-        self.scale = power_of_two(self.unit.abs().max())
+        self.scale = 2 * power_of_two(self.unit.abs().max())
         self.unit /= self.scale
-        self.norm = self.unit.square().sum(1)
-        self.row_bytes = 8 * (3 * len(points) + (3 * points.size(1) + 6) * self.candidates)
+        size = self.unit.abs()
+        in_range = bool(size.masked_fill_(size == 0, 1).min() > 2.0**-400)
+        self.compiled = in_range and points.device.type == "cpu" and missing("compiled") is None
 
     def like_known(self, points: Points) -> Tensor:
+        """Points as these are."""
         if not isinstance(points, Tensor):
             points = torch.from_numpy(points.toarray())
         return points.to(self.half.device)
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Relative distances and indices of the nearest, in their order."""
         half = points.double() / 2
+        index = torch.empty(len(half), self.k, dtype=torch.long, device=half.device)
+        distance = torch.empty(index.shape, dtype=half.dtype, device=half.device)
+        asked = (half - self.centre) / self.scale
+        near = asked.abs().amax(1) < (_REACH if self.compiled else 0)
+        if bool(near.all()):
+            index, distance = self._by_difference(asked)
+        else:
+            if bool(near.any()):
+                index[near], distance[near] = self._by_difference(asked[near])
+            left = (~near).nonzero().flatten()
+            for few in blocks(len(left), 8 * (3 * len(self.half) + 12 * self.k * half.size(1))):
+                index[left[few]], distance[left[few]] = self._by_score(half[left[few]])
+        return distance, index
+
+    def _by_difference(self, asked: Tensor) -> tuple[Tensor, Tensor]:
+        index = nearest_known(asked / _REACH, self.unit / _REACH, self.k, single=True)
+        distance = torch.empty(index.shape, dtype=asked.dtype, device=asked.device)
+        for few in blocks(len(asked), 16 * asked.size(1) * self.k):
+            gap = asked[few].unsqueeze(1) - self.unit[index[few]]
+            distance[few] = gap.square_().sum(2).sqrt_()
+        return index, distance
+
+    def _by_score(self, half: Tensor) -> tuple[Tensor, Tensor]:
         shifted = half - self.centre
         scale = power_of_two(shifted.abs().amax(1, keepdim=True))
         shifted *= -2 * (scale / self.scale).clamp(max=1) / scale
-        score = (self.scale / scale).clamp(max=1) * self.norm
+        score = (self.scale / scale).clamp(max=1) * self.unit.square().sum(1)
         score.addmm_(shifted, self.unit.t())
-        score, index = score.topk(self.candidates, largest=False)
+        candidates = min(2 * self.k + 4, len(self.half))
+        score, index = score.topk(candidates, largest=False)
         gap = half.unsqueeze(1) - self.half[index]
         largest = gap.abs().amax(2, keepdim=True)
         gap /= torch.where(largest > 0, largest, 1)
@@ -119,7 +160,7 @@ class _Dense:
         for key in range(3):
             order = found[key].argsort(dim=1, stable=True)
             found = [column.gather(1, order) for column in found]
-        return found[2][:, : self.k], found[0][:, : self.k]
+        return found[0][:, : self.k], found[2][:, : self.k]
 
 
 class _Sparse:
@@ -127,17 +168,25 @@ class _Sparse:
 
     def __init__(self, points: scipy.sparse.csr_matrix, k: int) -> None:
         self.search = _sparse_search(points, k)
-        self.row_bytes = 24 * points.shape[0]
 
     def like_known(self, points: Points) -> scipy.sparse.csr_matrix:
+        """Points as these are."""
         return scipy.sparse.csr_matrix(points.numpy()) if isinstance(points, Tensor) else points
 
     def __call__(self, points: scipy.sparse.csr_matrix) -> tuple[Tensor, Tensor]:
+        """Distances and indices of the nearest, in their order."""
         distance, index = self.search.kneighbors(points)
         found = torch.from_numpy(distance)
         if not bool(found.isfinite().all()):
             raise ValueError("Expected 'X' to hold no point so far off that distances overflow")
         return found, torch.from_numpy(index).long()
+
+
+def blocks(count: int, row_bytes: int) -> Iterator[slice]:
+    """Rows in blocks of bounded size."""
+    size = max(1, BLOCK_BYTES // max(1, row_bytes))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def _sparse_search(points: scipy.sparse.csr_matrix, k: int) -> NearestNeighbors:

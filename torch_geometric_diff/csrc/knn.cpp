@@ -189,23 +189,26 @@ class Searcher {
     // rounding of (D + 2) operations, and squares flushed to 0
     relative_ = 4.0 * (dim + 32) * std::numeric_limits<T>::epsilon();
     floor_ = 256.0 * dim * std::numeric_limits<T>::min();
-    slack_ = 2 * std::sqrt(static_cast<double>(dim));
+    slack_ = std::sqrt(static_cast<double>(dim));
   }
 
-  // The queries are the points of a leaf from `begin` on; their rows of `index` are written.
-  void operator()(const Tree<T>& tree, std::int64_t leaf, std::int64_t begin, std::int64_t size,
-                  std::int64_t offset, std::int64_t* index) {
+  // The queries are the points of a leaf of `asked` from `begin` on; their rows of `index` are written.
+  // They look for the `size` points of `tree`, for others than themselves if that is the same tree.
+  void operator()(const Tree<T>& tree, const Tree<T>& asked, std::int64_t leaf, std::int64_t begin,
+                  std::int64_t size, std::int64_t offset, std::int64_t* index) {
     tree_ = &tree;
+    asked_ = &asked;
     begin_ = begin;
-    count_ = static_cast<int>(std::min<std::int64_t>(kQueries, tree.begin(leaf) + tree.size(leaf) - begin));
-    const auto wanted = static_cast<std::size_t>(std::min(k_, size - 1));
-    own_ = tree.leaves() + leaf;
+    count_ = static_cast<int>(std::min<std::int64_t>(kQueries, asked.begin(leaf) + asked.size(leaf) - begin));
+    const bool same = &tree == &asked;
+    const auto wanted = static_cast<std::size_t>(std::min(k_, size - same));
+    own_ = same ? tree.leaves() + leaf : 0;
     std::fill(queries_.begin(), queries_.end(), T(0));
     for (std::int64_t d = 0; d < tree.dim(); ++d) {
       box_[d] = kInfinity;
       box_[tree.dim() + d] = -kInfinity;
       for (int q = 0; q < count_; ++q) {
-        const double value = tree.row(begin + q)[d];
+        const double value = asked.row(begin + q)[d];
         queries_[d * kQueries + q] = static_cast<T>(value);
         box_[d] = std::min(box_[d], value);
         box_[tree.dim() + d] = std::max(box_[tree.dim() + d], value);
@@ -217,11 +220,11 @@ class Searcher {
     }
     farthest_ = {kInfinity, 0};
     if (wanted > 0) {
-      visit(own_);
+      if (same) visit(own_);
       descend(1, 0);
     }
     for (int q = 0; q < count_; ++q) {
-      std::int64_t* out = index + (offset + tree.index(begin + q)) * k_;
+      std::int64_t* out = index + (offset + asked.index(begin + q)) * k_;
       std::fill_n(out, k_, -1);
       for (const Neighbour& neighbour : found_[q].sorted()) *out++ = offset + neighbour.second;
     }
@@ -275,8 +278,9 @@ class Searcher {
 
   // No computed squared distance exceeds it if the exact one is at most `squared`.
   T bound(double squared) const {
-    if (tree_->rounding() > 0) {
-      const double distance = std::sqrt(squared) + slack_ * tree_->rounding();
+    const double rounding = tree_->rounding() + asked_->rounding();
+    if (rounding > 0) {
+      const double distance = std::sqrt(squared) + slack_ * rounding;
       squared = distance * distance;
     }
     return std::nextafter(static_cast<T>(squared * (1 + relative_) + floor_),
@@ -284,8 +288,8 @@ class Searcher {
   }
 
   void offer(int q, std::int64_t place) {
-    if (place == begin_ + q) return;
-    const double *a = tree_->row(begin_ + q), *b = tree_->row(place);
+    if (tree_ == asked_ && place == begin_ + q) return;
+    const double *a = asked_->row(begin_ + q), *b = tree_->row(place);
     double squared = 0;
     for (std::int64_t d = 0; d < tree_->dim(); ++d) squared += (a[d] - b[d]) * (a[d] - b[d]);
     const Neighbour neighbour{squared, tree_->index(place)};
@@ -293,7 +297,7 @@ class Searcher {
   }
 
   const Scanner& scanner_;
-  const Tree<T>* tree_ = nullptr;
+  const Tree<T>*tree_ = nullptr, *asked_ = nullptr;
   std::vector<T> queries_;
   std::vector<double> box_;
   std::vector<std::uint16_t> hits_;
@@ -342,7 +346,31 @@ void search(std::int64_t* index, const Sets& sets, std::int64_t k, int threads, 
       const std::int64_t s = std::upper_bound(start.begin(), start.end(), task) - start.begin() - 1;
       const std::int64_t leaf = task - start[s], end = trees[s].begin(leaf) + trees[s].size(leaf);
       for (std::int64_t begin = trees[s].begin(leaf); begin < end; begin += kQueries)
-        searchers[thread](trees[s], leaf, begin, size(s), sets.start[s], index);
+        searchers[thread](trees[s], trees[s], leaf, begin, size(s), sets.start[s], index);
+    });
+  });
+}
+
+template <class T>
+void search(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, int threads,
+            const Level& level) {
+  const std::int64_t size = known.start[1], count = asked.start[1];
+  const std::int64_t work = (size + count) * (known.dim + k + 32);
+  const int team = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), 1 + (work >> 16)));
+  Tree<T> trees[2];  // the second one brings queries that lie together into a tile
+  std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), known.dim, k));
+  Queue building(2, 1), searching(std::int64_t{1} << Tree<T>::depth(count, asked.dim), 16);
+  parallel(team, [&](int, int) {
+    building.work([&](std::int64_t which) {
+      const Sets& sets = which == 0 ? known : asked;
+      trees[which].build(sets.points, sets.start[1], sets.dim);
+    });
+  });
+  parallel(team, [&](int thread, int) {
+    searching.work([&](std::int64_t leaf) {
+      const std::int64_t first = trees[1].begin(leaf), end = first + trees[1].size(leaf);
+      for (std::int64_t begin = first; begin < end; begin += kQueries)
+        searchers[thread](trees[0], trees[1], leaf, begin, size, 0, index);
     });
   });
 }
@@ -351,7 +379,18 @@ void search(std::int64_t* index, const Sets& sets, std::int64_t k, int threads, 
 
 void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads,
          const Level& level) {
-  (single ? search<float> : search<double>)(index, sets, k, threads, level);
+  if (single)
+    search<float>(index, sets, k, threads, level);
+  else
+    search<double>(index, sets, k, threads, level);
+}
+
+void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single,
+            int threads, const Level& level) {
+  if (single)
+    search<float>(index, known, asked, k, threads, level);
+  else
+    search<double>(index, known, asked, k, threads, level);
 }
 
 }  // namespace tgd

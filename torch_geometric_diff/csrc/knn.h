@@ -25,4 +25,9 @@ struct Sets {
 void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads,
          const Level& level);
 
+// The same for the points of one set, `asked`, that look for those of another, `known`: their k nearest,
+// with row i of `index` for point i of `asked`.
+void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single,
+            int threads, const Level& level);
+
 }  // namespace tgd

@@ -94,6 +94,16 @@ void knn(uintptr_t index, uintptr_t points, int64_t dim, uintptr_t start, int64_
   tgd::knn(at<int64_t>(index), all, k, single, threads, chosen);
 }
 
+void knn_of(uintptr_t index, uintptr_t known, int64_t num_known, uintptr_t asked, int64_t num_asked,
+            int64_t dim, int64_t k, bool single, int threads, const std::string& level) {
+  const int64_t starts[2][2] = {{0, num_known}, {0, num_asked}};
+  const tgd::Sets sets[2] = {{at<const double>(known), dim, starts[0], 1},
+                             {at<const double>(asked), dim, starts[1], 1}};
+  const tgd::Level& chosen = level.empty() ? *tgd::levels()[0] : *find_level(level);
+  const nb::gil_scoped_release release;
+  tgd::knn_of(at<int64_t>(index), sets[0], sets[1], k, single, threads, chosen);
+}
+
 }  // namespace
 
 void bind_build(nb::module_& m);  // build_module.cpp
@@ -105,4 +115,5 @@ NB_MODULE(_C, m) {
   m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");
   m.def("gradients", &gradients, "Gradients of a recurrence; null addresses are not wanted.");
   m.def("knn", &knn, "The k nearest others of every point within its set. The arrays are as above.");
+  m.def("knn_of", &knn_of, "The k nearest known points of every asked one. The arrays are as above.");
 }
