@@ -1,3 +1,4 @@
+import doctest
 import subprocess
 import sys
 
@@ -143,3 +144,11 @@ def test_new_points_far_from_the_origin() -> None:
         moved = (X + offset).astype(np.float32)
         model = DiffusionClassifier().fit(moved[:400], few)
         assert (model.predict(moved[400:]) == y[400:]).mean() > 0.95
+
+
+def test_the_examples_of_the_docstring():
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    from torch_geometric_diff.classifier import estimator
+
+    found = doctest.testmod(estimator)
+    assert found.attempted > 8 and found.failed == 0

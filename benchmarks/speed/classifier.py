@@ -6,6 +6,7 @@ precision as scikit-learn's users have them.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,8 +43,8 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
             "LabelSpreading": LabelSpreading(kernel="knn", n_neighbors=8),
         }
         shape = f"{count} x {dim}"
-        fits = {name: lambda model=model: model.fit(X, few) for name, model in models.items()}
+        fits = {name: partial(model.fit, X, few) for name, model in models.items()}
         rows += harness.compare(f"fit, {shape}", fits, ours=OURS, repeats=3)
-        guesses = {name: lambda model=model: model.predict(new) for name, model in models.items()}
+        guesses = {name: partial(model.predict, new) for name, model in models.items()}
         rows += harness.compare(f"predict, {shape}", guesses, ours=OURS, repeats=3)
     return rows

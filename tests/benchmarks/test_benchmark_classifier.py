@@ -92,3 +92,13 @@ def test_bad_numbers_are_refused(blobs, tmp_path):
     for flags in (["--draws", "0"], ["--labels", "0"]):
         with pytest.raises(ValueError, match="must be positive"):
             benchmark.main([*flags, "--out", out])
+
+
+def test_rows_of_the_speed_suite():
+    from benchmarks.speed import classifier
+    from benchmarks.speed.harness import Harness
+
+    rows = classifier.run(Harness(), quick=True)
+    assert [row["case"] for row in rows[::3]] == ["fit, 1000 x 16", "predict, 1000 x 16"]
+    assert {row["name"] for row in rows} == {classifier.OURS, "graph alone", "LabelSpreading"}
+    assert all(row["seconds"] > 0 and row["repeats"] == 3 for row in rows)

@@ -1,0 +1,111 @@
+"""The parts of DiffusionClassifier against dense references."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
+
+from torch_geometric_diff.classifier import neighbours  # noqa: E402
+from torch_geometric_diff.classifier.evidence import USUAL, folds, learn_weight, refine  # noqa: E402
+from torch_geometric_diff.classifier.gaussian import GaussianClasses  # noqa: E402
+from torch_geometric_diff.classifier.neighbours import NearestKnown, among  # noqa: E402
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def search(request, monkeypatch):
+    if request.param == "torch":
+        monkeypatch.setattr(neighbours, "missing", lambda backend: "not wanted")
+    elif neighbours.missing("compiled") is not None:
+        pytest.skip(neighbours.missing("compiled"))
+
+
+def _nearest(search: NearestKnown, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    found = list(search(new, 8))
+    rows = [rows for _, rows, _, _ in found]
+    assert [r.start for r in rows] == [0, *(r.stop for r in rows[:-1])] and rows[-1].stop == len(
+        new
+    )
+    return torch.cat([f[2] for f in found]), torch.cat([f[3] for f in found])
+
+
+@pytest.mark.parametrize(
+    "known, dim, k", [(500, 3, 8), (700, 32, 8), (50, 12, 7), (9, 2, 9), (300, 80, 20), (3, 1, 1)]
+)
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_nearest_known_points(search, monkeypatch, known, dim, k, offset) -> None:
+    monkeypatch.setattr(neighbours, "BLOCK_BYTES", 20_000)  # many blocks
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(known, dim, dtype=torch.float64, generator=rng) + offset
+    points[known // 2] = points[0]  # a copy, which comes second
+    new = torch.randn(60, dim, dtype=torch.float64, generator=rng) + offset
+    new = torch.cat([new, points[:5], 1e4 * new[:5]])
+    squared = (new.unsqueeze(1) - points).square().sum(2)
+    expected, order = squared.sort(dim=1, stable=True)
+    distance, index = _nearest(NearestKnown(points, k), new)
+    assert torch.equal(index, order[:, :k])
+    ratio = distance / distance[:, -1:].clamp(min=1e-300)
+    wanted = (expected[:, :k] / expected[:, k - 1 : k].clamp(min=1e-300)).sqrt()
+    torch.testing.assert_close(ratio, wanted, rtol=1e-6, atol=1e-9)
+
+
+def test_neighbours_among_copies(search) -> None:
+    points = torch.tensor([[0.0], [0.0], [0.0], [0.0], [1.0]])
+    edge_index, distance = among(points, 2)
+    assert edge_index[0].view(-1, 2).tolist() == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1]]
+    assert distance[:4].eq(0).all() and distance[4].gt(0).all()
+
+
+def test_gaussian_classes_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    x, share = rng.normal(size=(30, 4)), rng.dirichlet(np.ones(3), size=30)
+    mean = share.T @ x / share.sum(0)[:, None]
+    within = np.zeros((4, 4))
+    for i in range(30):
+        for c in range(3):
+            within += share[i, c] * np.outer(x[i] - mean[c], x[i] - mean[c]) / 30
+    within = 0.8 * within + 0.2 * np.trace(within) / 4 * np.eye(4)
+    gap = x[:, None] - mean
+    expected = -0.5 * np.einsum("icd,de,ice->ic", gap, np.linalg.inv(within), gap)
+    classes = GaussianClasses(torch.from_numpy(x))
+    found = classes.fit(torch.from_numpy(share))(classes.x).numpy()
+    differences = [values - values[:, :1] for values in (found, expected)]
+    np.testing.assert_allclose(*differences, rtol=1e-9, atol=1e-12)
+
+
+def test_folds_leave_a_label_of_each_class() -> None:
+    label = torch.tensor([0, 1, 1, 2, 2, 2, 2, 2, 2, 2, 1])
+    without = folds(label)
+    assert without.any(1).all() and without.sum(0).tolist() == [0] + [1] * 10
+    for fold in without:
+        assert set(label[~fold].tolist()) == {0, 1, 2}
+    assert len(folds(torch.tensor([0, 1, 2]))) == 0
+
+
+@pytest.mark.parametrize("right", ["graph", "features"])
+def test_the_weight_follows_the_evidence(right) -> None:
+    rng = torch.Generator().manual_seed(0)
+    label = torch.arange(200) % 2
+    says = label.clone()  # of the graph
+    x = torch.randn(200, 2, dtype=torch.float64, generator=rng)
+    if right == "features":
+        x[:, 0] += 8 * label
+        wrong = torch.arange(200) % 5 == 0
+        says[wrong] = 1 - says[wrong]
+    graph = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)[says]
+    given = torch.arange(100)
+
+    def diffuse(kept):
+        for mask in kept:
+            each = graph.clone()
+            each[given[mask]] = torch.eye(2, dtype=torch.float64)[label[given[mask]]]
+            yield each
+
+    classes = GaussianClasses(x)
+    weight = learn_weight(classes, diffuse, given, label[:100])
+    assert weight > 2 * USUAL if right == "features" else weight <= USUAL
+    assert learn_weight(classes, diffuse, given[:2], label[:2]) == USUAL, "nothing to leave out"
+    (known,) = diffuse(torch.ones(1, 100, dtype=torch.bool))
+    share, _ = refine(classes, known, given, weight, torch.zeros_like)
+    assert (share.argmax(1) == label).double().mean() > 0.98
+    assert torch.equal(share[given], known[given])
