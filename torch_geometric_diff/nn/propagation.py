@@ -71,6 +71,12 @@ class Propagation(MessagePassing):
             getattr(type(self), name) is not getattr(home, name) for name in _MESSAGES
         )
 
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(
+            f"'{self.__class__.__name__}' cannot be scripted: TorchScript has no form of its kernel. "
+            "Use 'torch.compile' or 'torch.export' instead"
+        )
+
     def reset_parameters(self) -> None:
         """Clear the cache."""
         super().reset_parameters()
