@@ -12,7 +12,7 @@ from dense import dense_step, dense_weight, random_graph
 from torch import Tensor
 
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
-from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv, HeatConv, SGConv, SSGConv
 from torch_geometric_diff.ops import (
     DiffusionOperator,
     Recurrence,
@@ -111,20 +111,57 @@ def weights(x: Tensor) -> Tensor:
     return gaussian_knn_graph(x, 3, 1.0)[1]
 
 
-def step_layer(layer: DiffConv) -> Callable[..., Tensor]:
-    def function(x: Tensor, weight: Tensor, step: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, {"step_size": step}, (x, EDGES, weight))
+def adjacency(weight: Tensor) -> Tensor:
+    """The matrix of ``gcn_norm``, loops added where there are none."""
+    matrix = dense_weight(EDGES, weight, N)
+    matrix = matrix + torch.diag((matrix.diagonal() == 0).to(matrix.dtype))
+    inverse = matrix.sum(1).rsqrt()
+    return inverse[:, None] * matrix * inverse
+
+
+def appnp(x: Tensor, weight: Tensor) -> Tensor:
+    matrix, z = adjacency(weight), x
+    for _ in range(K):
+        z = 0.8 * (matrix @ z) + 0.2 * x
+    return z
+
+
+def powers(x: Tensor, weight: Tensor, gamma: Tensor) -> Tensor:
+    matrix, z, total = adjacency(weight), x, gamma[0] * x
+    for k in range(K):
+        z = matrix @ z
+        total = total + gamma[k + 1] * z
+    return total
+
+
+def ssgc(x: Tensor, weight: Tensor, theta: Tensor) -> Tensor:
+    gamma = torch.tensor([0.1, *[0.9 / K] * K], dtype=torch.float64)
+    return powers(x, weight, gamma) @ theta.t()
+
+
+def sgc(x: Tensor, weight: Tensor, theta: Tensor) -> Tensor:
+    matrix = adjacency(weight)
+    return matrix @ (matrix @ (matrix @ x)) @ theta.t()
+
+
+def with_parameter(layer: torch.nn.Module, name: str) -> Callable[..., Tensor]:
+    def function(x: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {name: value}, (x, EDGES, weight))
 
     return function
 
 
-def layer(*arguments: Any, **settings: Any) -> DiffConv:
-    return DiffConv(*arguments, **settings)
+def heat_layer(x: Tensor, weight: Tensor) -> Tensor:
+    matrix = dense_step(dense_weight(EDGES, weight, N), 0.25)
+    laplacian = (torch.eye(N, dtype=torch.float64) - matrix) / 0.25
+    return torch.linalg.matrix_exp(-0.5 * laplacian) @ x
 
 
 X = features(N, 2)
 COEFFICIENTS = features(K + 1)
-PLAIN, LEARNED, CACHED = layer(K), layer(K, learn_step_size=True), layer(K, cached=True)
+THETA, PPR = features(4, 2), APPNP(K, 0.2)
+NO_BUILD = dict.fromkeys(("compile", "export"), (Exception, "."))  # steps depend on the graph
+PLAIN, LEARNED, CACHED = DiffConv(K), DiffConv(K, learn_step_size=True), DiffConv(K, cached=True)
 
 CASES = [
     Case("diffuse", lambda x: diffuse(x, operator(), K), lambda x: euler(x, WEIGHT), (X,)),
@@ -165,9 +202,30 @@ CASES = [
     Case("DiffConv, cached", lambda x: CACHED(x, EDGES, WEIGHT), lambda x: euler(x, WEIGHT), (X,)),
     Case(
         "DiffConv, learned step",
-        step_layer(LEARNED),
+        with_parameter(LEARNED, "step_size"),
         euler,
         (X, WEIGHT, torch.tensor(0.3).double()),
+    ),
+    Case("APPNP", lambda x, w: PPR(x, EDGES, w), appnp, (X, WEIGHT)),
+    Case("GPRConv", with_parameter(GPRConv(K), "gamma"), powers, (X, WEIGHT, COEFFICIENTS)),
+    Case(
+        "SGConv",
+        with_parameter(SGConv(2, 4, K, bias=False), "lin.weight"),
+        sgc,
+        (X, WEIGHT, THETA),
+    ),
+    Case(
+        "SSGConv",
+        with_parameter(SSGConv(2, 4, 0.1, K, bias=False), "lin.weight"),
+        ssgc,
+        (X, WEIGHT, THETA),
+    ),
+    Case(
+        "HeatConv",
+        lambda x, w: HeatConv(0.5, tol=1e-13)(x, EDGES, w),
+        heat_layer,
+        (X, WEIGHT),
+        refuses=NO_BUILD,
     ),
     Case(
         "knn_graph, distances",

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..graph.arguments import check_real
+from ..graph.untransformed import plain
 from ..ops import DiffusionOperator, Recurrence, SparseOperator
 from ..ops.diffusion import heat_recurrence
 from .diffusion import Diffusion
@@ -114,7 +115,7 @@ class HeatConv(Diffusion):
         # the longest step that averages: it loses the fewest digits of L
         degree = weight.detach().masked_fill(row == col, 0)
         degree = degree.new_zeros(num_nodes).index_add(0, row, degree)
-        largest = float(degree.max()) if num_nodes else 0.0
+        largest = float(plain(degree).max()) if num_nodes else 0.0
         return DiffusionOperator(
             torch.stack([col, row]),
             weight,

@@ -73,7 +73,7 @@ class Propagation(MessagePassing):
 
     def __prepare_scriptable__(self) -> None:
         raise TypeError(
-            f"'{self.__class__.__name__}' cannot be scripted: TorchScript has no form of its kernel. "
+            f"'{self.__class__.__name__}' cannot be scripted: TorchScript has no such kernel. "
             "Use 'torch.compile' or 'torch.export' instead"
         )
 
