@@ -19,7 +19,7 @@ from torch_geometric_diff.experiment import (
 
 from .harness import Harness, Row
 
-SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb", "classifier")
+SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb", "build", "classifier")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quick", action="store_true", help="few cases, under a minute")
     p.add_argument("--json", type=Path, help="write the rows and the environment to this file")
     p.add_argument("--plot", type=Path, help="draw the ratios into this PNG")
+    p.add_argument(
+        "--products", action="store_true", help="with --suite build: at ogbn-products' size, alone"
+    )
     p.add_argument("--threads", type=int, help="threads of torch (default: all)")
     return p
 
@@ -81,11 +84,14 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     for path in filter(None, (args.json, args.plot)):
         check_writable(path)  # fail now, not after the suite
+    if args.products and args.suite != "build":
+        raise ValueError(f"Expected '--suite build' beside '--products' (got '{args.suite}')")
     suite = importlib.import_module(f".{args.suite}", __package__)
     machine, harness = environment(), Harness()
     print(machine)
     print(f"copy bandwidth {harness.bandwidth / 1e9:.1f} GB/s")
-    rows = [{"suite": args.suite, **row} for row in suite.run(harness, args.quick)]
+    found = suite.products() if args.products else suite.run(harness, args.quick)
+    rows = [{"suite": args.suite, **row} for row in found]
     print(table(rows))
     if args.json:
         with write_atomically(args.json) as temporary:

@@ -101,7 +101,7 @@ def parse_edges(
         if num_nodes is None:
             size = getattr(adj, "sparse_size", None)  # EdgeIndex knows its size
             known = [n for n in size() if n is not None] if callable(size) else []
-            num_nodes = max(known) if known else (int(adj.max()) + 1 if adj.numel() else 0)
+            num_nodes = max(known) if known else (max(int(adj.max()) + 1, 0) if adj.numel() else 0)
         col, row = (adj.as_tensor() if hasattr(adj, "as_tensor") else adj).long()
         weight = edge_weight
     else:
@@ -135,11 +135,13 @@ def _index(index: Tensor) -> Tensor:
 
 
 def _as_count(num_nodes: Any) -> Any:
-    if num_nodes is None or type(num_nodes) is int or torch.compiler.is_compiling():
-        return num_nodes  # a symbol, if compiling
-    if isinstance(num_nodes, bool) or not isinstance(num_nodes, Integral | torch.SymInt):
+    if num_nodes is None or torch.compiler.is_compiling() or isinstance(num_nodes, torch.SymInt):
+        return num_nodes
+    if isinstance(num_nodes, bool) or not isinstance(num_nodes, Integral):
         raise TypeError(f"Expected 'num_nodes' to be an integer (got {num_nodes!r})")
-    return num_nodes if isinstance(num_nodes, torch.SymInt) else int(num_nodes)
+    if num_nodes < 0:
+        raise ValueError(f"Expected 'num_nodes' not to be negative (got {num_nodes})")
+    return int(num_nodes)
 
 
 def weight_dtype(edges: RawEdges, dtype: torch.dtype | None = None) -> torch.dtype:
