@@ -12,6 +12,7 @@ from torch_geometric.nn import MLP
 
 from benchmarks.ogb.models import Method
 from torch_geometric_diff.experiment import EarlyStopping, Fit, Trial, accuracy
+from torch_geometric_diff.nn import CorrectAndSmooth
 from torch_geometric_diff.ops import DiffusionOperator, Recurrence, SparseOperator, propagate
 
 INFERENCE = 1 << 15  # rows that are classified at once
@@ -140,23 +141,9 @@ class DiffusedMLPMethod(Method):
         if self.post_steps == 0:
             return logits
         y, soft = self.data.y, logits.softmax(dim=-1)
+        known = (y[trial.train], trial.train, self.adjacency)
         candidates = [soft]
-        for corrected in (soft, self.correct(soft, trial.train)):
-            known = corrected.clone()
-            known[trial.train] = F.one_hot(y[trial.train], soft.size(1)).to(soft.dtype)
-            candidates += [self.spread(known, alpha, (0.0, 1.0)) for alpha in ALPHAS]
+        for alpha in ALPHAS:
+            post = CorrectAndSmooth(self.post_steps, max(ALPHAS), self.post_steps, alpha)
+            candidates += [post.smooth(soft, *known), post(soft, *known)]
         return max(candidates, key=lambda found: accuracy(found, y, trial.val))
-
-    def correct(self, soft: Tensor, train: Tensor) -> Tensor:
-        """Add to each node the errors around it, in the mean size of an error."""
-        error = torch.zeros_like(soft)
-        error[train] = F.one_hot(self.data.y[train], soft.size(1)) - soft[train]
-        spread = self.spread(error, max(ALPHAS), (-1.0, 1.0))
-        size = spread.abs().sum(dim=1, keepdim=True)
-        scale = error[train].abs().sum(dim=1).mean() / size
-        return soft + spread * torch.where(scale <= 1000, scale, 1.0)
-
-    def spread(self, x: Tensor, alpha: float, bounds: tuple[float, float]) -> Tensor:
-        """Label propagation that keeps ``1 - alpha`` of ``x`` in every step."""
-        steps = Recurrence.ppr(self.post_steps, 1 - alpha)
-        return propagate(x, self.adjacency, steps, bounds=bounds)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import BatchNorm1d, Dropout, Linear, Module, ReLU, Sequential
 from torch_geometric.data import Data
-from torch_geometric.nn import APPNP, GCN, MLP, CorrectAndSmooth, GraphSAGE, SGConv
+from torch_geometric.nn import GCN, MLP, GraphSAGE
 from torch_geometric.transforms import ToSparseTensor
 
 from torch_geometric_diff.experiment import Fit, Trial, fit
-from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.nn import APPNP, CorrectAndSmooth, DiffConv, SGConv  # PyG's, faster
 from torch_geometric_diff.ops import DiffusionOperator
 
 

@@ -4,10 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch_geometric.data import Data
-from torch_geometric.nn import CorrectAndSmooth
 from torch_geometric.utils import to_dense_adj, to_undirected
 
-from benchmarks.ogb import decoupled
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
 from torch_geometric_diff.experiment import Trial
 
@@ -72,21 +70,6 @@ def test_labels_of_validation_and_test_are_not_read_in_training(data: Data) -> N
         method = DiffusedMLPMethod(other, hidden=8, batch_size=8)
         outs.append(method.run(trial, lr=0.01, weight_decay=0.0, max_epochs=4, patience=4).logits)
     assert torch.equal(*outs)
-
-
-def test_correction_and_smoothing_are_those_of_pyg(data: Data) -> None:
-    method = DiffusedMLPMethod(data, post_steps=7)
-    train = torch.arange(25)
-    soft = torch.randn(NODES, CLASSES, generator=torch.Generator().manual_seed(1)).softmax(dim=1)
-    alpha = max(decoupled.ALPHAS)
-    post = CorrectAndSmooth(7, alpha, 7, alpha)
-    known = (data.y[train], train, data.edge_index)
-    expected = post.correct(soft, *known)
-    torch.testing.assert_close(method.correct(soft, train), expected)
-    fixed = expected.clone()
-    fixed[train] = F.one_hot(data.y[train], CLASSES).float()
-    found = method.spread(fixed, alpha, (0.0, 1.0))
-    torch.testing.assert_close(found, post.smooth(expected, *known))
 
 
 def test_smoothing_that_does_not_help_is_left_out(data: Data) -> None:
