@@ -33,6 +33,11 @@ def distance_diameter_ratio(x: Tensor, y: Tensor, block_bytes: int = BLOCK_BYTES
     Raises:
         ValueError: On fewer than two classes, features that are not finite, or shapes that do not
             match.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [5.0], [7.0]])
+        >>> distance_diameter_ratio(x, torch.tensor([0, 0, 1, 1]))
+        2.0
     """
     x, y = _check(x, y)
     between, within = math.inf, 0.0
@@ -67,6 +72,11 @@ def separability(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: On fewer than two classes, features that are not finite, or shapes that do not
             match.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [2.0], [4.0], [6.0]])
+        >>> separability(x, torch.tensor([0, 0, 1, 1]))
+        0.8
     """
     x, y = _check(x, y)
     _, place, size = torch.unique(y, return_inverse=True, return_counts=True)
@@ -99,6 +109,11 @@ def dirichlet_energy(x: Tensor, edge_index: Tensor, edge_weight: Tensor | None =
 
     Raises:
         ValueError: On features that are not a matrix, or a graph that is not over its rows.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> dirichlet_energy(torch.tensor([[0.0], [1.0], [3.0]]), edge_index)
+        tensor(5.)
     """
     if x.dim() != 2:
         raise ValueError(f"Expected 'x' of shape [N, F] (got {list(x.shape)})")

@@ -66,6 +66,14 @@ def diffuse_features(
             found, or damaged ones.
         TypeError: If ``x`` is none of the forms above or does not hold floating numbers.
         OSError: If the disk is full; finished blocks stay.
+
+    Example:
+        >>> import tempfile
+        >>> operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), normalization=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = diffuse_features(torch.eye(2), operator, [0, 1], f"{folder}/out.npy")
+        ...     print(out.shape, out[1].tolist())
+        (2, 2, 2) [[0.75, 0.25], [0.25, 0.75]]
     """
     out = Path(out)
     features = _open(x)

@@ -13,6 +13,15 @@ def make_folder(folder: str | Path) -> Iterator[None]:
 
     Raises:
         OSError: If the folder cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with make_folder(f"{folder}/new"):
+        ...         pass  # nothing is written
+        ...     Path(folder, "new").exists()
+        False
     """
     folder = Path(folder)
     new = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -33,6 +42,15 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
     Raises:
         OSError: If the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with write_atomically(f"{folder}/file.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     Path(folder, "file.txt").read_text()
+        'whole'
     """
     path = Path(path)
     with make_folder(path.parent):
@@ -56,6 +74,12 @@ def check_writable(path: str | Path) -> None:
 
     Raises:
         OSError: If the file cannot be written, or its folder cannot be made.
+
+    Example:
+        >>> check_writable("/no/such/file")
+        Traceback (most recent call last):
+            ...
+        PermissionError: ...
     """
     path = Path(path)
     with make_folder(path.parent):

@@ -24,6 +24,12 @@ def sparse_features(data: Data) -> Tensor:
 
     Raises:
         ValueError: If the graph has no feature matrix.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> x = sparse_features(Data(x=torch.eye(3)))
+        >>> x.layout, x.col_indices().dtype
+        (torch.sparse_csr, torch.int32)
     """
     x = data.x
     if x is None or x.dim() != 2:
@@ -64,6 +70,15 @@ def standard_form(
 
     Raises:
         ValueError: If an option is unknown.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> edge_index = torch.tensor([[0, 0, 1], [0, 1, 2]])  # with a loop, one way, node 3 apart
+        >>> data = Data(x=torch.eye(4), edge_index=edge_index, y=torch.tensor([5, 5, 7, 7]))
+        >>> standard_form(data)
+        Data(x=[3, 4], edge_index=[2, 4], y=[3])
+        >>> standard_form(data).y
+        tensor([0, 0, 1])
     """
     if component not in COMPONENTS or words not in WORDS:
         raise ValueError(

@@ -41,6 +41,13 @@ def data_root() -> Path:
 
     The environment variable ``DATA_ROOT``, else ``../shared/data`` beside the working folder or the
     repository if it exists, else ``data`` in the working folder.
+
+    Example:
+        >>> import os
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, DATA_ROOT="/graphs"):
+        ...     print(data_root())
+        /graphs
     """
     if os.environ.get("DATA_ROOT"):
         return Path(os.environ["DATA_ROOT"])
@@ -97,6 +104,11 @@ def load_graph(
     Raises:
         ValueError: If ``name`` or ``source`` is unknown, or a file is damaged; names the file.
         FileNotFoundError: If files are missing and cannot be downloaded; lists them.
+
+    Example:
+        >>> data = load_graph("digits")
+        >>> data.num_nodes, data.num_features, int(data.y.max()) + 1
+        (1797, 64, 10)
     """
     folder = Path(root) if root is not None else data_root()
     if source is not None and name not in FOLDERS:

@@ -18,6 +18,10 @@ def split_seeds(seed: int, num_splits: int) -> list[int]:
 
     Raises:
         ValueError: If ``num_splits`` is not positive or ``seed`` is no 32-bit seed.
+
+    Example:
+        >>> split_seeds(0, 3) == split_seeds(0, 5)[:3]
+        True
     """
     return draw_seeds(random_state(seed), num_splits)
 
@@ -69,6 +73,11 @@ def per_class_split(
     Raises:
         ValueError: If ``y`` is no vector of class numbers, or a class has fewer nodes than are
             drawn.
+
+    Example:
+        >>> y = torch.arange(300) % 3
+        >>> [len(part) for part in per_class_split(y, seed=0)]
+        [60, 90, 150]
     """
     if num_train < 1 or num_val < 0:
         raise ValueError(
@@ -110,6 +119,11 @@ def development_split(
     Raises:
         ValueError: If ``y`` is no vector of class numbers, the development set leaves no node to
             test, or a class has too few nodes in it.
+
+    Example:
+        >>> y = torch.arange(2000) % 4
+        >>> [len(part) for part in development_split(y, seed=0)]
+        [80, 1420, 500]
     """
     labels = _class_numbers(y)
     nodes = np.flatnonzero(labels >= 0)
@@ -147,6 +161,11 @@ def fraction_split(
     Raises:
         ValueError: If ``y`` is no vector of class numbers, the shares are no positive numbers that
             sum to less than one, or a part would be empty.
+
+    Example:
+        >>> y = torch.arange(100) % 4
+        >>> [len(part) for part in fraction_split(y, seed=0)]
+        [60, 20, 20]
     """
     labels = _class_numbers(y)
     if not (train > 0 and val > 0 and train + val < 1):
@@ -177,6 +196,14 @@ def mask_splits(data: Data) -> list[tuple[Tensor, Tensor, Tensor]]:
     Raises:
         ValueError: If a mask is missing, the masks overlap or differ in their splits, or a part is
             empty.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> first = torch.tensor([True, False, False])
+        >>> data = Data(y=torch.tensor([0, 1, 1]), train_mask=first, val_mask=first.roll(1))
+        >>> data.test_mask = first.roll(2)
+        >>> mask_splits(data)
+        [(tensor([0]), tensor([1]), tensor([2]))]
     """
     masks = []
     for name in ("train_mask", "val_mask", "test_mask"):
@@ -214,6 +241,9 @@ def leave_out_small_classes(y: Tensor, least: int) -> tuple[Tensor, dict[int, in
 
     Raises:
         ValueError: If fewer than two classes are left.
+
+    Example:
+        >>> leave_out_small_classes(torch.tensor([0, 0, 0, 1, 2, 2]), least=2)
     """
     sizes = y[y >= 0].bincount()
     small = ((sizes > 0) & (sizes < least)).nonzero().view(-1)

@@ -10,6 +10,10 @@ def command_line(main: Callable[[], None]) -> None:
     Errors of the input (``ValueError``, ``TypeError``) and of the system (``OSError``, which
     includes a missing file, a missing permission and a full disk) are printed without a traceback,
     and so is a missing optional package (``ImportError``). Ctrl-C exits with 130.
+
+    Example:
+        >>> command_line(lambda: print("done"))
+        done
     """
     try:
         main()

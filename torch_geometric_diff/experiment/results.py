@@ -17,7 +17,12 @@ Row = dict[str, Any]
 
 
 def environment() -> Row:
-    """The date, versions and machine that a result depends on, to be stored in every row."""
+    """The date, versions and machine that a result depends on, to be stored in every row.
+
+    Example:
+        >>> sorted(environment())[:3]
+        ['date', 'kernels', 'machine']
+    """
     import torch
 
     from torch_geometric_diff import kernels
@@ -71,6 +76,13 @@ def read_rows(paths: str | Path | Iterable[str | Path]) -> list[Row]:
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a line is damaged; names file and line.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_rows(f"{folder}/rows.jsonl", [{"seed": 0}, {"seed": 1}])
+        ...     read_rows(f"{folder}/rows.jsonl")
+        [{'seed': 0}, {'seed': 1}]
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
@@ -83,6 +95,13 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
     Raises:
         ValueError: If ``path`` does not end in ``.gz``.
         OSError: If the file cannot be written; an old one is left as it is.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_rows(f"{folder}/rows.jsonl.gz", [{"seed": 0}])
+        ...     read_rows(f"{folder}/rows.jsonl.gz")
+        [{'seed': 0}]
     """
     if Path(path).suffix != ".gz":
         raise ValueError(f"Expected a file that ends in '.jsonl.gz' (got '{path}')")

@@ -16,6 +16,11 @@ def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, floa
 
     Returns:
         The mean, NaN of no values, and the half width, NaN of fewer than two.
+
+    Example:
+        >>> mean, half = mean_and_interval([1.0, 2.0, 3.0])
+        >>> f"{mean:.2f} ± {half:.2f}"
+        '2.00 ± 2.48'
     """
     data = np.asarray(values, dtype=float)
     mean = float(data.mean()) if data.size else math.nan

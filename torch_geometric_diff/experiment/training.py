@@ -57,7 +57,13 @@ class Fit:
 
 
 def accuracy(logits: Tensor, y: Tensor, nodes: Tensor) -> float:
-    """Share of ``nodes`` whose largest logit is that of their class."""
+    """Share of ``nodes`` whose largest logit is that of their class.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
+        >>> accuracy(logits, torch.tensor([0, 1, 1]), torch.tensor([0, 1]))
+        1.0
+    """
     return (logits[nodes].argmax(dim=-1) == y[nodes]).float().mean().item()
 
 

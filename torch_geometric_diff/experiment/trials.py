@@ -20,6 +20,11 @@ class Trial:
     """One split and one initialisation of it.
 
     The nodes can be drawn again from ``split_seed`` by the function that drew them.
+
+    Example:
+        >>> nodes = torch.arange(3)
+        >>> Trial(0, 1, split_seed=7, init_seed=8, train=nodes[:1], val=nodes[1:2], test=nodes[2:]).init
+        1
     """
 
     split: int
@@ -53,6 +58,11 @@ def draw_trials(
 
     Raises:
         ValueError: If more splits are asked for than there are.
+
+    Example:
+        >>> y = torch.arange(200) % 2
+        >>> [(trial.split, trial.init) for trial in draw_trials(y, 0, num_splits=2, num_inits=2)]
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
     """
     if not callable(split) and num_splits > len(split):
         raise ValueError(f"Expected at most {len(split)} splits, all there are (got {num_splits})")
@@ -64,11 +74,21 @@ def draw_trials(
 
 
 def world() -> tuple[int, int]:
-    """Rank and number of the processes that ``torchrun`` started; ``(0, 1)`` without it."""
+    """Rank and number of the processes that ``torchrun`` started; ``(0, 1)`` without it.
+
+    Example:
+        >>> world()  # one process
+        (0, 1)
+    """
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def share_of_rank(items: Sequence[T]) -> Sequence[T]:
-    """Every ``WORLD_SIZE``-th item, from ``RANK`` on. No communication is needed."""
+    """Every ``WORLD_SIZE``-th item, from ``RANK`` on. No communication is needed.
+
+    Example:
+        >>> share_of_rank(["a", "b"])  # all of it, in one process
+        ['a', 'b']
+    """
     rank, size = world()
     return items[rank::size]

@@ -35,6 +35,13 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: On what :func:`~torch_geometric_diff.graph.gaussian_knn_graph` refuses.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
+        >>> edge_index, weight = feature_graph(x, neighbors=1)
+        >>> edge_index
+        tensor([[1, 0, 3, 2],
+                [0, 1, 2, 3]])
     """
     points = rare_words(x) if is_bag_of_words(x) else F.normalize(x - x.mean(dim=0), dim=-1)
     width = ("local", neighbors // 2 + 2)
@@ -52,6 +59,14 @@ def with_feature_neighbors(
 ) -> tuple[Tensor, Tensor]:
     """The edges of a graph, of weight 1 where no others are given, and ``mix`` times those of
     :func:`feature_graph`; an edge of both is listed twice, which adds up in every operator.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
+        >>> edges = torch.tensor([[0, 2], [2, 0]])
+        >>> edge_index, weight = with_feature_neighbors(x, edges, neighbors=1)
+        >>> edge_index
+        tensor([[0, 2, 1, 0, 3, 2],
+                [2, 0, 0, 1, 2, 3]])
     """
     if edge_weight is None:
         edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)

@@ -80,6 +80,15 @@ def gaussian_knn_graph(
           :math:`(E,)`, twice differentiable with respect to :obj:`x` and of its type (the default
           type for integers); :math:`E = N \cdot` ``n_top`` without symmetrisation, if no set has
           fewer points.
+
+    Example:
+        >>> points = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> edge_index, weight = gaussian_knn_graph(points, n_top=2, sigma=1.0)
+        >>> edge_index
+        tensor([[0, 1, 1, 0, 2, 1],
+                [0, 0, 1, 1, 2, 2]])
+        >>> weight
+        tensor([1.0000, 0.3679, 1.0000, 0.3679, 1.0000, 0.0183])
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(

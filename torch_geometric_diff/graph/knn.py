@@ -111,6 +111,14 @@ def knn_graph(
         - **output:** ``edge_index`` :math:`(2, E)`, sorted by target, with :math:`E = N k` if no
           set is too small; with ``return_distances`` also the distances :math:`(E,)`, of the type
           of :obj:`x` (the default type for integers).
+
+    Example:
+        >>> points = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> knn_graph(points, k=1)
+        tensor([[1, 0, 1],
+                [0, 1, 2]])
+        >>> knn_graph(points, k=1, return_distances=True)[1]
+        tensor([1., 1., 2.])
     """
     x = check_points(x)
     index = neighbour_table(x, k, batch, loop, cosine, backend, block_bytes)

@@ -58,6 +58,11 @@ def consistency(logits: Tensor, temperature: float = 0.5) -> Tensor:
 
     Raises:
         ValueError: If ``logits`` are not of three dimensions or ``temperature`` is not positive.
+
+    Example:
+        >>> views = torch.tensor([[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 2.0]]])
+        >>> consistency(views[:1], temperature=1.0), consistency(views[1:], temperature=1.0)
+        (tensor(0.), tensor(0.2900))
     """
     if logits.dim() != 3 or not logits.is_floating_point():
         raise ValueError(

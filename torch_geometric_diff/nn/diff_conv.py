@@ -73,6 +73,14 @@ class DiffConv(Diffusion):
     Raises:
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> conv = DiffConv(num_steps=100, step_size=0.5, normalization="row")
+        >>> conv(torch.tensor([[0.0], [0.0], [7.0]]), edge_index)  # shared out by degree
+        tensor([[2.],
+                [2.],
+                [2.]])
     """
 
     def __init__(

@@ -51,6 +51,12 @@ class DiffResNet(Module):
 
     Raises:
         ValueError: On arguments out of range.
+
+    Example:
+        >>> model = DiffResNet(16, 3, num_steps=20, step_size=0.25, dropout=0.25)
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> model(torch.randn(3, 16), edge_index).shape
+        torch.Size([3, 3])
     """
 
     def __init__(

@@ -50,6 +50,12 @@ class DiffusedViews(Module):
     Raises:
         TypeError: On arguments that are no numbers.
         ValueError: On arguments out of range.
+
+    Example:
+        >>> model = DiffusedViews(16, 3, num_steps=4, num_views=2)
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> model(x, edge_index).shape, model.eval()(x, edge_index).shape
+        (torch.Size([3, 2, 3]), torch.Size([3, 3]))
     """
 
     def __init__(

@@ -26,6 +26,10 @@ class ResidualBlock(Module):
     Shapes:
         - **input:** features :math:`(*, F)`, dense or ``torch.sparse`` CSR :math:`(N, F)`
         - **output:** dense features of the same shape
+
+    Example:
+        >>> ResidualBlock(16, num_layers=2)(torch.randn(5, 16)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, channels: int, num_layers: int = 1) -> None:

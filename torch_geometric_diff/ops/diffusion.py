@@ -63,6 +63,12 @@ def diffuse(
             lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
             length than the batch, or ``x`` and ``operator`` are on different devices.
         TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
+
+    Example:
+        >>> operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), normalization=None)
+        >>> diffuse(torch.tensor([[0.0], [1.0]]), operator, num_steps=1)
+        tensor([[0.2500],
+                [0.7500]])
     """
     recurrence = Recurrence.power(check_integer("num_steps", num_steps, 0))
     return propagate(x, operator, recurrence, dropout=dropout, seed=seed, training=training)
@@ -85,6 +91,12 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
     Raises:
         ValueError: If ``x`` does not have one row for every column of ``matrix``.
         TypeError: If ``matrix`` is not of the type of ``x``.
+
+    Example:
+        >>> matrix = torch.tensor([[0.0, 2.0], [1.0, 0.0]]).to_sparse_csr()
+        >>> sparse_mm(matrix, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        tensor([[6., 8.],
+                [1., 2.]])
     """
     if x.dim() != 2 or x.size(0) != matrix.size(1):
         raise ValueError(

@@ -81,6 +81,13 @@ class SparseOperator:
         rowptr (Tensor): Row pointers :math:`(N + 1,)`, int32 where they fit, else int64.
         col (Tensor): Column indices, of the same type.
         value (Tensor): The entries.
+
+    Example:
+        >>> operator = SparseOperator(torch.tensor([[0, 1], [1, 2]]), num_nodes=3)
+        >>> operator @ torch.tensor([[1.0], [2.0], [3.0]])  # from source to target
+        tensor([[0.],
+                [1.],
+                [2.]])
     """
 
     def __init__(
@@ -354,6 +361,16 @@ class DiffusionOperator(SparseOperator):
         rowptr (Tensor): Row pointers :math:`(N + 1,)`, int32 where they fit, else int64.
         col (Tensor): Column indices, of the same type.
         value (Tensor): The entries of :math:`\mathbf{P}`.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> operator = DiffusionOperator(edge_index, step_size=0.5, normalization="row")
+        >>> operator
+        DiffusionOperator(num_nodes=3, nnz=7, step_size=0.5, symmetric=False)
+        >>> operator.to_dense().sum(dim=1)
+        tensor([1., 1., 1.])
+        >>> operator.gershgorin_step_size < operator.max_stable_step_size
+        True
     """
 
     def __init__(
