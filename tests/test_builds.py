@@ -12,7 +12,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 2**20
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def run(*command: object, cwd: Path | None = None) -> str:

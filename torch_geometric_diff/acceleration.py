@@ -35,6 +35,15 @@ class Acceleration:
             layer that was replaced.
         replaced (list): The layers that were replaced.
         left (list): The message passing layers that were left, each with the reason.
+
+    Example:
+        >>> import torch_geometric.nn as pyg
+        >>> done = accelerate(pyg.SGConv(16, 4, K=2))
+        >>> done
+        1 layers replaced, 0 left
+          (the model)  SGConv(16, 4, K=2)  replaced
+        >>> type(done.model).__module__
+        'torch_geometric_diff.nn.sg_conv'
     """
 
     model: Module

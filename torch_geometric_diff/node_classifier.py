@@ -77,11 +77,10 @@ class NodeClassifier:
         logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
 
     Example:
-        >>> from torch_geometric_diff.data import load_graph
-        >>> data = load_graph("digits")
-        >>> few = torch.arange(100)
-        >>> model = NodeClassifier().fit(data.x, data.edge_index, data.y, few)
-        >>> bool((model.predict() == data.y).float().mean() > 0.95)
+        >>> y = torch.arange(200) % 2
+        >>> x = torch.randn(200, 8) + 3 * y[:, None]
+        >>> model = NodeClassifier(max_epochs=20).fit(x, knn_graph(x, k=5), y, torch.arange(10))
+        >>> bool((model.predict() == y).float().mean() > 0.95)
         True
     """
 

@@ -76,10 +76,12 @@ def check_writable(path: str | Path) -> None:
         OSError: If the file cannot be written, or its folder cannot be made.
 
     Example:
-        >>> check_writable("/no/such/file")
-        Traceback (most recent call last):
-            ...
-        PermissionError: ...
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_writable(f"{folder}/new/file.txt")
+        ...     Path(folder, "new").exists()
+        False
     """
     path = Path(path)
     with make_folder(path.parent):

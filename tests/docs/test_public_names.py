@@ -17,7 +17,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def scope(module: str) -> dict[str, Any]:
     """What an example may use without importing it."""
     found = {"torch": torch}
-    for home in ("torch_geometric_diff.ops", "torch_geometric_diff.nn", module):
+    for home in (*(f"torch_geometric_diff.{part}" for part in ("ops", "nn", "graph")), module):
         names = public_names()[home]
         found |= {name: getattr(import_module(home), name) for name in names}
     return found

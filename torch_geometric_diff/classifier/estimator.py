@@ -83,6 +83,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             whatever scikit-learn refuses, such as NaN.
 
     Example:
+        >>> import numpy as np
         >>> from sklearn.datasets import load_digits
         >>> X, y = load_digits(return_X_y=True)
         >>> few = np.where(np.arange(len(y)) < 50, y, -1)

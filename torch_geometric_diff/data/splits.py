@@ -244,6 +244,7 @@ def leave_out_small_classes(y: Tensor, least: int) -> tuple[Tensor, dict[int, in
 
     Example:
         >>> leave_out_small_classes(torch.tensor([0, 0, 0, 1, 2, 2]), least=2)
+        (tensor([ 0,  0,  0, -1,  1,  1]), {1: 1})
     """
     sizes = y[y >= 0].bincount()
     small = ((sizes > 0) & (sizes < least)).nonzero().view(-1)

@@ -80,8 +80,8 @@ def read_rows(paths: str | Path | Iterable[str | Path]) -> list[Row]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_rows(f"{folder}/rows.jsonl", [{"seed": 0}, {"seed": 1}])
-        ...     read_rows(f"{folder}/rows.jsonl")
+        ...     write_rows(f"{folder}/rows.jsonl.gz", [{"seed": 0}, {"seed": 1}])
+        ...     read_rows(f"{folder}/rows.jsonl.gz")
         [{'seed': 0}, {'seed': 1}]
     """
     if isinstance(paths, (str, Path)):
@@ -123,6 +123,14 @@ class ResultFile:
         ValueError: If the file exists and ``resume`` is false, if a line is damaged or lacks a
             field of ``key``, or if the file is a compressed one, which is only read.
         OSError: If the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = ResultFile(f"{folder}/rows.jsonl")
+        ...     file.append({"split": 0, "init": 0, "acc": 0.8})
+        ...     file.finished
+        {(0, 0)}
     """
 
     def __init__(

@@ -20,6 +20,13 @@ class EarlyStopping:
 
     Args:
         patience (int): Stop after so many epochs in a row without progress.
+
+    Example:
+        >>> stopping = EarlyStopping(patience=2)
+        >>> for loss in (1.0, 0.5, 0.6, 0.7):
+        ...     _ = stopping.progress(loss, acc=-loss)
+        >>> stopping.best_epoch, stopping.stop
+        (1, True)
     """
 
     def __init__(self, patience: int) -> None:
@@ -49,7 +56,12 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class Fit:
-    """What training ended with; the model holds the state of ``best_epoch`` (counted from 0)."""
+    """What training ended with; the model holds the state of ``best_epoch`` (counted from 0).
+
+    Example:
+        >>> Fit(torch.zeros(3, 2), best_epoch=7, epochs=10).best_epoch
+        7
+    """
 
     logits: Tensor  # [N, C], of the kept state
     best_epoch: int
@@ -153,6 +165,13 @@ def fit(
 
     Raises:
         ValueError: If an option is out of range, or the loss is no longer finite.
+
+    Example:
+        >>> x, y = torch.eye(4), torch.tensor([0, 1, 0, 1])
+        >>> model = torch.nn.Linear(4, 2)
+        >>> (done,) = fit([model], [x], y, torch.arange(2), torch.arange(2, 4), max_epochs=20)
+        >>> done.logits.shape
+        torch.Size([4, 2])
     """
     if max_epochs < 1 or patience < 1:
         raise ValueError(

@@ -63,6 +63,11 @@ class APPNP(Propagation):
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are not finite or, if normalised, negative, or a graph that is not
             the cached one.
+
+    Example:
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> APPNP(K=10, alpha=0.1)(x, edge_index).shape
+        torch.Size([3, 16])
     """
 
     def __init__(

@@ -59,6 +59,16 @@ class CorrectAndSmooth(torch.nn.Module):
     Raises:
         ValueError: On arguments out of range, or if ``y_true`` does not have a row for each node of
             ``mask``.
+
+    Example:
+        >>> pairs = torch.tensor([[0, 0, 1, 2, 3, 3, 4], [1, 2, 2, 3, 4, 5, 5]])  # two triangles
+        >>> edge_index = torch.cat([pairs, pairs.flip(0)], dim=1)
+        >>> y, known = torch.tensor([0, 1]), torch.tensor([0, 5])
+        >>> soft = torch.full((6, 2), 0.5)  # a model that knows nothing
+        >>> post = CorrectAndSmooth(10, 0.9, 10, 0.9)
+        >>> soft = post.correct(soft, y, known, edge_index)
+        >>> post.smooth(soft, y, known, edge_index).argmax(dim=1)
+        tensor([0, 0, 0, 1, 1, 1])
     """
 
     def __init__(

@@ -78,9 +78,9 @@ class DiffConv(Diffusion):
         >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
         >>> conv = DiffConv(num_steps=100, step_size=0.5, normalization="row")
         >>> conv(torch.tensor([[0.0], [0.0], [7.0]]), edge_index)  # shared out by degree
-        tensor([[2.],
-                [2.],
-                [2.]])
+        tensor([[2.0000],
+                [2.0000],
+                [2.0000]])
     """
 
     def __init__(

@@ -63,6 +63,14 @@ class GPRConv(Propagation):
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are not finite or, if normalised, negative, or a graph that is not
             the cached one.
+
+    Example:
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> conv = GPRConv(K=2, alpha=0.5)
+        >>> conv(x, edge_index).shape
+        torch.Size([3, 16])
+        >>> conv.gamma.tolist()
+        [0.5, 0.25, 0.25]
     """
 
     def __init__(

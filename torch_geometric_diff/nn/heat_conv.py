@@ -57,6 +57,12 @@ class HeatConv(Diffusion):
     Raises:
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
+
+    Example:
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> conv = HeatConv(t=2.0, learn_t=True)
+        >>> conv(x, edge_index).shape
+        torch.Size([3, 16])
     """
 
     def __init__(

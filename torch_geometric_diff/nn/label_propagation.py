@@ -37,6 +37,13 @@ class LabelPropagation(Propagation):
         ValueError: On arguments out of range, an ``edge_weight`` beside a sparse matrix, weights
             that are not finite, a ``mask`` that names no node, or a graph that is not the cached
             one.
+
+    Example:
+        >>> pairs = torch.tensor([[0, 0, 1, 2, 3, 3, 4], [1, 2, 2, 3, 4, 5, 5]])  # two triangles
+        >>> edge_index = torch.cat([pairs, pairs.flip(0)], dim=1)
+        >>> y, known = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 5])
+        >>> LabelPropagation(num_layers=10, alpha=0.9)(y, edge_index, known).argmax(dim=1)
+        tensor([0, 0, 0, 1, 1, 1])
     """
 
     add_self_loops = False

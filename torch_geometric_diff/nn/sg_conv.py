@@ -49,6 +49,11 @@ class SGConv(LinearPropagation):
     Raises:
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
+
+    Example:
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> SGConv(16, 4, K=2)(x, edge_index).shape
+        torch.Size([3, 4])
     """
 
     def __init__(

@@ -56,6 +56,11 @@ class SSGConv(LinearPropagation):
     Raises:
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
             matrix, weights that are negative or not finite, or a graph that is not the cached one.
+
+    Example:
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> SSGConv(16, 4, alpha=0.1, K=8)(x, edge_index).shape
+        torch.Size([3, 4])
     """
 
     def __init__(

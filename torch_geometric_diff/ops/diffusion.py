@@ -151,8 +151,8 @@ def heat(
     Example:
         >>> operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), normalization=None)
         >>> heat(torch.tensor([[0.0], [2.0]]), operator, t=100.0)
-        tensor([[1.],
-                [1.]])
+        tensor([[1.0000],
+                [1.0000]])
     """
     if not isinstance(operator, DiffusionOperator):
         raise TypeError(

@@ -72,7 +72,7 @@ def propagate(
 
     Example:
         >>> operator = SparseOperator.gcn_norm(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]))
-        >>> propagate(torch.eye(3), operator, Recurrence.ppr(10, alpha=0.1)).shape
+        >>> propagate(torch.eye(3), operator, Recurrence.ppr(10, 0.1)).shape
         torch.Size([3, 3])
     """
     _check(x, operator)

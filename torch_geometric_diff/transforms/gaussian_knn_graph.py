@@ -34,7 +34,7 @@ class GaussianKNNGraph(BaseTransform):
     Example:
         >>> from torch_geometric.data import Data
         >>> GaussianKNNGraph(n_top=3, sigma=("local", 2))(Data(pos=torch.randn(10, 2)))
-        Data(edge_index=[2, 30], pos=[10, 2], edge_weight=[30])
+        Data(pos=[10, 2], edge_index=[2, 30], edge_weight=[30])
     """
 
     def __init__(

@@ -67,6 +67,12 @@ class SIGN(_Propagated):
 
     Raises:
         ValueError: If a number of hops is less than 1, or ``data`` holds no features or no graph.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> data = Data(x=torch.eye(2), edge_index=torch.tensor([[0, 1], [1, 0]]))
+        >>> SIGN(2)(data)
+        Data(x=[2, 2], edge_index=[2, 2], x1=[2, 2], x2=[2, 2])
     """
 
     def __init__(
@@ -111,6 +117,13 @@ class PersonalizedPageRank(_Propagated):
 
     Raises:
         ValueError: On arguments out of range, or if ``data`` holds no features or no graph.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> data = Data(x=torch.eye(2), edge_index=torch.tensor([[0, 1], [1, 0]]))
+        >>> PersonalizedPageRank(alpha=0.5, K=1)(data).x
+        tensor([[0.7500, 0.2500],
+                [0.2500, 0.7500]])
     """
 
     def __init__(
@@ -152,6 +165,13 @@ class Heat(_Propagated):
 
     Raises:
         ValueError: On arguments out of range, or if ``data`` holds no features or no graph.
+
+    Example:
+        >>> from torch_geometric.data import Data
+        >>> data = Data(x=torch.eye(2), edge_index=torch.tensor([[0, 1], [1, 0]]))
+        >>> Heat(t=100.0)(data).x
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
     """
 
     def __init__(
