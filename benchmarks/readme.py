@@ -1,12 +1,16 @@
-"""The README's tables and pictures of results, written again from the rows in the repository.
+"""The tables and pictures of results in the pages, written again from the rows in the repository.
 
 python -m benchmarks.readme
 """
 
 import argparse
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks import classifier, report
 from benchmarks.ablations import report as ablation_report
@@ -65,7 +69,57 @@ def fewshot() -> str:
     )
 
 
-PARTS: dict[str, Callable[[], str]] = {
+def speed() -> str:
+    """What the ways of today take as a multiple of our time, on the graphs of the front page."""
+    found = json.loads((RESULTS / "speed" / "kernels.json").read_text(encoding="utf-8"))["rows"]
+    both = [row for row in found if row["case"].endswith(", forward + backward")]
+    ratio = {(row["case"].removesuffix(", forward + backward"), row["name"]): row for row in both}
+    lines = [f"| {' | '.join(('', *SPEED.values()))} |", "| --- " * (len(SPEED) + 1) + "|"]
+    for name in dict.fromkeys(row["name"] for row in both if not row["name"].startswith("ours ")):
+        cells = [_speed(ratio.get((case, name))) for case in SPEED]
+        lines.append(f"| {'**ours**' if name == 'ours' else name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _speed(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    return f"{1e3 * row['seconds']:.3g} ms" if row["name"] == "ours" else f"{row['ratio']:.3g}x"
+
+
+def accuracy() -> str:
+    """Some models on the citation graphs."""
+    found = groups("per_class")
+    lines = [
+        f"| | {' | '.join(dataset for dataset, _, _ in found)} |",
+        "| --- " * (len(found) + 1) + "|",
+    ]
+    shown = [name for name in ACCURACY if all(name in models for models in found.values())]
+    for name in shown:
+        cells = []
+        for models in found.values():
+            values = 100 * np.array([row["test_acc"] for row in models[name]])
+            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
+        lines.append(f"| {ACCURACY[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+SPEED = {
+    "cora (2485 x 1433), K = 20, dropout 0": "Cora, K = 20",
+    "cora (2485 x 1433), K = 20, dropout 0.25": "the same, dropout 0.25",
+    "arxiv shape, given order (169343 x 128), K = 10, dropout 0": "ogbn-arxiv's shape, K = 10",
+}
+ACCURACY = {  # and what the front page calls them
+    "node-classifier": "**`NodeClassifier`**",
+    "diff-linear": "**`DiffConv` and a linear map**",
+    "diff-resnet": "**Diff-ResNet, as published**",
+    "appnp": "APPNP",
+    "gat": "GAT",
+    "gcn": "GCN",
+    "sage": "GraphSAGE",
+    "mlp": "MLP",
+}
+PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
     "citation": citation,
     "development": development,
     "ablations": ablations,
@@ -73,6 +127,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "classifier": classifiers,
     "fewshot": fewshot,
 }
+FRONT: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy}  # of README.md
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -95,21 +150,26 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
-    p.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    p.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the front page")
+    p.add_argument("--tables", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the rest")
     p.add_argument("--plot", type=Path, default=ROOT / "docs", help="folder of the pictures")
     return p
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write the README and the picture."""
+    """Write both pages and the pictures."""
     args = parser().parse_args(argv)
-    text = args.readme.read_text(encoding="utf-8")
-    for name, content in PARTS.items():
-        text = fill(text, name, content())
+    pages = {}
+    for page, parts in ((args.readme, FRONT), (args.tables, PARTS)):
+        text = page.read_text(encoding="utf-8")
+        for name, content in parts.items():
+            text = fill(text, name, content())
+        pages[page] = text
     report.plot(groups("per_class"), args.plot / "citation.png")
     ablation_report.draw(rows("ablations"), args.plot)
-    with write_atomically(args.readme) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    for page, text in pages.items():
+        with write_atomically(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

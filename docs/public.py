@@ -7,7 +7,7 @@ from types import ModuleType
 import torch_geometric_diff
 
 PACKAGE = "torch_geometric_diff"
-MODULES = [f"{PACKAGE}.{name}" for name in torch_geometric_diff._MODULES] + [f"{PACKAGE}.ops.kernels"]
+MODULES = [f"{PACKAGE}.{name}" for name in (*torch_geometric_diff._MODULES, "ops.kernels")]
 
 
 def public_names() -> dict[str, list[str]]:

@@ -9,9 +9,10 @@ from sphinx.application import Sphinx
 
 INDEX = """# API
 
-Every public name with its shapes, defaults and errors, and an example that the tests run. The names
-{front} are at hand at the top, `from torch_geometric_diff import ...`; they are imported when they are
-first used.
+Every public name with its shapes, defaults and errors, and an example that the tests run. The
+names {front}
+are at hand at the top, `from torch_geometric_diff import ...`; each is imported when it is first
+used.
 
 ```{{toctree}}
 :maxdepth: 2
@@ -19,6 +20,13 @@ first used.
 {pages}
 ```
 """
+
+
+# of PyG and scikit-learn, documented there
+HIDDEN = (
+    "message, message_and_aggregate, set_fit_request, set_score_request, "
+    "set_predict_request, set_predict_proba_request"
+)
 
 
 def page(module: str, names: list[str]) -> str:
@@ -31,7 +39,7 @@ def page(module: str, names: list[str]) -> str:
         kind = "autoclass" if inspect.isclass(value) else "autofunction"
         text += f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {module}.{name}\n"
         if kind == "autoclass":
-            text += "   :members:\n   :exclude-members: message, message_and_aggregate, jvp, vmap\n"
+            text += f"   :members:\n   :exclude-members: {HIDDEN}\n"
         text += "```\n\n"
     return text
 

@@ -9,8 +9,8 @@ from sphinx.application import Sphinx
 
 INDEX = """# Gallery
 
-Scripts of at most sixty lines, run when these pages were built. Each is a file of `examples/`; run it with
-`python examples/NAME.py`, which prints the same and writes the picture.
+Scripts of at most sixty lines, run when these pages were built. Each is a file of `examples/`:
+`python examples/NAME.py` prints the same and writes the picture.
 
 ```{{toctree}}
 :hidden:

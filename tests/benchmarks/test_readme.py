@@ -1,11 +1,11 @@
-"""The README's tables come from the rows."""
+"""The tables of the pages come from the rows."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks import readme
-from benchmarks.readme import PARTS, fill, main
+from benchmarks.readme import FRONT, PARTS, fill, main
 from torch_geometric_diff.experiment import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -23,15 +23,22 @@ def test_fill_replaces_what_is_between_the_marks() -> None:
 def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib")
     pytest.importorskip("sklearn", reason="scikit-learn")
-    page = tmp_path / "README.md"
-    page.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    main(["--readme", str(page), "--plot", str(tmp_path)])
-    text = page.read_text(encoding="utf-8")
-    for part in PARTS.values():
-        assert part() in text
-    assert "| cora | shchur | diff-resnet | 82." in text
+    front, tables = tmp_path / "README.md", tmp_path / "benchmarks.md"
+    front.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    tables.write_text((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"), encoding="utf-8")
+    main(["--readme", str(front), "--tables", str(tables), "--plot", str(tmp_path)])
+    for page, parts in ((front, FRONT), (tables, PARTS)):
+        text = page.read_text(encoding="utf-8")
+        for part in parts.values():
+            assert part() in text
+    assert "| cora | shchur | diff-resnet | 82." in tables.read_text(encoding="utf-8")
+    assert "| GCN | 81." in front.read_text(encoding="utf-8")
     for name in ("citation.png", "ablation_cora_steps.png", "ablation_cora_encoders.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
 
 
 def test_a_page_without_marks_is_left_alone(

@@ -23,7 +23,7 @@ class Trial:
 
     Example:
         >>> nodes = torch.arange(3)
-        >>> Trial(0, 1, split_seed=7, init_seed=8, train=nodes[:1], val=nodes[1:2], test=nodes[2:]).init
+        >>> Trial(0, 1, 7, 8, train=nodes[:1], val=nodes[1:2], test=nodes[2:]).init
         1
     """
 

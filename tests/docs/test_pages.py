@@ -1,0 +1,36 @@
+"""The examples of the pages run, and the pages lead somewhere."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES += sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_run(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if page.stem == "mini_batches":
+        pytest.skip("tested beside its loaders")
+    if "sklearn" in page.read_text() or "digits" in page.read_text():
+        pytest.importorskip("sklearn", reason="scikit-learn")
+    if "benchmarks.ogb" in page.read_text():
+        pytest.importorskip("ogb", reason="ogb")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    found = doctest.testfile(str(page), module_relative=False, optionflags=FLAGS)
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_between_pages_lead_to_files(page: Path) -> None:
+    built = {"gallery/index", "api/index"}  # made when the site is
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+        path = (page.parent / target).resolve()
+        name = str(path.relative_to(ROOT / "docs").with_suffix("")) if "docs" in path.parts else ""
+        assert path.exists() or name in built, f"{page.name} leads to '{target}'"
