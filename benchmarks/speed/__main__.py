@@ -19,7 +19,19 @@ from torch_geometric_diff.experiment import (
 
 from .harness import Harness, Row
 
-SUITES = ("kernels", "train", "memory", "scale", "knn", "fewshot", "ogb", "build", "classifier")
+SUITES = (
+    "kernels",
+    "propagation",
+    "accelerate",
+    "train",
+    "memory",
+    "scale",
+    "knn",
+    "fewshot",
+    "ogb",
+    "build",
+    "classifier",
+)
 
 
 def parser() -> argparse.ArgumentParser:

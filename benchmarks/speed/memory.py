@@ -20,7 +20,7 @@ OURS = "ours"
 PEERS = ("torch.sparse.mm(csr, x, 'sum')", "gather-scatter MessagePassing")
 
 
-def _resident(key: str) -> int:
+def resident(key: str) -> int:
     """``VmRSS``, the resident bytes of this process, or ``VmHWM``, the most so far (Linux only)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key):
@@ -43,10 +43,10 @@ def measure(name: str, num_steps: int) -> dict[str, float]:
         x.grad = None
 
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     start = time.perf_counter()
     run()
-    return {"seconds": time.perf_counter() - start, "bytes": _resident("VmHWM") - before}
+    return {"seconds": time.perf_counter() - start, "bytes": resident("VmHWM") - before}
 
 
 def _in_child(name: str, num_steps: int) -> dict[str, float]:

@@ -3,19 +3,31 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch_geometric.nn
+from torch_geometric.data import Data
 
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import graphs, harness, kernels, memory, scale, train
+from benchmarks.speed import (
+    accelerate,
+    graphs,
+    harness,
+    kernels,
+    memory,
+    peers,
+    propagation,
+    scale,
+    train,
+)
 from benchmarks.speed.graphs import Case, synthetic
 from benchmarks.speed.harness import Harness, copy_bandwidth
-from torch_geometric_diff import DiffusionOperator, diffuse
+from torch_geometric_diff import DiffusionOperator, SparseOperator, diffuse, nn
 
 TINY = synthetic("tiny", 60, 150, 20)
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Case:
-    for module in (kernels, memory, train):
+    for module in (kernels, memory, propagation, train):
         monkeypatch.setattr(module, "citation", lambda name: TINY)
     monkeypatch.setattr(kernels, "arxiv", lambda shuffled: TINY)
     monkeypatch.setattr(harness, "copy_bandwidth", lambda: copy_bandwidth(1 << 20))
@@ -74,6 +86,35 @@ def test_command_writes_rows_and_picture(
         assert row["ratio"] == 1 or row["name"] != "ours"
     assert paths[1].read_bytes().startswith(b"\x89PNG")
     assert "| ours |" in capsys.readouterr().out
+
+
+def test_all_peers_propagate_the_same(tiny: Case) -> None:
+    x = torch.rand(tiny.num_nodes, tiny.channels)
+    layer = torch_geometric.nn.APPNP(propagation.STEPS, propagation.ALPHA)
+    expected = nn.APPNP(propagation.STEPS, propagation.ALPHA)(x, tiny.edge_index)
+    for name, graph in peers.forms(tiny).items():
+        torch.testing.assert_close(layer(x, graph), expected, msg=name)
+    operator = SparseOperator.gcn_norm(tiny.edge_index, num_nodes=tiny.num_nodes)
+    for name, step in peers.products(operator).items():
+        torch.testing.assert_close(step(x), operator @ x, msg=name)
+
+
+@pytest.mark.parametrize("suite", ["propagation", "accelerate"])
+def test_propagation_suites(
+    suite: str, tiny: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Data(
+        x=torch.rand(60, 20), y=torch.arange(60) % 2, edge_index=tiny.edge_index, num_nodes=60
+    )
+    monkeypatch.setattr(accelerate, "graph", lambda name: data)
+    speed.main(["--suite", suite, "--quick"])
+    out = capsys.readouterr().out
+    assert "| ours |" in out and "| PyG" in out
+
+
+def test_memory_of_a_layer(tiny: Case) -> None:
+    taken = propagation.measure("APPNP", "ours", 3)
+    assert taken["seconds"] > 0 and taken["bytes"] >= 0
 
 
 def test_scale_restores_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
