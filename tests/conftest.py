@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 
 if os.environ.get("WITHOUT_EXTRAS"):  # before anything else is imported: these cannot be
     for name in (
@@ -14,6 +15,7 @@ if os.environ.get("WITHOUT_EXTRAS"):  # before anything else is imported: these 
         sys.modules[name] = None  # type: ignore[assignment]
 
 import pytest
+import torch
 import torch_geometric  # noqa: F401  warns on import, before the tests make warnings errors
 from dense import FORMS
 
@@ -33,3 +35,12 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         pytest.skip(f"kernel '{request.param}': {module.available()}")
     monkeypatch.setitem(KERNELS, "cpu", module)
     return request.param
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small calls: on a busy machine, threads that wait for each other take long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

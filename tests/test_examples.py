@@ -15,7 +15,7 @@ SAYS = {
 
 
 @pytest.mark.parametrize("name", SAYS)
-def test_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example(name: str, one_thread: None, capsys: pytest.CaptureFixture[str]) -> None:
     with torch.random.fork_rng():
         runpy.run_path(str(EXAMPLES / f"{name}.py"))
     out = capsys.readouterr().out

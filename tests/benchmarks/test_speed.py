@@ -101,7 +101,11 @@ def test_all_peers_propagate_the_same(tiny: Case) -> None:
 
 @pytest.mark.parametrize("suite", ["propagation", "accelerate"])
 def test_propagation_suites(
-    suite: str, tiny: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    suite: str,
+    tiny: Case,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = Data(
         x=torch.rand(60, 20), y=torch.arange(60) % 2, edge_index=tiny.edge_index, num_nodes=60

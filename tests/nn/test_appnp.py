@@ -146,6 +146,7 @@ def test_learned_time(cached):
     )
     layer = nn.HeatConv(1.5, learn_t=True, tol=1e-10, cached=cached).double()
     assert [name for name, _ in layer.named_parameters()] == ["log_t"]
+    assert repr(layer) == "HeatConv(t=1.5, tol=1e-10)"
     layer(x, edge_index, weight).square().sum().backward()
     log_t = torch.tensor(1.5, dtype=torch.float64).log().requires_grad_()
     out = torch.linalg.matrix_exp(-log_t.exp() * laplacian) @ x

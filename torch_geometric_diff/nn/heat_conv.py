@@ -133,7 +133,8 @@ class HeatConv(Diffusion):
         )
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(t={float(self.t):g}, tol={self.tol:g})"
+        t = self.t.item() if self.learn_t else self.t
+        return f"{self.__class__.__name__}(t={t:g}, tol={self.tol:g})"
 
 
 def _check_time(t: Any, learned: bool) -> float:
