@@ -179,6 +179,8 @@ def write(path: Path, text: str) -> str:
     [
         (["--dataset", "coral"], "no graph 'coral'"),
         (["--dataset", "none.npz"], "'none.npz' does not exist"),
+        (["--dataset", "cora"], "lacks ind.cora.x"),
+        (["--dataset", "pubmed", "--source", "shchur"], "lacks pubmed.npz"),
         (["--dataset", "Amazon:Photo"], "lacks amazon_electronics_photo.npz"),
         (["--dataset", "ogbn-arxiv"], "ogbn_arxiv/raw' does not exist"),
         (["--words", "few"], "invalid choice: 'few'"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,10 @@ def test_pyg_by_class(tmp_path: Path) -> None:
     data = load_graph("WikiCS", root=tmp_path)
     assert data.num_nodes == NODES and len(mask_splits(data)) == 2
     assert load_graph("KarateClub", root=tmp_path).num_nodes == 34
+    state = random.getstate(), torch.get_rng_state()
+    made = [load_graph("BAShapes", root=tmp_path).edge_index for _ in range(2)]
+    assert torch.equal(*made)  # drawn at random, and the same at every load
+    assert random.getstate() == state[0] and torch.equal(torch.get_rng_state(), state[1])
 
 
 @pytest.mark.parametrize(

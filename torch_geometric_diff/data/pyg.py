@@ -4,11 +4,16 @@ import contextlib
 import importlib
 import inspect
 import io
+import random
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch_geometric import seed_everything
 from torch_geometric.data import Data
 
 from ..writing import make_folder
@@ -48,7 +53,10 @@ def read_pyg(name: str, root: Path) -> Data:
         raise ValueError(f"Expected '{form}' with no further options (got '{name}')")
     options = {"name": graph} if graph else {}
     if "root" not in parameters:  # it needs no files
-        dataset: Any = cls()
+        with _seeded():
+            dataset: Any = cls()
+        if len(dataset) != 1 or not isinstance(dataset[0], Data):
+            raise ValueError(f"'{name}' is not one graph with one kind of nodes")
         return check_graph(dict(dataset[0]), name)
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -66,6 +74,19 @@ def read_pyg(name: str, root: Path) -> Data:
             raise ValueError(f"'{name}' is not one graph with one kind of nodes")
         data = dataset[0]
     return check_graph(dict(data), name)
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """The same random numbers every time, so that a graph that is made up is the same."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        seed_everything(0)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 class _Missing(Exception):
