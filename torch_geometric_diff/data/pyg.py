@@ -80,7 +80,8 @@ def read_pyg(name: str, root: Path) -> Data:
 def _seeded() -> Iterator[None]:
     """The same random numbers every time, so that a graph that is made up is the same."""
     states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         seed_everything(0)
         try:
             yield
