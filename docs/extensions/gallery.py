@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 INDEX = """# Gallery
 
 Scripts of at most sixty lines, run when these pages were built. Each is a file of `examples/`:
-`python examples/NAME.py` prints the same and writes the picture.
+`python -m examples.NAME` prints the same and writes the picture.
 
 ```{{toctree}}
 :hidden:

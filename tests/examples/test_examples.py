@@ -1,0 +1,46 @@
+"""The examples run, at a small size, and are short."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib")
+pytest.importorskip("sklearn", reason="scikit-learn")
+pytest.importorskip("ogb", reason="ogb, which writes the stand-in")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = {
+    "accelerate_model": {"num_nodes": 200, "repeats": 1},
+    "cora": {"epochs": 1},
+    "heat_on_a_map": {"size": 200},
+    "knn_digits": {"draws": 1},
+    "ogb_stand_in": {"shape": "small"},
+    "toys": {"size": 200},
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*SMALL}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_examples_run_and_are_short(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = EXAMPLES / f"{name}.py"
+    assert len(path.read_text().splitlines()) <= 60
+    if name == "cora":  # the fallback, which needs no file
+
+        def no_network(*_: object) -> None:
+            raise FileNotFoundError
+
+        monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+        monkeypatch.setattr("torch_geometric_diff.data.graphs._download", no_network)
+    figure = runpy.run_path(str(path))["main"](**SMALL[name])
+    figure.savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+    assert capsys.readouterr().out.strip()
