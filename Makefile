@@ -41,6 +41,7 @@ sanitize: $(VENV)/for-test
 	$(BIN)/cmake -S . -B build/sanitize -DTGD_TESTS=ON
 	$(BIN)/cmake --build build/sanitize --parallel 2
 	build/sanitize/test_propagate
+	build/sanitize/test_build
 
 # the same for Arm, cross-compiled and emulated (g++-aarch64-linux-gnu, qemu-user-static)
 arm: $(VENV)/for-test
