@@ -48,7 +48,8 @@ arm: $(VENV)/for-test
 	$(BIN)/cmake -S . -B build/arm -DTGD_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
 		-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 	$(BIN)/cmake --build build/arm --parallel 2
-	ASAN_OPTIONS=detect_leaks=0 qemu-aarch64-static -L /usr/aarch64-linux-gnu build/arm/test_propagate
+	for test in propagate build; do ASAN_OPTIONS=detect_leaks=0 qemu-aarch64-static \
+		-L /usr/aarch64-linux-gnu build/arm/test_$$test || exit 1; done
 
 # every GPU test, and speed against what people use there
 gpu: $(VENV)/for-test
