@@ -7,7 +7,7 @@ python -m benchmarks.tune --dataset cora --out runs/tune/cora.jsonl --trials 0 -
 The splits are drawn from another seed than the reported ones and have twice their validation
 nodes: one half stops the training, the other judges the settings. (Judged by the half that stops,
 settings win whose accuracy fluctuates: the epoch kept is one that happens to fit it.) The labels of
-all other nodes are hidden from training and search alike.
+all other nodes are hidden from training and search alike; with ``--judge rest`` they judge.
 """
 
 import argparse
@@ -80,6 +80,13 @@ def parser() -> argparse.ArgumentParser:
         help="per class (default: 30): so many stop the training and as many judge",
     )
     p.add_argument(
+        "--judge",
+        choices=["val", "rest"],
+        default="val",
+        help="by whose accuracy: as many nodes of every class, or all that are left, in the\n"
+        "proportions of the graph (for a model that estimates these)",
+    )
+    p.add_argument(
         "--write", action="store_true", help="put the best settings into benchmarks/nodes/settings"
     )
     p.add_argument("--settings", type=Path, metavar="FILE", help="put them into FILE instead")
@@ -87,7 +94,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def tuning_trials(
-    data: Data, seed: int, num_splits: int, num_train: int = 20, num_val: int = 30
+    data: Data,
+    seed: int,
+    num_splits: int,
+    num_train: int = 20,
+    num_val: int = 30,
+    judge: str = "val",
 ) -> list[Trial]:
     """Splits that are none of the reported ones; ``test`` are the nodes that judge."""
     common = {*split_seeds(seed, num_splits)} & {*split_seeds(REPORTED_SEED, REPORTED_SPLITS)}
@@ -100,7 +112,8 @@ def tuning_trials(
     split = partial(per_class_split, num_train=num_train, num_val=2 * num_val)
     for trial in draw_trials(data.y, seed, num_splits, 1, split):
         stopping, judging = trial.val.view(-1, 2, num_val).unbind(dim=1)  # of every class
-        trials.append(replace(trial, val=stopping.flatten(), test=judging.flatten()))
+        judges = judging.flatten() if judge == "val" else trial.test
+        trials.append(replace(trial, val=stopping.flatten(), test=judges))
     return trials
 
 
@@ -115,7 +128,8 @@ def hide_labels(data: Data, trial: Trial) -> Data:
 
 def to_settings(data: Data, model: str, params: Row, max_epochs: int) -> Row:
     """All settings of a model: the relative step becomes a step size."""
-    settings = {**params, **FIXED[model], "max_epochs": max_epochs}
+    settings = {**params, **FIXED[model]}
+    settings["max_epochs"] = min(settings["max_epochs"], max_epochs)
     share = settings.pop("relative_step")
     operator = DiffusionOperator(
         *mixed_graph(data, settings["neighbors"], settings["mix"]),
@@ -249,11 +263,13 @@ def main(argv: list[str] | None = None) -> None:
     data = open_graph(args)
     left_out = drop_small_classes(data, args.num_train + 2 * args.num_val + 1)
     kind = open_splits(args, data).kind + left_out
-    trials = tuning_trials(data, args.seed, args.num_splits, args.num_train, args.num_val)
+    numbers = (args.num_splits, args.num_train, args.num_val)
+    trials = tuning_trials(data, args.seed, *numbers, args.judge)
+    judges = f"{args.num_val} further val per class judge" if args.judge == "val" else "rest judges"
     header = {
         "dataset": data.name,
         "source": data.source,
-        "split_kind": f"{kind}; {args.num_val} further val per class judge",
+        "split_kind": f"{kind}; {judges}",
         "model": args.model,
         "seed": args.seed,
         "num_splits": args.num_splits,
