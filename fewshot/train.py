@@ -32,6 +32,7 @@ METHODS: dict[str, Callable[[argparse.Namespace], methods.Method]] = {
     "diffusion": lambda args: methods.Diffusion(
         args.step_size, args.layer_num, args.n_top, args.sigma, args.alpha, args.mu
     ),
+    "heat": lambda args: methods.HeatPrototypes(prior=args.prior),
     "power": lambda args: methods.PowerPrototype(),
     "bdcspn": lambda args: methods.BDCSPN(),
     "tim": lambda args: methods.TIM(),
@@ -76,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
     laplacian = parser.add_argument_group("laplacian")
     laplacian.add_argument("--lamda", type=float, default=0.5)
     laplacian.add_argument("--knn", type=int, default=3, help="neighbours, itself counted")
+    heat = parser.add_argument_group("heat")
+    heat.add_argument(
+        "--prior",
+        choices=methods.heat.PRIORS,
+        default="learned",
+        help="of the classes' sizes among the queries (default: learned from each task)",
+    )
     parser.add_argument("--out", help="(default: runs/fewshot/results/..., one file per setting)")
     parser.add_argument("--resume", action="store_true", help="go on with an existing --out")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")

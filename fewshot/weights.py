@@ -39,11 +39,15 @@ def gaussian_weights(points: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
     Raises:
         ValueError: If ``n_top`` or ``sigma`` is not in ``1 ... N``.
     """
-    n = points.shape[-2]
+    return gaussian_weights_of(distances(points), n_top, sigma).to(points.dtype)
+
+
+def gaussian_weights_of(r: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
+    """:func:`gaussian_weights` from the distances between the points, ``[..., N, N]``."""
+    n = r.shape[-1]
     for name, value in (("n_top", n_top), ("sigma", sigma)):
         if not 1 <= value <= n:
             raise ValueError(f"'{name}' must be in 1 ... {n}, the points of a task (got {value})")
-    r = distances(points)
     smallest = r.topk(max(n_top, sigma), largest=False).values
     width = smallest[..., sigma - 1, None].clamp(min=torch.finfo(r.dtype).tiny)
     kept = r < smallest[..., n_top - 1, None]
@@ -51,7 +55,20 @@ def gaussian_weights(points: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
     w = torch.exp(-((r / width) ** 2)) * kept
     scale = w.sum(-1).rsqrt()
     w = w * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    return ((w + w.mT) / 2).to(points.dtype)
+    return (w + w.mT) / 2
+
+
+def heat_kernel(weights: Tensor, retention: float) -> Tensor:
+    r"""Where heat from each point settles, ``[..., N, N]``, its columns of sum about 1.
+
+    :math:`(1 - \alpha)(I - \alpha S)^{-1} = (1 - \alpha) \sum_k \alpha^k S^k` with S the weights
+    scaled by :math:`D^{-1/2}` on both sides: sources that stay on while a share
+    :math:`1 - \alpha` is lost at each step.
+    """
+    scale = weights.sum(-1).rsqrt()
+    s = weights * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    return (1 - retention) * torch.linalg.inv(eye - retention * s)
 
 
 def laplacian(weights: Tensor) -> Tensor:

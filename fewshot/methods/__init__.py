@@ -3,6 +3,7 @@
 from .base import Method as Method
 from .bdcspn import BDCSPN as BDCSPN
 from .diffusion import Diffusion as Diffusion
+from .heat import HeatPrototypes as HeatPrototypes
 from .laplacian import LaplacianShot as LaplacianShot
 from .logistic import LogisticRegression as LogisticRegression
 from .propagation import LabelPropagation as LabelPropagation

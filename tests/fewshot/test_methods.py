@@ -13,6 +13,7 @@ from fewshot.tasks import Tasks, TaskSampler
 ALL = (
     methods.BDCSPN,
     methods.Diffusion,
+    methods.HeatPrototypes,
     methods.LabelPropagation,
     methods.LaplacianShot,
     methods.LogisticRegression,
@@ -141,6 +142,10 @@ def test_laplacian_shot_without_graph_is_nearest_prototype():
         (lambda: methods.Diffusion(step_size=float("nan")), "step_size"),
         (lambda: methods.PTMAP(rate=-0.1), "rate"),
         (lambda: AlphaTIM(alpha=1.0), "alpha"),
+        (lambda: methods.HeatPrototypes(trust=-1.0), "trust"),
+        (lambda: methods.HeatPrototypes(retention=1.0), "retention"),
+        (lambda: methods.HeatPrototypes(prior="even"), "prior"),
+        (lambda: methods.HeatPrototypes(log_odds=float("nan")), "log_odds"),
     ],
 )
 def test_bad_settings_are_named(build, name):

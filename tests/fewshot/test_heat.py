@@ -1,0 +1,76 @@
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewshot.methods import HeatPrototypes
+from fewshot.methods.heat import _log_sizes
+from fewshot.tasks import TaskSampler
+from fewshot.weights import gaussian_weights, heat_kernel
+
+
+@pytest.fixture(scope="module")
+def pool() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(8).repeat_interleave(90)
+    centres = torch.randn(8, 24, generator=generator)
+    return (centres[labels] + torch.randn(720, 24, generator=generator)).relu(), labels
+
+
+def accuracy(prior, sampler, mean):
+    method = HeatPrototypes(prior=prior)
+    tasks = method.prepare(sampler(0, 20), mean)
+    return (method.predict(tasks) == tasks.query_labels).float().mean().item()
+
+
+def test_the_heat_kernel_is_the_sum_of_all_steps():
+    w = gaussian_weights(torch.randn(2, 30, 4, dtype=torch.float64))
+    scale = w.sum(-1).rsqrt()
+    s = w * scale.unsqueeze(-1) * scale.unsqueeze(-2)
+    steps = sum(0.7**k * torch.matrix_power(s, k) for k in range(120))
+    assert torch.allclose(heat_kernel(w, 0.7), 0.3 * steps, atol=1e-12)
+
+
+def test_the_probabilities_of_class_sizes_sum_to_one():
+    """Over all labellings of five points by three classes, and by closed forms."""
+    sizes = torch.tensor(
+        [[labels.count(c) for c in range(3)] for labels in itertools.product(range(3), repeat=5)]
+    )
+    assert _log_sizes(sizes.double(), 2.0).exp().sum().item() == pytest.approx(1.0)
+    six = torch.tensor([2.0, 2.0, 2.0], dtype=torch.float64)
+    ways = math.factorial(6) / math.factorial(2) ** 3
+    assert _log_sizes(six, None).exp().item() == pytest.approx(1 / ways)
+
+
+def test_balanced_prior_gives_balanced_shares(pool):
+    tasks = TaskSampler(*pool, seed=0)(0, 4)
+    method = HeatPrototypes(prior="balanced")
+    gram = torch.nn.functional.normalize(tasks.points, dim=-1)
+    gram = gram @ gram.mT
+    square = gram.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    labels = torch.nn.functional.one_hot(tasks.support_labels).float().T
+    kernel = heat_kernel(gaussian_weights(tasks.points), 0.8)
+    shares, _ = method._fit(gram, square, kernel, labels, balanced=True)
+    assert torch.allclose(shares.sum(1), torch.ones(4, 75), atol=1e-5)
+    assert torch.allclose(shares.sum(2), torch.full((4, 5), 15.0), atol=5e-2)
+
+
+def test_each_task_tells_whether_its_queries_are_balanced(pool):
+    mean = pool[0].mean(0)
+    for unbalanced in (False, True):
+        sampler = TaskSampler(*pool, seed=0, unbalanced=unbalanced)
+        found = {p: accuracy(p, sampler, mean) for p in ("learned", "balanced", "dirichlet")}
+        right, wrong = ("dirichlet", "balanced") if unbalanced else ("balanced", "dirichlet")
+        assert found[right] > found[wrong]
+        assert found["learned"] > found[right] - 0.2 * (found[right] - found[wrong])
+
+
+def test_only_inner_products_matter(pool):
+    tasks = TaskSampler(*pool, seed=0)(0, 3)
+    turn = torch.linalg.qr(torch.randn(24, 24, generator=torch.Generator().manual_seed(0))).Q
+    turned = replace(tasks, support=tasks.support @ turn, query=tasks.query @ turn)
+    method = HeatPrototypes()
+    same = (method.predict(turned) == method.predict(tasks)).float().mean()
+    assert same > 0.99  # rounding may flip one
