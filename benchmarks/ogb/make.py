@@ -1,11 +1,12 @@
 """Write a made-up set in OGB's true layout: a stochastic block model with features and years.
 
 ``python -m benchmarks.make_ogb --shape arxiv --out runs/arxiv`` writes a set of the size of
-ogbn-arxiv (``products``: of ogbn-products, ``small``: for tests) that every reader of OGB's format
-takes. Nodes have a class, a popularity with a heavy tail and a year; an edge stays inside the class
-with probability 0.5; features are a class mean plus noise; training nodes are the oldest, test
-nodes the newest, and features drift with time. ``--kind noisy`` writes one whose features tell more
-of the class, whose edges tell less, and a fifth of whose labels is wrong.
+ogbn-arxiv (``products``: of ogbn-products, ``medium``: an eighth of ogbn-arxiv, ``small``: for
+tests) that every reader of OGB's format takes. Nodes have a class, a popularity with a heavy tail
+and a year; an edge stays inside the class with probability 0.5; features are a class mean plus
+noise; training nodes are the oldest, test nodes the newest, and features drift with time. ``--kind
+noisy`` writes one whose features tell more of the class, whose edges tell less, and a fifth of
+whose labels is wrong.
 """
 
 import argparse
@@ -42,6 +43,7 @@ class Shape:
 
 SHAPES = {
     "small": Shape("ogbn-small", 2000, 12000, 32, 8, 1000, 400, "time", True),
+    "medium": Shape("ogbn-medium", 20000, 137740, 128, 40, 10740, 3520, "time", True),
     "arxiv": Shape("ogbn-arxiv", 169343, 1166243, 128, 40, 90941, 29799, "time", True),
     "products": Shape(
         "ogbn-products", 2449029, 61859140, 100, 47, 196615, 39323, "sales_ranking", False

@@ -104,7 +104,9 @@ def test_default_device_and_type_change_nothing():
         ]
         operators += [operator.t() for operator in operators]
         operators += [operators[0].with_step_size(0.1)]
-        outs = [diffuse(x, operator, 2) for operator in operators]
+        outs = [diffuse(x, operator, 2, 0.3, seed=5) for operator in operators]
+        torch.manual_seed(0)
+        outs += [diffuse(x, operators[0], 2, 0.3)]  # a seed is drawn
         return outs + [operator.to_dense() for operator in operators]
 
     expected = results()

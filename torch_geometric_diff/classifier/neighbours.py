@@ -215,8 +215,8 @@ def unit_rows(points: Points) -> Points:
     count = torch.from_numpy(rows.indptr).diff()
     for norm in (float("inf"), 2):  # by the largest first: squares stay in range
         data = torch.from_numpy(rows.data)
-        row = torch.arange(len(count)).repeat_interleave(count)
-        length = torch.zeros(len(count), dtype=data.dtype)
+        row = torch.arange(len(count), device="cpu").repeat_interleave(count)
+        length = data.new_zeros(len(count))
         if norm == 2:
             length = length.index_add(0, row, data.square()).sqrt()
         else:

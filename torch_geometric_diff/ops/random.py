@@ -26,7 +26,7 @@ def dropout_scale(threshold: int) -> float:
 
 def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
     """Seeds of ``count`` independent sequences of masks, from torch's CPU generator by default."""
-    return torch.randint(2**63 - 1, (count,), generator=generator)
+    return torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
 
 
 def step_keys(seed: int, step: int) -> tuple[int, int]:

@@ -180,7 +180,7 @@ def gradients(
 @functools.lru_cache
 def _euler(num_steps: int) -> Tensor:
     """The table of plain diffusion."""
-    table = torch.zeros(5, num_steps + 1, dtype=torch.float64)
+    table = torch.zeros(5, num_steps + 1, dtype=torch.float64, device="cpu")
     table[0] = 1
     table[3, 0] = table[4, -1] = 1
     return table
