@@ -23,13 +23,24 @@ Scripts of at most sixty lines, run when these pages were built. Each is a file 
 
 
 def run(script: Path, picture: Path) -> tuple[str, str, str]:
-    """The title and text of a script, and what it prints; draws its picture."""
+    """The title and text of a script, and what it prints; draws its picture if it makes one."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         namespace = runpy.run_path(str(script))
-        namespace["main"]().savefig(picture, dpi=110)
+        if "main" in namespace:
+            namespace["main"]().savefig(picture, dpi=110)
     title, _, text = (namespace["__doc__"] or script.stem).strip().partition("\n")
     return title.rstrip("."), text.strip(), printed.getvalue().rstrip()
+
+
+def page(script: Path, picture: Path) -> str:
+    """The page of a script."""
+    title, text, printed = run(script, picture)
+    drawn = f"![{title}]({picture.name})\n\n" if picture.exists() else ""
+    return (
+        f"# {title}\n\n{text}\n\n{drawn}```text\n{printed}\n```\n\n"
+        f"`examples/{script.name}`:\n\n```python\n{script.read_text()}```\n"
+    )
 
 
 def write(app: Sphinx) -> None:
@@ -37,19 +48,19 @@ def write(app: Sphinx) -> None:
     scripts = sorted((Path(app.srcdir).parent / "examples").glob("*.py"))
     folder = Path(app.srcdir) / "gallery"
     folder.mkdir(exist_ok=True)
-    titles = {}
+    entries = {}
     for script in scripts:
         target, picture = folder / f"{script.stem}.md", folder / f"{script.stem}.png"
-        code = script.read_text()
         if not target.exists() or target.stat().st_mtime < script.stat().st_mtime:
-            title, text, printed = run(script, picture)
-            target.write_text(
-                f"# {title}\n\n{text}\n\n![{title}]({picture.name})\n\n"
-                f"```text\n{printed}\n```\n\n`examples/{script.name}`:\n\n```python\n{code}```\n"
-            )
-        titles[script.stem] = target.read_text().partition("\n")[0].removeprefix("# ")
-    entries = [f"## [{t}]({n}.md)\n\n[![{t}]({n}.png)]({n}.md)\n" for n, t in titles.items()]
-    text = INDEX.format(pages="\n".join(titles), entries="\n".join(entries))
+            target.write_text(page(script, picture))
+        title = target.read_text().partition("\n")[0].removeprefix("# ")
+        entries[script.stem] = f"## [{title}]({target.name})\n"
+        if picture.exists():
+            entries[script.stem] += f"\n[![{title}]({picture.name})]({target.name})\n"
+    for old in folder.glob("*.md"):
+        if old.stem not in entries:
+            old.unlink()
+    text = INDEX.format(pages="\n".join(entries), entries="\n".join(entries.values()))
     (folder / "index.md").write_text(text)
 
 
