@@ -24,7 +24,7 @@ WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages, built as `make docs` builds them; or those of the folder ``SITE``."""
     if os.environ.get("SITE"):
-        return Path(os.environ["SITE"])
+        return Path(os.environ["SITE"]).resolve()
     for name in ("sphinx", "myst_parser", "furo", "latex2mathml", "matplotlib", "sklearn", "ogb"):
         pytest.importorskip(name, reason=name)
     out = tmp_path_factory.mktemp("site")
