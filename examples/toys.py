@@ -1,8 +1,8 @@
 """Two moons, straightened by diffusion
 
-Points of two classes that no line separates are joined to their 25 nearest neighbours. After
-sixty steps of diffusion each class has drawn together, and a line is enough. Nothing is trained
-here.
+Points of two classes that no line separates are joined to their 25 nearest neighbours. After a
+hundred steps of diffusion a line is enough, and in the end each class is a point: the paper's ratio
+of distance to diameter grows without bound. Nothing is trained here.
 """
 
 import matplotlib
@@ -30,13 +30,14 @@ def main(size: int = 1000) -> Figure:
     step = SparseOperator(edge_index, weight)
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    for place, num_steps in enumerate((0, 10, 60), start=1):
+    for place, num_steps in enumerate((0, 100, 3000), start=1):
         out = diffuse(x, step, num_steps)
         ratio, share = distance_diameter_ratio(out, y), separability(out, y)
         print(
-            f"{num_steps:2d} steps: distance-diameter ratio {ratio:.3f}, separability {share:.2f}"
+            f"{num_steps:4d} steps: distance-diameter ratio {ratio:.3f}, separability {share:.2f}"
         )
         axes = figure.add_subplot(1, 3, place, title=f"{num_steps} steps", aspect="equal")
+        axes.set(xlim=(-1.3, 2.3), ylim=(-0.8, 1.3))
         axes.scatter(*out.T, c=y, s=4, cmap=matplotlib.colormaps["coolwarm"])
     return figure
 
