@@ -52,7 +52,7 @@ def ablations() -> str:
 
 def ogb() -> str:
     """Every model on the graphs in OGB's layout."""
-    return report.table(report.group_rows(rows("ogb")), "diff-resnet")
+    return report.table(report.group_rows(rows("ogb")), "diffused-mlp")
 
 
 def classifiers() -> str:
