@@ -21,6 +21,7 @@ from .harness import Harness, Row
 
 SUITES = (
     "kernels",
+    "columns",
     "propagation",
     "accelerate",
     "train",

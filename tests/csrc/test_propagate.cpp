@@ -1,6 +1,7 @@
-// Fuzzed recurrences against a dense reference in double precision, on every instruction set of this
+// Fuzzed recurrences against a dense reference in double precision, and gradients against differences, on every instruction set of this
 // processor and for several numbers of threads. Built by CMake with -DTGD_TESTS=ON, under
 // AddressSanitizer and UndefinedBehaviorSanitizer; all arrays have exactly the size they need.
+#include "gradients.h"
 #include "propagate.h"
 
 #include <algorithm>
@@ -180,7 +181,7 @@ int trial() {
   for (auto level = tgd::levels(); *level; ++level) {
     std::vector<T> first;
     for (const int threads : {1, 2, 4})
-      for (const int width : {0, 1, 4}) {
+      for (const int width : {0, 1, 4, 16}) {
         std::unique_ptr<T[]> y(new T[expected.size()]);
         tgd::propagate<T, I>(y.get(), px.get(), op, batch, columns, r, seeds.data(), {threads, *level, width});
         if (first.empty()) first.assign(y.get(), y.get() + expected.size());
@@ -196,6 +197,96 @@ int trial() {
   return 0;
 }
 
+std::vector<double> draw_numbers(std::size_t count) {
+  std::vector<double> numbers(count);
+  for (auto& v : numbers) v = draw_number();
+  return numbers;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// The gradient in a random direction against a difference quotient of fourth order.
+template <class T, class I>
+int gradient_trial() {
+  const int inputs = static_cast<int>(draw(1, 3)), outputs = static_cast<int>(draw(1, 3));
+  const std::int64_t steps = draw(0, 4), rows = draw(1, 40), columns = draw(1, 140), batch = draw(1, 2);
+  const std::uint32_t threshold = draw(0, 1) ? 16384 : 0;
+  tgd::Recurrence r{nullptr, steps, inputs, outputs, threshold};
+  const Graph graph(rows, rows, false, false);
+  const auto table = draw_table(r, false), x = draw_numbers(inputs * batch * rows * columns),
+             g = draw_numbers(outputs * batch * rows * columns);
+  std::vector<std::uint64_t> seeds(batch);
+  for (auto& seed : seeds) seed = random_bits();
+  std::vector<double> rowptr_t{0}, col_t, value_t;
+  for (std::int64_t j = 0; j < rows; ++j) {
+    for (std::int64_t i = 0; i < rows; ++i)
+      for (auto e = static_cast<std::int64_t>(graph.rowptr[i]); e < static_cast<std::int64_t>(graph.rowptr[i + 1]); ++e)
+        if (static_cast<std::int64_t>(graph.col[e]) == j) {
+          col_t.push_back(static_cast<double>(i));
+          value_t.push_back(graph.value[e]);
+        }
+    rowptr_t.push_back(static_cast<double>(col_t.size()));
+  }
+  auto vx = draw_numbers(x.size()), vvalue = draw_numbers(graph.value.size()), vtable = draw_numbers(table.size());
+  for (std::int64_t k = 0; k <= steps; ++k) {
+    for (int row = 0; row < 3; ++row)
+      if (k == 0 || (row == 2 && (k == 1 || threshold))) vtable[row * (steps + 1) + k] = 0;
+  }
+  const auto rowptr = exact<I>(graph.rowptr), col = exact<I>(graph.col), prowptr_t = exact<I>(rowptr_t), pcol_t = exact<I>(col_t);
+  const auto loss = [&](double h) {
+    const auto moved = [&](const std::vector<double>& from, const std::vector<double>& by) {
+      auto to = from;
+      add(to, h, by);
+      return to;
+    };
+    const auto mx = moved(x, vx), mvalue = moved(graph.value, vvalue), mtable = moved(table, vtable);
+    tgd::Recurrence at = r;
+    at.table = mtable.data();
+    std::vector<double> y(g.size());
+    tgd::propagate<double, I>(y.data(), mx.data(), {rowptr.get(), col.get(), mvalue.data(), nullptr, rows, rows}, batch,
+                              columns, at, seeds.data(), {});
+    return dot(y, g);
+  };
+  const double h = 1e-3;
+  const double expected = (8 * (loss(h) - loss(-h)) - (loss(2 * h) - loss(-2 * h))) / (12 * h);
+
+  const auto px = exact<T>(x), pg = exact<T>(g), value = exact<T>(graph.value), pvalue_t = exact<T>(value_t);
+  const auto ptable = exact<double>(table);
+  r.table = ptable.get();
+  const tgd::Operator<T, I> op{rowptr.get(), col.get(), value.get(), nullptr, rows, rows};
+  const tgd::Operator<T, I> transpose{prowptr_t.get(), pcol_t.get(), pvalue_t.get(), nullptr, rows, rows};
+  for (auto level = tgd::levels(); *level; ++level)
+    for (const int width : {0, 1}) {
+      std::vector<double> first;
+      for (const int threads : {1, 2, 4}) {
+        std::unique_ptr<T[]> dx(new T[x.size()]), dvalue(new T[graph.value.size()]);
+        std::unique_ptr<double[]> dtable(new double[table.size()]);
+        tgd::gradients<T, I>({dx.get(), dvalue.get(), dtable.get(), 31}, px.get(), pg.get(), op, transpose, batch,
+                             columns, r, seeds.data(), {threads, *level, width});
+        std::vector<double> all(dx.get(), dx.get() + x.size());
+        all.insert(all.end(), dvalue.get(), dvalue.get() + graph.value.size());
+        all.insert(all.end(), dtable.get(), dtable.get() + table.size());
+        if (first.empty()) first = all;
+        std::vector<double> direction = vx;
+        direction.insert(direction.end(), vvalue.begin(), vvalue.end());
+        direction.insert(direction.end(), vtable.begin(), vtable.end());
+        double scale = 1;
+        for (std::size_t i = 0; i < all.size(); ++i) scale += std::abs(all[i] * direction[i]);
+        const double got = dot(all, direction);
+        if (all != first || !(std::abs(got - expected) <= (sizeof(T) == 4 ? 1e-4 : 1e-7) * scale)) {
+          std::printf("%s: gradients, %td rows, %td columns, %td steps, threads %d, width %d: %g, not %g\n",
+                      (*level)->name, rows, columns, steps, threads, width, got, expected);
+          return 1;
+        }
+      }
+    }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -204,7 +295,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < trials; ++i) {
     failed += trial<float, std::int32_t>() + trial<float, std::int64_t>();
     failed += trial<double, std::int32_t>() + trial<double, std::int64_t>();
+    failed += gradient_trial<float, std::int32_t>() + gradient_trial<double, std::int64_t>();
   }
-  std::printf("%d of %d trials failed\n", failed, 4 * trials);
+  std::printf("%d of %d trials failed\n", failed, 6 * trials);
   return failed != 0;
 }

@@ -16,7 +16,7 @@ if cpu.available() is not None:
     pytest.skip(f"the C++ kernel: {cpu.available()}", allow_module_level=True)
 
 LEVELS = cpu.levels()
-WIDTHS = [0, 1, 2, 4]
+WIDTHS = [0, 1, 2, 8, 16, 32, 64]
 CSR = tuple[Tensor, Tensor, Tensor]
 
 

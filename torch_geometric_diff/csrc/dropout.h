@@ -7,10 +7,6 @@ namespace tgd {
 namespace {
 
 constexpr int kKeyRows = 16;  // rows whose keys are computed together
-
-using Words = Vec<std::uint32_t>;
-using Keep = Vec<std::int32_t>;
-constexpr int kWordVecs = kVecs<std::uint32_t>;
 constexpr std::uint32_t kGolden = 0x9E3779B1u, kMul1 = 0x7feb352du, kMul2 = 0x846ca68bu;
 
 TGD_INLINE std::uint32_t mix32(std::uint32_t h) {
@@ -21,48 +17,59 @@ TGD_INLINE std::uint32_t mix32(std::uint32_t h) {
   return h ^ (h >> 16);
 }
 
-template <class T>
-TGD_INLINE Vec<T> scaled_where(const Keep& keep, int part, Vec<T> v, Vec<T> scale) {
-  if constexpr (sizeof(T) == 4) {
-    return keep ? v * scale : Vec<T>{};
-  } else {
-    const auto half = load<HalfVec<std::int32_t>>(
-        reinterpret_cast<const std::int32_t*>(&keep) + part * kLanes<T>);
-    return __builtin_convertvector(half, Vec<std::int64_t>) ? v * scale : Vec<T>{};
-  }
-}
-
-// Dropout of the rows of a tile in one step.
-template <class T, int B>
+// Dropout of the rows of a tile in one step. A word serves a column and the one kBlock further: both are in
+// a tile of 2 * kBlock columns or more, one in a narrower one, which may start anywhere in its words.
+template <class T, int W>
 struct Dropout {
-  static constexpr int kPairs = (B + 1) / 2;
+  static constexpr int kWords = W < kBlock ? W : kBlock, kPairs = W > kBlock ? W / 2 / kBlock : 1;
+  using Words = Vec<std::uint32_t, kWords>;
+  using Keep = Vec<std::int32_t, kWords>;
+  using V = Vec<T, W>;
+  static constexpr int kWordLanes = kLanes<std::uint32_t, kWords>, kWordVecs = kVecs<std::uint32_t, kWords>;
+  static constexpr int kParts = kWordLanes / kLanes<T, W>;  // vectors of T for one of words
+
   Words counter[kPairs * kWordVecs], threshold;
-  Vec<T> scale;
+  V scale;
   std::uint32_t key0, key1, row_a[kKeyRows], row_b[kKeyRows];
-  int first_shift;  // a tile of one block may start at the high half of its words
+  int first_shift;
 
-  TGD_INLINE Dropout(const Mask& mask, std::int64_t first_block)
-      : key0(mask.key0), key1(mask.key1), first_shift(first_block & 1 ? 0 : 16) {
+  TGD_INLINE Dropout(const Mask& mask, std::int64_t first)
+      : key0(mask.key0), key1(mask.key1), first_shift(first & kBlock ? 0 : 16) {
     threshold = Words{} + (mask.threshold << 16);
-    scale = Vec<T>{} + static_cast<T>(mask.scale);
-    for (int v = 0; v < kPairs * kWordVecs; ++v)
-      for (int j = 0; j < kLanes<std::uint32_t>; ++j)
-        counter[v][j] = (static_cast<std::uint32_t>(first_block / 2) * kBlock +
-                         static_cast<std::uint32_t>(v * kLanes<std::uint32_t> + j)) * kGolden;
+    scale = V{} + static_cast<T>(mask.scale);
+    const auto word = static_cast<std::uint32_t>(first / (2 * kBlock) * kBlock + first % kBlock);
+    for (int v = 0; v < kPairs * kWordVecs; ++v) {
+      std::uint32_t lanes[kWordLanes];
+      for (int j = 0; j < kWordLanes; ++j) lanes[j] = (word + static_cast<std::uint32_t>(v * kWordLanes + j)) * kGolden;
+      counter[v] = load<Words>(lanes);
+    }
   }
 
-  template <class I>
-  TGD_INLINE void keys(std::int64_t row, int rows, const I* original) {
-    std::uint32_t id[kKeyRows];
-    for (int r = 0; r < kKeyRows; ++r)
-      id[r] = original ? static_cast<std::uint32_t>(original[row + (r < rows ? r : 0)])
-                       : static_cast<std::uint32_t>(row + r);
-    for (int r = 0; r < kKeyRows; ++r) row_a[r] = mix32(id[r] ^ key0);
-    for (int r = 0; r < kKeyRows; ++r) row_b[r] = mix32(id[r] + key1);
+  // id(r) names row r of `rows`.
+  template <class Id>
+  TGD_INLINE void keys(int rows, const Id& id) {
+    std::uint32_t name[kKeyRows];
+    if (rows == kKeyRows)
+      for (int r = 0; r < kKeyRows; ++r) name[r] = static_cast<std::uint32_t>(id(r));
+    else
+      for (int r = 0; r < kKeyRows; ++r) name[r] = static_cast<std::uint32_t>(id(r < rows ? r : 0));
+    for (int r = 0; r < kKeyRows; ++r) row_a[r] = mix32(name[r] ^ key0);
+    for (int r = 0; r < kKeyRows; ++r) row_b[r] = mix32(name[r] + key1);
   }
 
-  TGD_INLINE void apply(int r, Vec<T>* acc) const {
-    constexpr int parts = static_cast<int>(sizeof(T)) / 4;  // vectors of T for one of words
+  TGD_INLINE V scaled_where(const Keep& keep, int part, V v) const {
+    if constexpr (sizeof(T) == 4 || kLanes<T, W> == 1) {
+      return keep ? v * scale : V{};
+    } else {
+      using Few = typename VectorOf<std::int32_t, kLanes<T, W>>::type;
+      using Mask64 = typename VectorOf<std::int64_t, kLanes<T, W>>::type;
+      const auto few = load<Few>(reinterpret_cast<const std::int32_t*>(&keep) + part * kLanes<T, W>);
+      return __builtin_convertvector(few, Mask64) ? v * scale : V{};
+    }
+  }
+
+  TGD_INLINE void apply(int r, V* acc) const {
+    constexpr int block = kWordVecs * kParts;  // vectors of kBlock columns
 #pragma GCC unroll 8
     for (int p = 0; p < kPairs; ++p)
 #pragma GCC unroll 4
@@ -74,14 +81,14 @@ struct Dropout {
         h += row_b[r];
         h *= kMul2;
         h ^= h >> 16;
-        const Words low = B == 1 ? h << first_shift : h << 16;
+        const Words low = W <= kBlock ? h << first_shift : h << 16;
         const Keep keep_low = (Keep)(low >= threshold), keep_high = (Keep)(h >= threshold);
-        for (int part = 0; part < parts; ++part) {
-          Vec<T>& a = acc[2 * p * kVecs<T> + u * parts + part];
-          a = scaled_where<T>(keep_low, part, a, scale);
-          if (2 * p + 1 < B) {
-            Vec<T>& b = acc[(2 * p + 1) * kVecs<T> + u * parts + part];
-            b = scaled_where<T>(keep_high, part, b, scale);
+        for (int part = 0; part < kParts; ++part) {
+          V& a = acc[2 * p * block + u * kParts + part];
+          a = scaled_where(keep_low, part, a);
+          if constexpr (W > kBlock) {
+            V& b = acc[(2 * p + 1) * block + u * kParts + part];
+            b = scaled_where(keep_high, part, b);
           }
         }
       }

@@ -13,6 +13,7 @@
 
 #include "memory.h"
 #include "parallel.h"
+#include "plan.h"
 #include "tile.h"
 
 namespace tgd {
@@ -81,14 +82,13 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
       if (ts.to[i] < 0) std::memset(to.dx + i * batch * size, 0, sizeof(T) * static_cast<std::size_t>(batch * size));
 
   // The width of a tile must not depend on the threads, since edges add up by tiles.
-  const std::int64_t arrays = fs.arrays + ts.arrays, blocks = (columns + kBlock - 1) / kBlock;
-  std::int64_t width = std::min<std::int64_t>(widest<T>(options), blocks);
-  if (options.width) width = std::min<std::int64_t>(width, options.width);
-  const auto bytes = [&](std::int64_t n) { return n * rows * width * kBlock * static_cast<std::int64_t>(sizeof(T)); };
-  while (width > 1 && bytes(arrays) > kMostMemory) width /= 2;
-  const std::int64_t tiles = (blocks + width - 1) / width;
-  const std::int64_t gap = rows * width * kBlock + 1024 / static_cast<std::int64_t>(sizeof(T));
-  const bool prefetch = bytes(2) > (1 << 20);
+  const std::int64_t arrays = fs.arrays + ts.arrays;
+  int width = widest<T>(options);
+  const auto bytes = [&](std::int64_t n) { return n * rows * width * static_cast<std::int64_t>(sizeof(T)); };
+  if (width > 32 && bytes(2) > caches().l2 / 2) width = 32;
+  while (width > kBlock && (bytes(arrays) > kMostMemory || (options.width && width > options.width))) width /= 2;
+  const std::vector<Tile> tiles = cut_columns(columns, width, {caches().fit(rows * static_cast<std::int64_t>(sizeof(T)))}, kBlock);
+  const std::int64_t gap = rows * tiles[0].width + 1024 / static_cast<std::int64_t>(sizeof(T));
   const std::int64_t edges = static_cast<std::int64_t>(op.rowptr[rows]);
   const std::int64_t work = 2 * (edges + rows) * columns * batch * std::max<std::int64_t>(r.steps, 1);
   const int team = options.width ? options.threads : static_cast<int>(std::min<std::int64_t>(options.threads, 1 + (work >> 17)));
@@ -105,16 +105,16 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
   const auto sum_of = [&](int row, std::int64_t k) { return row * (r.steps + 1) + k; };
 
   const auto run = [&](std::int64_t n, int first, int count, Barrier& barrier) {
-    const std::int64_t b = n / tiles, block = n % tiles * width;
-    const int wide = static_cast<int>(std::min(width, blocks - block));
-    const Tile tile{block, wide, static_cast<int>(std::min<std::int64_t>(columns - block * kBlock, wide * kBlock))};
+    const auto count_tiles = static_cast<std::int64_t>(tiles.size());
+    const std::int64_t b = n / count_tiles;
+    const Tile& tile = tiles[n % count_tiles];
     const std::uint64_t seed = r.threshold ? seeds[b] : 0;
     double* piece_sums = sums.data() + first * num_sums;
     const Pieces own{bounds + first, count}, own_t{bounds_t + first, count};
-    const Work<T> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, buffer.as<T>(), gap,
-                          own, own, piece_sums, num_sums, prefetch};
-    const Work<T> backward{to.dx ? to.dx + b * size : nullptr, g + b * size, batch * size, batch * size, columns, seed, tile,
-                           buffer.as<T>() + fs.arrays * gap, gap, own_t, own_t, piece_sums, num_sums, prefetch};
+    const Work<T, I> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, buffer.as<T>(), gap,
+                          own, own, nullptr, piece_sums, num_sums};
+    const Work<T, I> backward{to.dx ? to.dx + b * size : nullptr, g + b * size, batch * size, batch * size, columns, seed, tile,
+                           buffer.as<T>() + fs.arrays * gap, gap, own_t, own_t, nullptr, piece_sums, num_sums};
     std::vector<Dot<T>> list(std::max(3 + r.inputs, r.outputs));
     std::vector<T> lanes(list.size() * kBlock);
     const auto begin = [&](Step<T, I>& s) {
@@ -151,7 +151,7 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
 
   parallel_together(team, [&](int thread, int got, Barrier& barrier) {
     const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
-    for (std::int64_t n = 0; n < batch * tiles; ++n) run(n, first, last - first, barrier);
+    for (std::int64_t n = 0; n < batch * static_cast<std::int64_t>(tiles.size()); ++n) run(n, first, last - first, barrier);
   });
   if (to.dtable)
     for (int p = 0; p < kPieces; ++p)

@@ -20,25 +20,26 @@ struct Csr {
 };
 
 // Row i of the product; visit(e, row) sees every edge with the row of the source that it brings.
-template <class T, class I, int B, class Visit>
-TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc, const Visit& visit) {
-  constexpr int width = B * kBlock;
-  for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
+template <class T, class I, int W, class Visit>
+TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, const Visit& visit) {
+  for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = Vec<T, W>{};
   const auto add = [&](std::int64_t e) {
-    const T* from = m.source + static_cast<std::int64_t>(m.col[e]) * width;
+    const T* from = m.source + static_cast<std::int64_t>(m.col[e]) * W;
     const T w = m.value[e];
 #pragma GCC unroll 32
-    for (int v = 0; v < B * kVecs<T>; ++v) acc[v] += w * load<Vec<T>>(from + v * kLanes<T>);
+    for (int v = 0; v < kVecs<T, W>; ++v) {
+      acc[v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
+      if constexpr (W < kBlock) round_here(acc[v]);
+    }
     visit(e, from);
   };
   std::int64_t e = m.rowptr[i];
   const std::int64_t end = m.rowptr[i + 1];
   if (end <= m.prefetch_end) {
     for (; e < end; ++e) {
-      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + kPrefetchBlocks / B]) * width;
+      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + prefetch_distance(W)]) * W;
 #pragma GCC unroll 8
-      for (int line = 0; line < width; line += 64 / static_cast<int>(sizeof(T)))
-        __builtin_prefetch(ahead + line);
+      for (int line = 0; line < W; line += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(ahead + line);
       add(e);
     }
   } else {
@@ -46,15 +47,37 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T>* acc, cons
   }
 }
 
+// The product of a slice, as many rows side by side as registers hold.
+template <bool Ahead, class T, class I, int W>
+TGD_INLINE void accumulate_slice(const Slices<T, I>& slices, std::int64_t slice, const T* source, Vec<T, W>* acc) {
+  constexpr int together = W == 1 ? kSliceRows : 8 / kVecs<T, W>;
+  const std::int64_t begin = slices.start[slice], end = slices.start[slice + 1];
+  for (int first = 0; first < kSliceRows; first += together) {
+    Vec<T, W> sum[together * kVecs<T, W>] = {};
+    for (std::int64_t e = begin + first; e < end; e += kSliceRows)
+#pragma GCC unroll 16
+      for (int r = 0; r < together; ++r) {
+        const T* from = source + static_cast<std::int64_t>(slices.col[e + r]) * W;
+        const T w = slices.value[e + r];
+        if constexpr (Ahead) __builtin_prefetch(source + static_cast<std::int64_t>(slices.col[e + r + kSliceAhead]) * W);
+        for (int v = 0; v < kVecs<T, W>; ++v) {
+          sum[r * kVecs<T, W> + v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
+          round_here(sum[r * kVecs<T, W> + v]);
+        }
+      }
+    for (int v = 0; v < together * kVecs<T, W>; ++v) acc[first * kVecs<T, W> + v] = sum[v];
+  }
+}
+
 // What a row of a step is combined from and given to, beside the product.
-template <class T, class I, int B>
+template <class T, class I, int W>
 struct Combination {
-  static constexpr int width = B * kBlock;
+  static constexpr int vecs = kVecs<T, W>, lanes_of_sum = kLanes<T, W>;
+  using V = Vec<T, W>;
   const Step<T, I>& s;
-  const std::int64_t first_column = s.tile.first_block * kBlock;
 
   TGD_INLINE std::int64_t at(std::int64_t i) const {  // row i in a feature matrix
-    return (s.original ? static_cast<std::int64_t>(s.original[i]) : i) * s.stride + first_column;
+    return (s.original ? static_cast<std::int64_t>(s.original[i]) : i) * s.stride + s.tile.first;
   }
 
   TGD_INLINE void prefetch(std::int64_t i) const {
@@ -64,39 +87,39 @@ struct Combination {
       if (s.sinks[o].to) prefetch_row<1>(s.sinks[o].to + at(i), s.tile.columns);
   }
 
-  TGD_INLINE void add(int first, int last, std::int64_t i, Vec<T>* acc) const {
+  TGD_INLINE void add(int first, int last, std::int64_t i, V* acc) const {
     for (int t = first; t < last; ++t) {
       const Term<T> term = s.terms[t];
-      Vec<T> x[B * kVecs<T>];
-      if (term.packed) load_packed<T, B>(term.from + i * width, x);
-      else load_row<T, B>(term.from + at(i), s.tile.columns, x);
+      V x[vecs];
+      if (term.packed) load_packed<T, W>(term.from + i * W, x);
+      else load_row<T, W>(term.from + at(i), s.tile.columns, x);
 #pragma GCC unroll 32
-      for (int v = 0; v < B * kVecs<T>; ++v) acc[v] += term.factor * x[v];
+      for (int v = 0; v < vecs; ++v) round_here(acc[v] += term.factor * x[v]);
     }
   }
 
-  TGD_INLINE void accumulate_edges(const Csr<T, I>& csr, std::int64_t i, Vec<T>* acc) const {
-    Vec<T> u[B * kVecs<T>];
-    load_packed<T, B>(s.edge_rows + i * width, u);
+  TGD_INLINE void accumulate_edges(const Csr<T, I>& csr, std::int64_t i, V* acc) const {
+    V u[vecs];
+    load_packed<T, W>(s.edge_rows + i * W, u);
     T* edges = s.edges;
     const T scale = s.scale;
-    accumulate<T, I, B>(csr, i, acc, [&](std::int64_t e, const T* from) {
-      Vec<T> sum{};
+    accumulate<T, I, W>(csr, i, acc, [&](std::int64_t e, const T* from) {
+      V sum{};
 #pragma GCC unroll 32
-      for (int v = 0; v < B * kVecs<T>; ++v) sum += u[v] * load<Vec<T>>(from + v * kLanes<T>);
-      edges[e] += scale * sum_lanes<T>(sum);
+      for (int v = 0; v < vecs; ++v) sum += u[v] * load<V>(from + v * lanes_of_sum);
+      edges[e] += scale * sum_lanes<T, lanes_of_sum>(sum);
     });
   }
 
-  TGD_INLINE void dot(bool of_product, std::int64_t i, const Vec<T>* acc) const {
+  TGD_INLINE void dot(bool of_product, std::int64_t i, const V* acc) const {
     for (int t = 0; t < s.num_dots; ++t) {
       if (s.dots[t].of_product != of_product) continue;
-      Vec<T> x[B * kVecs<T>];
-      load_packed<T, B>(s.dots[t].with + i * width, x);
+      V x[vecs];
+      load_packed<T, W>(s.dots[t].with + i * W, x);
       T* lanes = s.lanes + t * kBlock;
-      Vec<T> sum = load<Vec<T>>(lanes);
+      V sum = load<V>(lanes);
 #pragma GCC unroll 32
-      for (int v = 0; v < B * kVecs<T>; ++v) sum += acc[v] * x[v];
+      for (int v = 0; v < vecs; ++v) sum += acc[v] * x[v];
       store(lanes, sum);
     }
   }
@@ -106,35 +129,30 @@ struct Combination {
     for (int t = 0; t < s.num_dots; ++t) {
       T* lanes = s.lanes + t * kBlock;
       double sum = 0;
-      for (int j = 0; j < kLanes<T>; ++j) sum += static_cast<double>(lanes[j]);
+      for (int j = 0; j < lanes_of_sum; ++j) sum += static_cast<double>(lanes[j]);
       s.sums[s.dots[t].sum] += sum;
-      store(lanes, Vec<T>{});
+      store(lanes, V{});
     }
   }
 
-  TGD_INLINE void clamp(Vec<T>* acc) const {
-    const Vec<T> low = Vec<T>{} + s.low, high = Vec<T>{} + s.high;
+  TGD_INLINE void clamp(V* acc) const {
+    const V low = V{} + s.low, high = V{} + s.high;
 #pragma GCC unroll 32
-    for (int v = 0; v < B * kVecs<T>; ++v) {  // NaN stays
+    for (int v = 0; v < vecs; ++v) {  // NaN stays
       acc[v] = acc[v] < low ? low : acc[v];
       acc[v] = acc[v] > high ? high : acc[v];
     }
   }
 
-  TGD_INLINE void give(std::int64_t i, const Vec<T>* acc) const {
+  TGD_INLINE void give(std::int64_t i, const V* acc) const {
     for (int o = 0; o < s.num_sinks; ++o) {
       const Sink<T> sink = s.sinks[o];
-      Vec<T> y[B * kVecs<T>];
-      if (sink.add) {
-        load_packed<T, B>(sink.sum + i * width, y);
+      V y[vecs] = {};
+      if (sink.add) load_packed<T, W>(sink.sum + i * W, y);
 #pragma GCC unroll 32
-        for (int v = 0; v < B * kVecs<T>; ++v) y[v] += sink.factor * acc[v];
-      } else {
-#pragma GCC unroll 32
-        for (int v = 0; v < B * kVecs<T>; ++v) y[v] = sink.factor * acc[v];
-      }
-      if (sink.to) store_row<T, B>(sink.to + at(i), s.tile.columns, y);
-      else store_packed<T, B>(sink.sum + i * width, y);
+      for (int v = 0; v < vecs; ++v) y[v] += sink.factor * acc[v];
+      if (sink.to) store_row<T, W>(sink.to + at(i), s.tile.columns, y);
+      else store_packed<T, W>(sink.sum + i * W, y);
     }
   }
 };
@@ -153,91 +171,114 @@ Kind kind(const Step<T, I>& s) {
   return s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1 ? kLast : kAny;
 }
 
-template <class T, class I, int B, bool Masked, Kind K>
+template <class T, class I, int W, bool Masked, Kind K, bool Sliced>
 void rows(const Step<T, I>& s) {
-  constexpr int width = B * kBlock;
+  constexpr int vecs = kVecs<T, W>;
   const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
-  const Combination<T, I, B> other{s};
+  const Combination<T, I, W> other{s};
+  const Slices<T, I> slices = Sliced ? *s.slices : Slices<T, I>{};
   const I* original = s.original;
   const std::int64_t last_row = s.last_row, stride = s.stride;
   const int columns = s.tile.columns;
   T* target = s.target;
   // In a feature matrix: the first column of the tile.
-  const T* from = K == kLoad ? s.terms->from + s.tile.first_block * kBlock : nullptr;
-  T* to = K == kLast ? s.sinks->to + s.tile.first_block * kBlock : nullptr;
+  const T* from = K == kLoad ? s.terms->from + s.tile.first : nullptr;
+  T* to = K == kLast ? s.sinks->to + s.tile.first : nullptr;
   const auto ignore = [](std::int64_t, const T*) {};
+  const auto row = [&](std::int64_t i) -> std::int64_t { return Sliced ? static_cast<std::int64_t>(slices.row[i]) : i; };
   const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
-  Dropout<T, B> dropout(Masked ? *s.mask : Mask{}, s.tile.first_block);
+  const bool masked = Masked && s.mask;
+  Dropout<T, W> dropout(masked ? *s.mask : Mask{}, s.tile.first);
+  Vec<T, W> slice[Sliced ? kSliceRows * vecs : 1];
   for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
     const int n = static_cast<int>(last_row - i0 < kKeyRows ? last_row - i0 : kKeyRows);
-    if constexpr (Masked) dropout.keys(i0, n, original);
+    if (masked) dropout.keys(n, [&](int r) { return name(row(i0 + r)); });
+    const std::int64_t number = i0 / kSliceRows;
+    const bool together = Sliced && slices.start[number] < slices.start[number + 1];
+    if (together) {
+      if (csr.prefetch_end) accumulate_slice<true, T, I, W>(slices, number, csr.source, slice);
+      else accumulate_slice<false, T, I, W>(slices, number, csr.source, slice);
+    }
     for (int r = 0; r < n; ++r) {
-      const std::int64_t i = i0 + r;
-      Vec<T> acc[B * kVecs<T>];
+      const std::int64_t i = row(i0 + r);
+      const std::int64_t ahead = i0 + r + kPrefetchRows < last_row ? row(i0 + r + kPrefetchRows) : -1;
+      Vec<T, W> acc[vecs];
+      const auto product = [&] {
+        if (!together) return accumulate<T, I, W>(csr, i, acc, ignore);
+        for (int v = 0; v < vecs; ++v) acc[v] = slice[Sliced ? r * vecs + v : 0];
+      };
       if constexpr (K == kLoad) {
-        if (i + kPrefetchRows < last_row) prefetch_row<0>(from + name(i + kPrefetchRows) * stride, columns);
-        load_row<T, B>(from + name(i) * stride, columns, acc);
+        if (ahead >= 0) prefetch_row<0>(from + name(ahead) * stride, columns);
+        load_row<T, W>(from + name(i) * stride, columns, acc);
       } else if constexpr (K < kAny) {
-        if (K == kLast && i + kPrefetchRows < last_row)
-          prefetch_row<1>(to + name(i + kPrefetchRows) * stride, columns);
-        accumulate<T, I, B>(csr, i, acc, ignore);
+        if (K == kLast && ahead >= 0) prefetch_row<1>(to + name(ahead) * stride, columns);
+        product();
       } else {
-        if (i + kPrefetchRows < last_row) other.prefetch(i + kPrefetchRows);
-        for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = Vec<T>{};
+        if (ahead >= 0) other.prefetch(ahead);
+        for (int v = 0; v < vecs; ++v) acc[v] = Vec<T, W>{};
         if constexpr (K == kEdges) other.accumulate_edges(csr, i, acc);
-        else if (csr.rowptr) accumulate<T, I, B>(csr, i, acc, ignore);
+        else if (csr.rowptr) product();
         other.dot(true, i, acc);
-        for (int v = 0; v < B * kVecs<T>; ++v) acc[v] *= s.scale;
+        for (int v = 0; v < vecs; ++v) round_here(acc[v] *= s.scale);
         other.add(0, s.product_terms, i, acc);
-        if (Masked && !s.mask_target) dropout.apply(r, acc);
+        if (masked && !s.mask_target) {
+          dropout.apply(r, acc);
+          for (int v = 0; v < vecs; ++v) round_here(acc[v]);
+        }
         other.add(s.product_terms, s.num_terms, i, acc);
         if (s.bounded) other.clamp(acc);
         other.dot(false, i, acc);
         other.give(i, acc);
         if (!target) continue;
       }
-      if (Masked && (K < kAny || s.mask_target)) dropout.apply(r, acc);
-      if constexpr (K == kLast) store_row<T, B>(to + name(i) * stride, columns, acc);
-      else store_packed<T, B>(target + i * width, acc);
+      if (masked && (K < kAny || s.mask_target)) dropout.apply(r, acc);
+      if constexpr (K == kLast) store_row<T, W>(to + name(i) * stride, columns, acc);
+      else store_packed<T, W>(target + i * W, acc);
     }
     if constexpr (K >= kAny) other.flush();
   }
 }
 
-template <class T, class I, int B, Kind K>
+template <class T, class I, int W, Kind K>
 void either(const Step<T, I>& s) {
-  s.mask ? rows<T, I, B, true, K>(s) : rows<T, I, B, false, K>(s);
+  // Only the shortest steps are worth a version of their own without dropout.
+  const bool masked = K >= kAny || s.mask;
+  if constexpr (W <= kNarrow && (K == kInner || K == kLast || K == kAny))
+    if (s.rowptr && s.slices)
+      return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, K >= kAny, K, true>(s);
+  masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
 
-template <class T, class I, int B>
-void blocks(const Step<T, I>& s) {
+template <class T, class I, int W>
+void columns(const Step<T, I>& s) {
   switch (kind(s)) {
-    case kLoad: return either<T, I, B, kLoad>(s);
-    case kInner: return either<T, I, B, kInner>(s);
-    case kLast: return either<T, I, B, kLast>(s);
-    case kAny: return either<T, I, B, kAny>(s);
-    case kEdges: return either<T, I, B, kEdges>(s);
+    case kLoad: return either<T, I, W, kLoad>(s);
+    case kInner: return either<T, I, W, kInner>(s);
+    case kLast: return either<T, I, W, kLast>(s);
+    case kAny: return either<T, I, W, kAny>(s);
+    case kEdges:
+      if constexpr (W >= kBlock) either<T, I, W, kEdges>(s);
   }
 }
 
 // The accumulators of a row take at most half of the vector registers.
 template <class T>
-constexpr int kFit = TGD_REGISTERS / 2 / kVecs<T>;
+constexpr int kFit = TGD_REGISTERS / 2 * kBytes / static_cast<int>(sizeof(T));
 template <class T>
-constexpr int kWidest = kFit<T> < kMaxBlocks ? kFit<T> : kMaxBlocks;
+constexpr int kMost = kFit<T> < kWidest ? kFit<T> : kWidest;
 
-template <class T, class I, int B = kWidest<T>>
+template <class T, class I, int W = kMost<T>>
 void step(const Step<T, I>& s) {
-  if constexpr (B > 1)
-    if (s.tile.blocks < B) return step<T, I, B - 1>(s);
-  blocks<T, I, B>(s);
+  if constexpr (W > 1)
+    if (s.tile.width < W) return step<T, I, W / 2>(s);
+  columns<T, I, W>(s);
 }
 
 }  // namespace
 
 extern const Level TGD_LEVEL = {TGD_LEVEL_NAME,
-                                kWidest<float>,
-                                kWidest<double>,
+                                kMost<float>,
+                                kMost<double>,
                                 step<float, std::int32_t>,
                                 step<float, std::int64_t>,
                                 step<double, std::int32_t>,

@@ -7,9 +7,14 @@
 
 namespace tgd {
 
-constexpr int kBlock = 16;     // columns of a block; a word of random bits serves two blocks
-constexpr int kMaxBlocks = 4;  // blocks of the widest tile
-constexpr int kPrefetchBlocks = 64;  // that a prefetch runs ahead
+constexpr int kBlock = 16;    // columns of a block; a word of random bits serves two blocks
+constexpr int kWidest = 64;   // columns of the widest tile
+constexpr int kNarrow = 8;    // of the widest tile that takes rows by slices
+constexpr int kSliceRows = 16;
+constexpr int kSliceAhead = 64;  // entries that a prefetch of a slice runs ahead
+
+// Edges that a prefetch runs ahead.
+constexpr int prefetch_distance(int width) { return 1024 / (width > kBlock ? width : kBlock); }
 
 // Dropout of one step: keys of the step, 16-bit threshold and the scale of what is kept.
 struct Mask {
@@ -17,13 +22,25 @@ struct Mask {
   double scale;
 };
 
-// Columns [kBlock * first_block, kBlock * first_block + columns) of the feature matrix.
+// Columns [first, first + columns) of the feature matrix, packed into rows of `width` elements, a power of
+// two that divides `first`.
 struct Tile {
-  std::int64_t first_block;
-  int blocks, columns;
+  std::int64_t first;
+  int width, columns;
 };
 
-// Rows are those of a packed tile, kBlock * blocks elements each, or those of a feature matrix, which
+// Rows in an order in which neighbours are about as long, kSliceRows a slice, so that a slice needs no
+// branch at the end of every row. Entry e of row r of slice s is at start[s] + kSliceRows * e + r; short
+// rows are filled up with zeros at a row of zeros, which follows the last one of a packed tile. The rows of
+// an empty slice are read from the matrix itself. kSliceAhead columns more than there are can be read.
+template <class T, class I>
+struct Slices {
+  const std::int64_t* start;
+  const I *col, *row;
+  const T* value;
+};
+
+// Rows are those of a packed tile, `width` elements each, or those of a feature matrix, which
 // has `stride` elements a row and names its rows by `original` (null: identity).
 template <class T>
 struct Term {  // z += factor * from
@@ -55,9 +72,10 @@ struct Step {
   const I *rowptr, *col;
   const T* value;
   const I* original;
-  const T* source;  // packed
+  const Slices<T, I>* slices;  // null: rows in their own order; else they are counted in that of the slices
+  const T* source;             // packed
   T* target;        // packed; null: z goes to the sinks alone
-  std::int64_t stride, first_row, last_row, prefetch_end;  // edges from prefetch_end on: no prefetch
+  std::int64_t stride, first_row, last_row, prefetch_end;  // edges from prefetch_end on: no prefetch; 0: none
   Tile tile;
   const Mask* mask;  // null: no dropout
   bool mask_target, bounded;
@@ -75,7 +93,7 @@ struct Step {
 template <class T, class I>
 using StepFunction = void (*)(const Step<T, I>&);
 
-// One instruction set. The widest tile, in blocks, keeps the accumulators of a row in registers.
+// One instruction set. The widest tile keeps the accumulators of a row in registers.
 struct Level {
   const char* name;
   int widest_float, widest_double;

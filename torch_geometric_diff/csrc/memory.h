@@ -51,6 +51,14 @@ struct Caches {
     if (sysctlbyname("hw.l2cachesize", &size, &length, nullptr, 0) == 0 && size > 0) l2 = l3 = size;
 #endif
   }
+
+  // Columns of so many bytes that are read at random out of the nearest cache.
+  std::int64_t fit(std::int64_t bytes) const { return l2 * 3 / 4 / std::max<std::int64_t>(bytes, 1); }
 };
+
+inline const Caches& caches() {
+  static const Caches found;
+  return found;
+}
 
 }  // namespace tgd

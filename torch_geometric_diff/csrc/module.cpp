@@ -7,7 +7,11 @@
 #include <vector>
 
 #include "gradients.h"
+<<<<<<< HEAD
 #include "knn.h"
+=======
+#include "plan.h"
+>>>>>>> 5c95e4c (Few columns: tiles of 1 to 64 columns, cut by what they cost; rows sorted by length for narrow ones; suite columns)
 #include "propagate.h"
 
 namespace nb = nanobind;
@@ -26,6 +30,12 @@ const tgd::Level* find_level(const std::string& name) {
   for (auto level = tgd::levels(); *level; ++level)
     if (name == (*level)->name) return *level;
   throw std::invalid_argument("this processor has no instruction set '" + name + "'");
+}
+
+std::vector<int> tile_widths(int64_t columns, int widest, int64_t fit) {
+  std::vector<int> widths;
+  for (const tgd::Tile& tile : tgd::cut_columns(columns, widest, {fit})) widths.push_back(tile.width);
+  return widths;
 }
 
 template <class T>
@@ -112,6 +122,7 @@ NB_MODULE(_C, m) {
   bind_build(m);
   m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu and .graph.sets call it.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
+  m.def("tile_widths", &tile_widths, "Widths of the tiles of so many columns, of which `fit` lie in the nearest cache.");
   m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");
   m.def("gradients", &gradients, "Gradients of a recurrence; null addresses are not wanted.");
   m.def("knn", &knn, "The k nearest others of every point within its set. The arrays are as above.");

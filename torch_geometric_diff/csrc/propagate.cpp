@@ -2,54 +2,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "memory.h"
 #include "parallel.h"
+#include "plan.h"
+#include "slices.h"
 #include "tile.h"
 
 namespace tgd {
-namespace {
 
-// How the columns are cut and who works on what. Tiles have 1, 2 or 4 blocks (the last one what is
-// left), so that wide ones begin at the low half of a word. Threads own tiles where there are enough
-// of them and all fit into the caches; else all threads share a tile and each owns rows of it.
-struct Plan {
-  int width, threads;
-  bool shared;
-};
-
-template <class T>
-Plan plan(std::int64_t rows, std::int64_t packed, std::int64_t edges, std::int64_t columns, std::int64_t batch,
-          std::int64_t steps, const Options& options, int widest) {
-  static const Caches caches;
-  const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const auto bytes = [&](int w) { return packed * w * kBlock * static_cast<std::int64_t>(sizeof(T)); };
-  // A thread is worth waking for some ten microseconds of work (but a given width takes them all).
-  const std::int64_t work = (edges + rows) * columns * batch * std::max<std::int64_t>(steps, 1);
-  int threads = std::max(options.threads, 1);
-  if (!options.width) threads = static_cast<int>(std::min<std::int64_t>(threads, 1 + (work >> 17)));
-  // The share of the time that threads work if they own tiles.
-  const auto busy = [&](int w) {
-    const std::int64_t tiles = batch * ((blocks + w - 1) / w), turns = (tiles + threads - 1) / threads;
-    return static_cast<double>(batch * blocks) / static_cast<double>(turns * w * threads);
-  };
-  int width = widest;
-  if (options.width) {
-    while (width > std::max(options.width, 1)) width /= 2;
-  } else {
-    // Two blocks make full use of the random words. Wider rows cost less per edge while they are in
-    // the nearest cache; narrower ones keep a tile in the last cache.
-    if (width > 2 && bytes(4) > caches.l2 / 2) width = 2;
-    if (width > 1 && bytes(2) > caches.l3 / 4 && bytes(1) <= caches.l3) width = 1;
-    while (width > 1 && busy(width) < 0.6) width /= 2;
-  }
-  const bool fits = bytes(width) <= caches.l2 || threads * bytes(width) <= caches.l3;
-  return {static_cast<int>(std::min<std::int64_t>(width, blocks)), threads,
-          threads > 1 && !(fits && busy(width) >= 0.6)};
-}
-
-}  // namespace
-
+constexpr std::int64_t kWorthSlices = 6;  // steps of narrow tiles that pay for sorting the rows
 const Level* const* levels() {
   static const auto found = [] {
     static const Level* list[4] = {};
@@ -78,43 +41,50 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
       std::memset(y + o * batch * size, 0, sizeof(T) * static_cast<std::size_t>(batch * size));
   if (op.sources == 0 || storage.last < 0) return;
   const auto edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
-  const Plan cut = plan<T>(op.rows, storage.arrays * op.sources, edges, columns, batch, storage.last - storage.first,
-                           options, widest<T>(options));
-  const std::int64_t blocks = (columns + kBlock - 1) / kBlock;
-  const std::int64_t tiles = (blocks + cut.width - 1) / cut.width;
-  const std::int64_t packed = op.sources * cut.width * kBlock;
-  const std::int64_t gap = packed + 1024 / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t memory = storage.arrays * gap;
-  const bool prefetch = storage.arrays * packed * static_cast<std::int64_t>(sizeof(T)) > (1 << 20);
-  const int team = cut.shared ? cut.threads : static_cast<int>(std::min<std::int64_t>(cut.threads, batch * tiles));
-  Buffer buffer(sizeof(T) * static_cast<std::size_t>((cut.shared ? 1 : team) * memory));
+  const std::int64_t steps = storage.last - storage.first;
+  const std::int64_t work = (edges + op.rows) * columns * batch * std::max<std::int64_t>(steps, 1);
+  const auto element = static_cast<std::int64_t>(sizeof(T));
+  const Plan p = plan(op.sources * element, storage.arrays, work, batch, columns, widest<T>(options), options);
+  const auto tiles = static_cast<std::int64_t>(p.tiles.size());
+  const int team = p.shared ? p.threads : static_cast<int>(std::min<std::int64_t>(p.threads, batch * tiles));
+  std::optional<SliceStore<T, I>> store;
+  const auto narrow = std::count_if(p.tiles.begin(), p.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
+  if (narrow * batch * steps >= kWorthSlices && op.rows == op.sources) store.emplace(op, p.threads);
+  const Slices<T, I> slices = store ? store->slices() : Slices<T, I>{};
+
+  const std::int64_t gap = op.sources * p.tiles[0].width + 1024 / element;  // room for a row of zeros
+  const std::int64_t memory = storage.arrays * gap, x_size = op.sources * columns;
+  Buffer buffer(sizeof(T) * static_cast<std::size_t>((p.shared ? 1 : team) * memory));
   const auto step = step_function<T, I>(options);
-  const auto run = [&](std::int64_t t, T* memory, Pieces loaded, Pieces own, Barrier& barrier) {
-    const std::int64_t b = t / tiles, first = t % tiles * cut.width;
-    const std::int64_t wide = std::min<std::int64_t>(cut.width, blocks - first);
-    const Tile tile{first, static_cast<int>(wide), static_cast<int>(std::min(columns - first * kBlock, wide * kBlock))};
-    const std::int64_t x_size = op.sources * columns;
-    const Work<T> work{y + b * size, x + b * x_size, batch * size, batch * x_size, columns,
-                       recurrence.threshold ? seeds[b] : 0, tile, memory, gap, loaded, own, nullptr, 0, prefetch};
+  const auto run = [&](std::int64_t n, T* memory, int thread, int threads, Barrier& barrier) {
+    const std::int64_t b = n / tiles;
+    const Tile& tile = p.tiles[n % tiles];
+    const bool sliced = store && tile.width <= kNarrow;
+    const auto first_row = [&](int part) {
+      if (threads == 1) return part * op.rows;
+      return sliced ? store->cut(part, threads) : cut_row(op, part, threads);
+    };
+    const std::int64_t loaded[] = {op.sources * thread / threads, op.sources * (thread + 1) / threads};
+    const std::int64_t own[] = {first_row(thread), first_row(thread + 1)};
+    const Work<T, I> work{y + b * size, x + b * x_size, batch * size, batch * x_size, columns,
+                          recurrence.threshold ? seeds[b] : 0, tile, memory, gap, {loaded, 1}, {own, 1},
+                          sliced ? &slices : nullptr};
     TileRun<T, I> run(work, op, recurrence, storage, step, barrier);
     run.pack();
     run.steps([](std::int64_t, Step<T, I>&) {});
   };
 
-  if (!cut.shared) {
-    std::atomic<std::int64_t> next{0};
-    parallel(team, [&](int thread, int) {
-      Barrier alone(1);
-      const std::int64_t loaded[] = {0, op.sources}, own[] = {0, op.rows};
-      for (std::int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < batch * tiles;)
-        run(t, buffer.as<T>() + thread * memory, {loaded, 1}, {own, 1}, alone);
+  if (p.shared) {
+    parallel_together(team, [&](int thread, int got, Barrier& barrier) {
+      for (std::int64_t n = 0; n < batch * tiles; ++n) run(n, buffer.as<T>(), thread, got, barrier);
     });
     return;
   }
-  parallel_together(team, [&](int thread, int got, Barrier& barrier) {
-    const std::int64_t loaded[] = {op.sources * thread / got, op.sources * (thread + 1) / got};
-    const std::int64_t own[] = {cut_row(op, thread, got), cut_row(op, thread + 1, got)};
-    for (std::int64_t t = 0; t < batch * tiles; ++t) run(t, buffer.as<T>(), {loaded, 1}, {own, 1}, barrier);
+  std::atomic<std::int64_t> next{0};
+  parallel(team, [&](int thread, int) {
+    Barrier alone(1);
+    for (std::int64_t n; (n = next.fetch_add(1, std::memory_order_relaxed)) < batch * tiles;)
+      run(n, buffer.as<T>() + thread * memory, 0, 1, alone);
   });
 }
 

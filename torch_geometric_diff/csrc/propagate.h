@@ -40,7 +40,7 @@ struct Recurrence {
 struct Options {
   int threads = 1;
   const Level* level = nullptr;  // null: the best of this processor
-  int width = 0;                 // blocks of a tile, 1, 2 or 4; 0: by the size of the caches
+  int width = 0;                 // columns of the widest tile; 0: by the size of the caches
 };
 
 // x and y are row-major [inputs, batch, sources, columns] and [outputs, batch, rows, columns] and do

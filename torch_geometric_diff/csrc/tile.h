@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
+#include "memory.h"
 #include "parallel.h"
 #include "propagate.h"
 
@@ -93,8 +95,9 @@ struct Pieces {
   int count;
 };
 
-// A tile of one element of the batch, its memory, and the pieces of its rows that a thread works on.
-template <class T>
+// A tile of one element of the batch, its memory, and the pieces of its rows that a thread works on: as it
+// loads the features, and, in the order of `slices` where there are any, in every step.
+template <class T, class I>
 struct Work {
   T* y;  // the first output; the others follow `y_size` apart
   const T* x;
@@ -104,9 +107,9 @@ struct Work {
   T* memory;
   std::int64_t gap;  // between packed arrays
   Pieces loaded, own;
-  double* sums;  // of a thread's first piece; `num_sums` a piece
-  std::int64_t num_sums;
-  bool prefetch;
+  const Slices<T, I>* slices = nullptr;
+  double* sums = nullptr;  // of a thread's first piece; `num_sums` a piece
+  std::int64_t num_sums = 0;
 
   T* array(int n) const { return n < 0 ? nullptr : memory + n * gap; }
 };
@@ -114,7 +117,7 @@ struct Work {
 template <class T, class I>
 class TileRun {
  public:
-  TileRun(const Work<T>& work, const Operator<T, I>& op, const Recurrence& recurrence, const Storage& storage,
+  TileRun(const Work<T, I>& work, const Operator<T, I>& op, const Recurrence& recurrence, const Storage& storage,
           StepFunction<T, I> step, Barrier& barrier)
       : work_(work), op_(op), r_(recurrence), storage_(storage), step_(step), barrier_(barrier),
         terms_(recurrence.inputs + 2), sinks_(recurrence.outputs) {
@@ -122,8 +125,11 @@ class TileRun {
     s_.value = op.value;
     s_.original = op.original;
     s_.stride = work.columns;
-    if (work.prefetch) s_.prefetch_end = static_cast<std::int64_t>(op.rowptr[op.rows]) - kPrefetchBlocks / work.tile.blocks;
     s_.tile = work.tile;
+    s_.slices = work.slices;
+    const std::int64_t column = op.sources * static_cast<std::int64_t>(sizeof(T));
+    const bool far = work.slices ? work.tile.width > caches().fit(column) : 2 * work.tile.width * column > (1 << 20);
+    if (far) s_.prefetch_end = static_cast<std::int64_t>(op.rowptr[op.rows]) - prefetch_distance(work.tile.width);
     s_.mask_target = !recurrence.reverse;
     s_.low = static_cast<T>(recurrence.low);
     s_.high = static_cast<T>(recurrence.high);
@@ -133,6 +139,9 @@ class TileRun {
 
   // Copies the inputs that are to be packed.
   void pack() {
+    if (work_.slices && work_.loaded.bounds[work_.loaded.count] == op_.sources)  // the row of zeros
+      for (int n = 0; n < storage_.arrays; ++n)
+        std::memset(work_.array(n) + op_.sources * work_.tile.width, 0, work_.tile.width * sizeof(T));
     for (int i = 0; i < r_.inputs; ++i)
       if (storage_.copy[i] >= 0) {
         add(work_.x + i * work_.x_size, 1, false);
@@ -194,7 +203,7 @@ class TileRun {
     s_.num_terms = s_.num_sinks = s_.num_dots = 0;
   }
 
-  const Work<T>& work_;
+  const Work<T, I>& work_;
   const Operator<T, I>& op_;
   const Recurrence& r_;
   const Storage& storage_;

@@ -14,14 +14,23 @@ namespace {
 
 constexpr int kBytes = TGD_VECTOR_BYTES;
 
+// A vector of n elements; a single one is the element itself.
+template <class T, int N>
+struct VectorOf {
+  using type __attribute__((vector_size(N * sizeof(T)))) = T;
+};
 template <class T>
-using Vec __attribute__((vector_size(kBytes))) = T;
-template <class T>
-using HalfVec __attribute__((vector_size(kBytes / 2))) = T;
-template <class T>
-constexpr int kLanes = kBytes / static_cast<int>(sizeof(T));
-template <class T>
-constexpr int kVecs = kBlock / kLanes<T>;  // vectors of a block
+struct VectorOf<T, 1> {
+  using type = T;
+};
+
+// The row of a tile of W columns: kVecs vectors of kLanes elements.
+template <class T, int W>
+constexpr int kLanes = W * static_cast<int>(sizeof(T)) < kBytes ? W : kBytes / static_cast<int>(sizeof(T));
+template <class T, int W>
+constexpr int kVecs = W / kLanes<T, W>;
+template <class T, int W>
+using Vec = typename VectorOf<T, kLanes<T, W>>::type;
 
 template <class V, class T>
 TGD_INLINE V load(const T* p) {
@@ -35,41 +44,45 @@ TGD_INLINE void store(T* p, V v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// The sum of the lanes, by halves.
-template <class T, int Bytes = kBytes, class V>
+// Ends an expression. A compiler may contract a product with this sum or that one, or take the products of
+// a loop first and add them up later, but tiles of any width have to be rounded alike.
+template <class V>
+TGD_INLINE void round_here(V& v) {
+#if defined(__x86_64__) || defined(__i386__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+}
+
+// The sum of N lanes, by halves.
+template <class T, int N, class V>
 TGD_INLINE T sum_lanes(V v) {
-  if constexpr (Bytes == 2 * sizeof(T)) {
+  if constexpr (N == 1) {
+    return v;
+  } else if constexpr (N == 2) {
     return v[0] + v[1];
-  } else if constexpr (Bytes == 16) {
+  } else if constexpr (N == 4) {
     return (v[0] + v[2]) + (v[1] + v[3]);
   } else {
-    using Half __attribute__((vector_size(Bytes / 2))) = T;
+    using Half = typename VectorOf<T, N / 2>::type;
     const auto* half = reinterpret_cast<const T*>(&v);
-    return sum_lanes<T, Bytes / 2>(load<Half>(half) + load<Half>(half + Bytes / 2 / sizeof(T)));
+    return sum_lanes<T, N / 2>(load<Half>(half) + load<Half>(half + N / 2));
   }
 }
 
-// Copies the n < kBlock elements of an incomplete block.
-template <class T>
-TGD_INLINE void copy_part(T* to, const T* from, int n) {
-  for (int size = kBlock / 2; size; size /= 2)
-    if (n & size) {
-      for (int j = 0; j < size; ++j) to[j] = from[j];
-      to += size;
-      from += size;
-    }
+template <class T, int W>
+TGD_INLINE void load_packed(const T* from, Vec<T, W>* acc) {
+#pragma GCC unroll 32
+  for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = load<Vec<T, W>>(from + v * kLanes<T, W>);
 }
 
-template <class T, int B>
-TGD_INLINE void load_packed(const T* from, Vec<T>* acc) {
+template <class T, int W>
+TGD_INLINE void store_packed(T* to, const Vec<T, W>* acc) {
 #pragma GCC unroll 32
-  for (int v = 0; v < B * kVecs<T>; ++v) acc[v] = load<Vec<T>>(from + v * kLanes<T>);
-}
-
-template <class T, int B>
-TGD_INLINE void store_packed(T* to, const Vec<T>* acc) {
-#pragma GCC unroll 32
-  for (int v = 0; v < B * kVecs<T>; ++v) store(to + v * kLanes<T>, acc[v]);
+  for (int v = 0; v < kVecs<T, W>; ++v) store(to + v * kLanes<T, W>, acc[v]);
 }
 
 // Rows of the feature matrix lie far apart, which hardware does not prefetch.
@@ -79,29 +92,42 @@ TGD_INLINE void prefetch_row(const T* row, int columns) {
   __builtin_prefetch(row + columns - 1, Write);
 }
 
-template <class T, int B>
-TGD_INLINE void load_row(const T* from, int columns, Vec<T>* acc) {
-  const int full = columns / kBlock;
-  alignas(kBytes) T part[kBlock] = {};
-  if (full < B) copy_part(part, from + full * kBlock, columns % kBlock);
-#pragma GCC unroll 4
-  for (int b = 0; b < B; ++b) {
-    const T* block = b < full ? from + b * kBlock : part;
-#pragma GCC unroll 8
-    for (int v = 0; v < kVecs<T>; ++v) acc[b * kVecs<T> + v] = load<Vec<T>>(block + v * kLanes<T>);
+// Copies the n < Size elements of an incomplete block.
+template <int Size, class T>
+TGD_INLINE void copy_part(T* to, const T* from, int n) {
+  if constexpr (Size > 1) {
+    constexpr int half = Size / 2;
+    if (n & half) std::memcpy(to, from, half * sizeof(T));
+    copy_part<half>(to + (n & half), from + (n & half), n);
   }
 }
 
-template <class T, int B>
-TGD_INLINE void store_row(T* to, int columns, const Vec<T>* acc) {
-  const int full = columns / kBlock;
+// A row of a feature matrix, which may have fewer columns than the tile; blocks are whole or the last.
+template <class T, int W>
+TGD_INLINE void load_row(const T* from, int columns, Vec<T, W>* acc) {
+  constexpr int size = W < kBlock ? W : kBlock, vecs = kVecs<T, W> * size / W;
+  const int full = columns / size;
+  alignas(kBytes) T part[size] = {};
+  if (full < W / size) copy_part<size>(part, from + full * size, columns % size);
 #pragma GCC unroll 4
-  for (int b = 0; b < B; ++b) {
-    alignas(kBytes) T part[kBlock];
-    T* block = b < full ? to + b * kBlock : part;
+  for (int b = 0; b < W / size; ++b) {
+    const T* block = b < full ? from + b * size : part;
 #pragma GCC unroll 8
-    for (int v = 0; v < kVecs<T>; ++v) store(block + v * kLanes<T>, acc[b * kVecs<T> + v]);
-    if (b == full) copy_part(to + b * kBlock, part, columns % kBlock);
+    for (int v = 0; v < vecs; ++v) acc[b * vecs + v] = load<Vec<T, W>>(block + v * kLanes<T, W>);
+  }
+}
+
+template <class T, int W>
+TGD_INLINE void store_row(T* to, int columns, const Vec<T, W>* acc) {
+  constexpr int size = W < kBlock ? W : kBlock, vecs = kVecs<T, W> * size / W;
+  const int full = columns / size;
+#pragma GCC unroll 4
+  for (int b = 0; b < W / size; ++b) {
+    alignas(kBytes) T part[size];
+    T* block = b < full ? to + b * size : part;
+#pragma GCC unroll 8
+    for (int v = 0; v < vecs; ++v) store(block + v * kLanes<T, W>, acc[b * vecs + v]);
+    if (b == full) copy_part<size>(to + b * size, part, columns % size);
   }
 }
 

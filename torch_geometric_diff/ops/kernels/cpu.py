@@ -22,6 +22,15 @@ def levels() -> list[str]:
     return [] if _missing else _C.levels()
 
 
+def tile_widths(columns: int, widest: int, fit: int) -> list[int]:
+    """How so many columns are cut into tiles, where ``fit`` of them lie in the nearest cache."""
+    return _C.tile_widths(columns, widest, fit)
+
+
+def _address(array: Tensor | None) -> int:
+    return 0 if array is None else array.data_ptr()
+
+
 def propagate(
     x: Tensor,
     rowptr: Tensor,
@@ -61,7 +70,7 @@ def propagate(
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
             :obj:`rowptr`.
         level: Instruction set, one of :func:`levels`. (default: the first)
-        width: Blocks of 16 columns in a tile, 1, 2 or 4. (default: by the size of the caches)
+        width: Columns of the widest tile, a power of two. (default: by the size of the caches)
 
     Shapes:
         - **input:** :math:`(I, B, N, F)`, CSR of an :math:`N \times N` operator, or of any
@@ -79,7 +88,7 @@ def propagate(
         rowptr.data_ptr(),
         col.data_ptr(),
         value.data_ptr(),
-        0 if perm is None else perm.data_ptr(),
+        _address(perm),
         rows,
         sources,
         batch,
@@ -137,7 +146,7 @@ def gradients(
             coefficients, of the letters ``adbcw``: others are zero. (default: all)
         perm: See :func:`propagate`.
         level: Instruction set, one of :func:`levels`. (default: the first)
-        width: Blocks of 16 columns in a tile. (default: by the size of the scratch)
+        width: Columns of the widest tile, at least 16. (default: by the size of the scratch)
 
     Shapes:
         - **input:** :math:`(I, B, N, F)` and :math:`(O, B, N, F)`
@@ -152,13 +161,19 @@ def gradients(
     dvalue = torch.empty_like(csr[2]) if need[1] else None
     dtable = torch.empty_like(table) if need[2] else None
     _C.gradients(
-        *(0 if to is None else to.data_ptr() for to in (dx, dvalue, dtable)),
+        _address(dx),
+        _address(dvalue),
+        _address(dtable),
         sum(1 << "adbcw".index(letter) for letter in need[2]),
         x.data_ptr(),
         g.data_ptr(),
-        *(array.data_ptr() for array in csr),
-        *(array.data_ptr() for array in csr_t),
-        0 if perm is None else perm.data_ptr(),
+        csr[0].data_ptr(),
+        csr[1].data_ptr(),
+        csr[2].data_ptr(),
+        csr_t[0].data_ptr(),
+        csr_t[1].data_ptr(),
+        csr_t[2].data_ptr(),
+        _address(perm),
         rows,
         batch,
         channels,

@@ -1,0 +1,94 @@
+// How the columns are cut into tiles, and who works on what.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "memory.h"
+#include "propagate.h"
+
+namespace tgd {
+
+// What a step of a tile costs, fitted to measurements: its width and a part of every edge, which is larger
+// where more columns are read at random than `fit` in the nearest cache.
+struct TileCost {
+  std::int64_t fit;
+  std::int64_t operator()(int width) const { return width <= fit ? 16 + 4 * width : 60 + 3 * width; }
+};
+
+// As many of the widest tiles as are filled and the cheapest ones for what is left, in descending order, so
+// that a tile starts at a multiple of its width.
+inline std::vector<Tile> cut_columns(std::int64_t columns, int widest, TileCost cost, int narrowest = 1) {
+  std::vector<Tile> tiles;
+  const auto add = [&](int width) {
+    const std::int64_t first = tiles.empty() ? 0 : tiles.back().first + tiles.back().width;
+    tiles.push_back({first, width, static_cast<int>(std::min<std::int64_t>(width, columns - first))});
+  };
+  for (std::int64_t n = columns / widest; n > 0; --n) add(widest);
+  const auto rest = static_cast<int>(columns % widest);
+  std::int64_t best[kWidest] = {};  // for the first columns of the rest
+  int last[kWidest] = {};           // the narrowest tile of these
+  for (int c = 1; c <= rest; ++c)
+    for (int width = narrowest; width <= widest; width *= 2) {
+      const int before = std::max(c - width, 0);
+      if (last[c] && best[before] + cost(width) >= best[c]) continue;
+      best[c] = best[before] + cost(width);
+      last[c] = width;
+    }
+  std::vector<int> widths;
+  for (int c = rest; c > 0; c -= last[c]) widths.push_back(last[c]);
+  std::sort(widths.begin(), widths.end(), std::greater<int>());
+  for (const int width : widths) add(width);
+  return tiles;
+}
+
+// Threads own tiles where there are enough of them and all fit into the caches; else all threads share a
+// tile and each owns rows of it.
+struct Plan {
+  std::vector<Tile> tiles;
+  int threads;
+  bool shared;
+};
+
+// The share of the time that threads work if each takes the next tile when it is done with one.
+inline double busy(const std::vector<Tile>& tiles, TileCost cost, std::int64_t batch, int threads) {
+  if (batch * static_cast<std::int64_t>(tiles.size()) >= 8 * threads) return 1;
+  std::vector<std::int64_t> load(threads);
+  std::int64_t sum = 0;
+  for (std::int64_t b = 0; b < batch; ++b)
+    for (const Tile& tile : tiles) {
+      *std::min_element(load.begin(), load.end()) += cost(tile.width);
+      sum += cost(tile.width);
+    }
+  return static_cast<double>(sum) / static_cast<double>(threads * *std::max_element(load.begin(), load.end()));
+}
+
+// A column is packed into `bytes` bytes for every one of `arrays` arrays.
+inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std::int64_t batch, std::int64_t columns, int widest,
+                 const Options& options) {
+  const Caches& cache = caches();
+  const TileCost cost{cache.fit(bytes)};
+  const std::int64_t row_bytes = bytes * arrays;
+  Plan p{{}, std::max(options.threads, 1), false};
+  // A thread is worth waking for some ten microseconds of work (but a given width takes them all).
+  if (!options.width) p.threads = static_cast<int>(std::min<std::int64_t>(p.threads, 1 + (work >> 17)));
+  int width = widest;
+  if (options.width) {
+    while (width > options.width) width /= 2;
+  } else {
+    // Two blocks make full use of the random words. Wider rows cost less per edge while they are in the
+    // nearest cache; narrower ones keep a tile in the last cache.
+    if (width > 32 && 64 * row_bytes > cache.l2 / 2) width = 32;
+    if (width > 16 && 32 * row_bytes > cache.l3 / 4 && 16 * row_bytes <= cache.l3) width = 16;
+    while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6) width /= 2;
+  }
+  p.tiles = cut_columns(columns, width, cost);
+  const std::int64_t packed = p.tiles[0].width * row_bytes;
+  const bool fits = packed <= cache.l2 || p.threads * packed <= cache.l3;
+  p.shared = p.threads > 1 && !(fits && busy(p.tiles, cost, batch, p.threads) >= 0.6);
+  return p;
+}
+
+}  // namespace tgd
