@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from dense import as_form, random_graph
-from torch.nn import Dropout, Linear, Module, ModuleDict, ModuleList, Parameter, ReLU
+from torch.nn import Dropout, Linear, Module, ModuleDict, ModuleList, Parameter, ReLU, Sequential
 
 import torch_geometric_diff
 from torch_geometric_diff import accelerate, nn
@@ -33,9 +33,7 @@ class Predict(Module):
 
     def __init__(self):
         super().__init__()
-        self.encoder = pyg.Sequential(
-            "x", [(Linear(F, 8), "x -> x"), ReLU(), Dropout(0.5), (Linear(8, C), "x -> x")]
-        )
+        self.encoder = Sequential(Linear(F, 8), ReLU(), Dropout(0.5), Linear(8, C))
         self.layers = ModuleDict({"prop": pyg.APPNP(10, 0.1), "gcn": pyg.GCNConv(C, C)})
         self.convs = ModuleList([pyg.SGConv(C, C, 2), pyg.SSGConv(C, C, 0.1, 2)])
         self.again = self.convs[0]

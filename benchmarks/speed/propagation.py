@@ -61,7 +61,7 @@ def appnp(harness: Harness, case: Case, quick: bool) -> list[Row]:
     graphs, rows = forms(case), []
     for cached in (True,) if quick else (True, False):
         ours = both(nn.APPNP(STEPS, ALPHA, cached=cached), x, case.edge_index)
-        candidates = {"ours": ours}
+        candidates: dict[str, Callable[[], object]] = {"ours": ours}
         for name, graph in graphs.items():
             candidates[f"PyG, {name}"] = both(pyg.APPNP(STEPS, ALPHA, cached=cached), x, graph)
         if cached:
@@ -74,14 +74,19 @@ def appnp(harness: Harness, case: Case, quick: bool) -> list[Row]:
 
 
 def ssg_conv(harness: Harness, case: Case) -> list[Row]:
-    """SSGConv of a square linear map, which gives us no narrower side."""
+    """SSGConv to as many columns, which gives us no narrower side, and to three classes."""
     x = torch.rand(case.num_nodes, case.channels, requires_grad=True)
-    sizes = (case.channels, case.channels, ALPHA, STEPS)
-    candidates = {"ours": both(nn.SSGConv(*sizes), x, case.edge_index)}
-    for name, graph in forms(case).items():
-        candidates[f"PyG, {name}"] = both(pyg.SSGConv(*sizes), x, graph)
-    title = f"SSGConv: {case.name} ({case.num_nodes} x {case.channels}), K = {STEPS}"
-    return harness.compare(f"{title}, forward + backward", candidates, ours="ours", repeats=3)
+    rows = []
+    for out_channels in (case.channels, 3):
+        sizes = (case.channels, out_channels, ALPHA, STEPS)
+        candidates: dict[str, Callable[[], object]]
+        candidates = {"ours": both(nn.SSGConv(*sizes), x, case.edge_index)}
+        for name, graph in forms(case).items():
+            candidates[f"PyG, {name}"] = both(pyg.SSGConv(*sizes), x, graph)
+        title = f"SSGConv({case.channels}, {out_channels}), normalised in every call: {case.name}"
+        title += f" ({case.num_nodes} nodes), K = {STEPS}, forward + backward"
+        rows += harness.compare(title, candidates, ours="ours", repeats=3)
+    return rows
 
 
 def labels(harness: Harness, case: Case) -> list[Row]:
@@ -118,7 +123,7 @@ def learned(harness: Harness, case: Case) -> list[Row]:
     title = f"{case.name} ({case.num_nodes} x {case.channels}), K = {STEPS}, forward + backward"
     weight = torch.rand(case.edge_index.size(1), requires_grad=True)
     graph = (case.edge_index, weight)
-    candidates = {
+    candidates: dict[str, Callable[[], object]] = {
         "ours": both(nn.APPNP(STEPS, ALPHA), x, *graph),
         "ours, constant weights": both(nn.APPNP(STEPS, ALPHA), x, graph[0], weight.detach()),
         "PyG, edge_index": both(pyg.APPNP(STEPS, ALPHA), x, *graph),
