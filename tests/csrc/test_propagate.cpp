@@ -1,6 +1,7 @@
-// Fuzzed recurrences against a dense reference in double precision, and gradients against differences, on every instruction set of this
-// processor and for several numbers of threads. Built by CMake with -DTGD_TESTS=ON, under
-// AddressSanitizer and UndefinedBehaviorSanitizer; all arrays have exactly the size they need.
+// Fuzzed recurrences against a dense reference in double precision, and gradients against differences, on
+// every instruction set of this processor and for several numbers of threads. Built by CMake with
+// -DTGD_TESTS=ON, under AddressSanitizer and UndefinedBehaviorSanitizer; all arrays have exactly the size
+// they need.
 #include "gradients.h"
 #include "propagate.h"
 

@@ -7,11 +7,8 @@
 #include <vector>
 
 #include "gradients.h"
-<<<<<<< HEAD
 #include "knn.h"
-=======
 #include "plan.h"
->>>>>>> 5c95e4c (Few columns: tiles of 1 to 64 columns, cut by what they cost; rows sorted by length for narrow ones; suite columns)
 #include "propagate.h"
 
 namespace nb = nanobind;
