@@ -64,8 +64,10 @@ def classifiers() -> str:
 
 def fewshot() -> str:
     """Every few-shot method."""
-    return fewshot_report.table(
-        read_rows(sorted((ROOT / "fewshot" / "results" / "tasks").glob("*.jsonl")))
+    found = read_rows(sorted((ROOT / "fewshot" / "results" / "tasks").glob("*.jsonl.gz")))
+    return "\n\n".join(
+        fewshot_report.table([r for r in found if r["settings"]["unbalanced"] == u], against)
+        for u, against in ((False, "prior balanced"), (True, "prior dirichlet"))
     )
 
 

@@ -81,10 +81,13 @@ def seconds(rows: list[Row]) -> float | None:
     return median(told) if told else None
 
 
-def _cell(rows: list[Row]) -> str:
-    mean, half = mean_and_interval(accuracies(rows))
+def _cell(rows: list[Row], most: int) -> str:
+    found = accuracies(rows)
+    mean, half = mean_and_interval(found)
     took = seconds(rows)
-    return f"{mean:.2f} ± {half:.2f}" + (f" ({took:.3g} s)" if took is not None else "")
+    notes = [f"{took:.3g} s"] if took is not None else []
+    notes += [f"{len(found)} tasks"] if len(found) < most else []
+    return f"{mean:.2f} ± {half:.2f}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _difference(ours: list[Row], theirs: list[Row]) -> str:
@@ -98,21 +101,27 @@ def _difference(ours: list[Row], theirs: list[Row]) -> str:
 def table(rows: list[Row], against: str | None = None) -> str:
     """Markdown tables, one for balanced and one for unbalanced queries: a line per method.
 
-    A cell holds mean and 95 % interval of the accuracy in percent and the seconds per 1,000 tasks.
+    A cell holds mean and 95 % interval of the accuracy in percent, the seconds per 1,000 tasks
+    where the rows tell them, and the number of tasks where others have more.
     A method with several settings of its own has a line for each, named by what differs.
 
     Args:
         rows: Of ``fewshot.train``.
-        against: A method; further tables then tell, task by task, how far it is above each other.
+        against: A method's name or a part that no other has; further tables then tell, task by
+            task, how far it is above each other.
 
     Raises:
         ValueError: If a row is none of ``fewshot.train``, a method occurs with two settings of the
-            task or the features in one column, or ``against`` does not occur.
+            task or the features in one column, or ``against`` names none or several.
     """
     cells = _cells(rows)
     methods = list(dict.fromkeys(method for method, _ in cells))
-    if against is not None and against not in methods:
-        raise ValueError(f"'against' must be one of {methods} (got '{against}')")
+    if against is not None:
+        meant = [m for m in methods if m == against] or [m for m in methods if against in m]
+        if len(meant) != 1:
+            raise ValueError(f"'against' must name one of {methods} (got '{against}')")
+        against = meant[0]
+    most = max((sum(len(row["correct"]) for row in found) for found in cells.values()), default=0)
     tables = []
     for unbalanced in (False, True):
         kinds = [
@@ -126,7 +135,7 @@ def table(rows: list[Row], against: str | None = None) -> str:
             return [m, *(cell(cells[m, k], k) if (m, k) in cells else "-" for k in kinds)]
 
         if here:
-            lines = [line(lambda found, _: _cell(found), m, kinds) for m in here]
+            lines = [line(lambda found, _: _cell(found, most), m, kinds) for m in here]
             tables.append(_markdown(["method", *kinds], lines))
         if against in here:
             shared = [kind for kind in kinds if (against, kind) in cells]

@@ -10,7 +10,10 @@ from ..tasks import Tasks
 from ..weights import gaussian_weights_of, heat_kernel
 from .base import Method, at_least
 
-PRIORS = ("learned", "balanced", "dirichlet")
+# Sharpness and trust by prior. Balance keeps soft shares apart; without it they pull all classes to
+# one size, so they are made sharper and trusted less.
+DEFAULTS = {"learned": (7.0, 0.15), "balanced": (5.0, 0.3), "dirichlet": (10.0, 0.15)}
+PRIORS = tuple(DEFAULTS)
 
 
 class HeatPrototypes(Method):
@@ -40,9 +43,11 @@ class HeatPrototypes(Method):
     Only inner products of the features are needed, so a step costs the same for any width.
 
     Args:
-        sharpness (float): :math:`\tau`. (default: ``7``)
+        sharpness (float, optional): :math:`\tau`. (default: ``7``; with a balanced prior ``5``,
+            with a Dirichlet prior ``10``)
         heat (float): :math:`\beta`. (default: ``1``)
-        trust (float): Weight of a query against a labelled point. (default: ``0.15``)
+        trust (float, optional): Weight of a query against a labelled point. (default: ``0.15``;
+            with a balanced prior ``0.3``)
         n_top, sigma (int): As in :func:`fewshot.weights.gaussian_weights`. (default: ``6``, ``4``)
         retention (float): Part of the heat that a point passes on, below 1. (default: ``0.8``)
         prior (str): ``"learned"``: the evidence decides, as above; ``"balanced"`` or
@@ -57,9 +62,9 @@ class HeatPrototypes(Method):
 
     def __init__(
         self,
-        sharpness: float = 7.0,
+        sharpness: float | None = None,
         heat: float = 1.0,
-        trust: float = 0.15,
+        trust: float | None = None,
         n_top: int = 6,
         sigma: int = 4,
         retention: float = 0.8,
@@ -68,12 +73,16 @@ class HeatPrototypes(Method):
         rate: float = 0.5,
         steps: int = 10,
     ) -> None:
+        if prior not in PRIORS:
+            raise ValueError(f"'prior' must be one of {PRIORS} (got '{prior}')")
+        if sharpness is None:
+            sharpness = DEFAULTS[prior][0]
+        if trust is None:
+            trust = DEFAULTS[prior][1]
         at_least(0, sharpness=sharpness, heat=heat, trust=trust, rate=rate, steps=steps)
         at_least(1, n_top=n_top, sigma=sigma)
         if not 0 <= retention < 1:
             raise ValueError(f"'retention' must be in [0, 1) (got {retention})")
-        if prior not in PRIORS:
-            raise ValueError(f"'prior' must be one of {PRIORS} (got '{prior}')")
         if math.isnan(log_odds):
             raise ValueError("'log_odds' must be a number (got nan)")
         self.sharpness, self.heat, self.trust = sharpness, heat, trust

@@ -64,7 +64,7 @@ def test_each_task_tells_whether_its_queries_are_balanced(pool):
         found = {p: accuracy(p, sampler, mean) for p in ("learned", "balanced", "dirichlet")}
         right, wrong = ("dirichlet", "balanced") if unbalanced else ("balanced", "dirichlet")
         assert found[right] > found[wrong]
-        assert found["learned"] > found[right] - 0.2 * (found[right] - found[wrong])
+        assert found["learned"] > (found[right] + found[wrong]) / 2
 
 
 def test_only_inner_products_matter(pool):

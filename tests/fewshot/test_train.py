@@ -137,7 +137,7 @@ def test_the_table_compares_methods_on_the_same_tasks(features, tmp_path, capsys
     assert tables[3][2:] == [f"| simple | {expected} |"]
     seconds = 1000 * rows[files[1]]["seconds"] / 20
     assert tables[2][2].endswith(f" ({seconds:.3g} s) |")
-    with pytest.raises(ValueError, match="'against' must be one of .*got 'tim'"):
+    with pytest.raises(ValueError, match="'against' must name one of .*got 'tim'"):
         report.table([rows[files[0]]], "tim")
 
 
