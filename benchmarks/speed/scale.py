@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops.kernels import cpu, reference
 
 from .harness import Harness
@@ -36,7 +37,7 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
     def on(threads: int, arguments: tuple[Any, ...]) -> Callable[[], None]:
         def call() -> None:
             torch.set_num_threads(threads)
-            kernel.diffuse(*arguments)
+            kernel.propagate(*arguments)
 
         return call
 
@@ -46,7 +47,8 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
         for reach in (100, None):
             csr = matrix(num_edges, reach)
             x = torch.rand(csr[0].numel() - 1, CHANNELS)
-            arguments = (x.unsqueeze(0), *csr, num_steps, 0, torch.zeros(1).long(), False)
+            table, seeds = Recurrence.power(num_steps).table(), torch.zeros(1).long()
+            arguments = (x[None, None], *csr, table, 0, seeds, False)
             order = "anywhere" if reach is None else f"within {reach} rows"
             ours = f"threads: {all_threads}"
             candidates: dict[str, Callable[[], object]] = {

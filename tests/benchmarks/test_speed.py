@@ -124,7 +124,7 @@ def test_memory_of_a_layer(tiny: Case) -> None:
 def test_scale_restores_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        scale.reference, "diffuse", lambda *arguments: seen.append(torch.get_num_threads())
+        scale.reference, "propagate", lambda *arguments: seen.append(torch.get_num_threads())
     )
     monkeypatch.setattr(scale, "cpu", scale.reference)
     threads = torch.get_num_threads()

@@ -59,7 +59,7 @@ def test_bad_input_is_refused():
         GaussianKNNGraph(5, 0.5)(Data(y=torch.ones(4)))
     with pytest.raises(ValueError, match="points in 'z'"):
         GaussianKNNGraph(5, 0.5, attr="z")(Data(x=points()))
-    with pytest.raises(TypeError, match="'n_top' to be an integer .got bool"):
+    with pytest.raises(TypeError, match="'n_top' to be an integer .got True"):
         GaussianKNNGraph(True, 0.5)(Data(x=points()))
     with pytest.raises(TypeError, match="'x' to be dense"):
         GaussianKNNGraph(5, 0.5)(Data(x=points().to_sparse()))
