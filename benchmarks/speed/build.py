@@ -78,7 +78,7 @@ def candidates(case: Case) -> dict[str, Callable[[], object]]:
 def products() -> list[dict[str, Any]]:
     """The build at the shape of ogbn-products, once, and the memory it takes beside its input."""
     case = synthetic("ogbn-products' shape", *PRODUCTS, 100)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, normalization in (("sym", "sym"), ("row", "row")):
 
         def build(normalization: str = normalization) -> None:

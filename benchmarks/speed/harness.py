@@ -3,7 +3,7 @@
 import functools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ class Harness:
     def compare(
         self,
         case: str,
-        candidates: dict[str, Callable[[], object]],
+        candidates: Mapping[str, Callable[[], object]],
         *,
         ours: str,
         repeats: int = 5,

@@ -97,7 +97,7 @@ def labels(harness: Harness, case: Case) -> list[Row]:
     truth = torch.randint(3, (int(mask.sum()),), generator=generator)
     graphs = {name: graph for name, graph in forms(case).items() if name != "edge_index"}
     y = torch.randint(3, (case.num_nodes,), generator=generator)
-    candidates: dict[str, Callable[[], object]] = {}
+    candidates: dict[str, Any] = {}
     layers: Any
     for name, graph in [("ours", case.edge_index), *graphs.items()]:
         layers = nn if name == "ours" else pyg

@@ -50,4 +50,4 @@ def apply(function: type[Function], *args: Any) -> Any:
     """
     if torch._C._are_functorch_transforms_active():
         return function.apply(*args)
-    return super(Function, function).apply(*alive(*args))
+    return super(Function, function).apply(*alive(*args))  # type: ignore[misc]

@@ -73,7 +73,8 @@ class Masks:
     """The dropout of a batch [B, N, F]: call it with a state and the number of a step from 1 on."""
 
     def __init__(self, x: Tensor, threshold: int, seeds: list[int], num_steps: int) -> None:
-        self.shape, self.device, self.dtype = x.shape[-2:], x.device, x.dtype
+        self.device, self.dtype = x.device, x.dtype
+        self.num_nodes, self.channels = x.shape[-2:]
         self.threshold, self.num_steps = threshold, num_steps
         self.seeds = seeds
 
@@ -82,7 +83,7 @@ class Masks:
         if not self.threshold:
             return z
         keep = [
-            keep_mask(seed, step - 1, *self.shape, self.threshold, self.device)
+            keep_mask(seed, step - 1, self.num_nodes, self.channels, self.threshold, self.device)
             for seed in self.seeds
         ]
         return z * (torch.stack(keep).to(self.dtype) * dropout_scale(self.threshold))
