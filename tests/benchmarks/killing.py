@@ -47,7 +47,10 @@ def ended(pid: int) -> bool:
 
 
 def size(out: Path) -> int:
-    return out.stat().st_size if out.exists() else 0
+    try:
+        return out.stat().st_size
+    except FileNotFoundError:  # not there yet, or an empty one that was taken away
+        return 0
 
 
 def kill(pid: int, out: Path, longest: float, draw: random.Random) -> bool:
