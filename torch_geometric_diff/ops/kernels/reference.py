@@ -57,7 +57,7 @@ def propagate(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         matrix = torch.sparse_csr_tensor(
-            rowptr, col, value, (num_nodes, num_nodes), check_invariants=False
+            rowptr, col, value, (num_nodes, num_nodes), device=x.device, check_invariants=False
         )
 
     def product(x: Tensor) -> Tensor:
