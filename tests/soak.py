@@ -5,15 +5,18 @@ which ``--seed`` repeats alone.
 """
 
 import argparse
+import gc
+import os
 import random
-import resource
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dense import FORMS, as_form, dense_step, dense_weight
 
@@ -26,20 +29,32 @@ from torch_geometric_diff.ops import (
 )
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 
+TYPES = [
+    (torch.float64, 1e-9),
+    (torch.float32, 1e-4),
+    (torch.float32, 1e-4),
+    (torch.float16, 1e-2),
+    (torch.bfloat16, 1e-1),
+]
+
 
 def dense(x, p, recurrence, threshold, seed, bounds, held):
     """The recurrence of ``ops/recurrence.py``, word for word."""
     a, d, b, c, *w = recurrence.table()
+    if held is not None and bounds is not None:
+        x = x.index_copy(-2, held, x[..., held, :].clamp(*bounds))
     before, z, states = None, x, [x]
     for k in range(1, len(a)):
         u = z
         if threshold:
-            u = z * keep_mask(seed, k - 1, *x.shape, threshold) * dropout_scale(threshold)
+            each = range(len(x)) if x.dim() == 3 else [0]
+            masks = [keep_mask(seed + i, k - 1, *x.shape[-2:], threshold) for i in each]
+            u = z * torch.stack(masks).reshape(x.shape) * dropout_scale(threshold)
         new = a[k] * (p @ u) + d[k] * u + c[k] * x
         if k > 1:
             new = new + b[k] * before
         if held is not None:
-            new = new.index_copy(0, held, x[held])
+            new = new.index_copy(-2, held, x[..., held, :])
         before, z = z, new if bounds is None else new.clamp(*bounds)
         states.append(z)
     outs = [sum(f * z for f, z in zip(row, states, strict=True)) for row in w]
@@ -86,9 +101,10 @@ def one_case(seed: int) -> None:
     if draw.random() < 0.5:
         edge_index = torch.cat([edge_index, edge_index.flip(0)], 1).unique(dim=1).contiguous()
     weight = torch.rand(edge_index.size(1), dtype=torch.float64)
-    dtype, tolerance = draw.choice([(torch.float64, 1e-9), (torch.float32, 1e-4)])
+    dtype, tolerance = draw.choice(TYPES)
     width = draw.choice([0, 1, 2, 3, 7, 8, 16, 17, 33, 64, 130])
-    x = torch.randn(nodes, width, dtype=torch.float64)
+    shape = draw.choice([(nodes, width), (nodes, width), (1, nodes, width), (3, nodes, width)])
+    x = torch.randn(shape, dtype=torch.float64)
     weight = weight.to(dtype).double()  # what both sides see
     x = x.to(dtype).double()
 
@@ -111,22 +127,24 @@ def one_case(seed: int) -> None:
         held = torch.randperm(nodes)[: draw.randint(0, nodes)]
     ours = [x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(learned)]
     theirs = [x.clone().requires_grad_(), weight.clone().requires_grad_(learned)]
+    options = {"reorder": draw.random() < 0.2}
     if draw.random() < 0.5:
         form = draw.choice(FORMS) if not learned else "edge_index"
         adj, edge_weight = as_form(form, edge_index, ours[1], nodes)
-        operator = SparseOperator(adj, edge_weight, num_nodes=nodes, dtype=dtype)
+        options["dtype"] = dtype
+        operator = SparseOperator(adj, edge_weight, num_nodes=nodes, **options)
         matrix = dense_weight(edge_index, theirs[1], nodes)
     else:
         kind = draw.choice(["sym", "row", None])
         operator = DiffusionOperator(
-            edge_index, ours[1], num_nodes=nodes, step_size=0.05, normalization=kind
+            edge_index, ours[1], num_nodes=nodes, step_size=0.05, normalization=kind, **options
         )
         matrix = dense_step(dense_weight(edge_index, theirs[1], nodes), 0.05, kind)
     arguments = {"dropout": dropout, "seed": seed % 2**31, "bounds": bounds, "held": held}
     out = propagate(ours[0], operator, recurrence, **arguments)
     expected = dense(theirs[0], matrix, recurrence, threshold, seed % 2**31, bounds, held)
     check(out, expected, tolerance, f"value {recurrence.__dict__}")
-    if bounds is not None and dtype == torch.float32:
+    if bounds is not None and dtype != torch.float64:
         return  # the derivative of a clamp depends on the last bit
     upstream = torch.randn_like(expected)
     tables = [c for c in (getattr(recurrence, n) for n in "abcdw") if isinstance(c, torch.Tensor)]
@@ -140,32 +158,40 @@ def one_case(seed: int) -> None:
         check(one, other, 20 * tolerance, f"gradient {recurrence.__dict__}")
 
 
+def resident() -> float:
+    """The process's memory in MiB."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, help="repeat one case")
+    parser.add_argument("--first", type=int, help="the run's first seed, in millions")
     arguments = parser.parse_args()
     if arguments.seed is not None:
         one_case(arguments.seed)
         return 0
-    import warnings
-
     warnings.simplefilter("ignore")
-    first = int(time.time())
-    print(f"first seed {first}", flush=True)
-    begin, count, memory = time.monotonic(), 0, 0
-    while time.monotonic() - begin < arguments.seconds:
+    first = int(time.time()) if arguments.first is None else arguments.first
+    print(f"seeds from {first * 10**6}", flush=True)
+    begin, count, told, early = time.monotonic(), 0, 0.0, 0.0
+    while (spent := time.monotonic() - begin) < arguments.seconds:
         try:
             one_case(first * 10**6 + count)
         except Exception as error:
             print(f"seed {first * 10**6 + count}: {type(error).__name__}: {error}")
             return 1
         count += 1
-        if count == 2000:  # everything has been imported and cached by now
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory if memory else 0
-    print(f"{count} cases, nothing wrong; peak memory grew by {grown / 1024:.0f} MiB")
-    return int(grown > 200 * 1024)
+        if not early and spent > arguments.seconds / 4:  # everything is imported and cached by then
+            early = resident()
+        if spent > told + 300:
+            told = spent
+            print(f"{spent:.0f} s: {count} cases, {resident():.0f} MiB", flush=True)
+    grown = resident() - (early or resident())
+    print(f"{count} cases, nothing wrong; {resident():.0f} MiB, {grown:+.0f} since a quarter")
+    return int(grown > 50)
 
 
 if __name__ == "__main__":

@@ -296,8 +296,12 @@ class SparseOperator:
         self._forget()
 
     def to_scipy(self) -> scipy.sparse.csr_matrix:
-        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can."""
-        arrays = (t.detach().cpu().numpy() for t in (self.value, self.col, self.rowptr))
+        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can;
+        half types, which SciPy lacks, as float32.
+        """
+        half = self.dtype in (torch.float16, torch.bfloat16)
+        value = self.value.float() if half else self.value
+        arrays = (t.detach().cpu().numpy() for t in (value, self.col, self.rowptr))
         return scipy.sparse.csr_matrix(tuple(arrays), shape=(self.num_nodes, self.num_nodes))
 
     def to_dense(self) -> Tensor:

@@ -53,7 +53,8 @@ def propagate(
             generator)
         training (bool, optional): Whether dropout applies. (default: :obj:`True`)
         held (Tensor, optional): Rows that keep the values of ``x`` in every state, such as known
-            labels: a mask :math:`(N,)` or indices. (default: none)
+            labels: a mask :math:`(N,)` or indices. Beside ``bounds`` they keep those values
+            clamped, from the first state on. (default: none)
         bounds (tuple of float, optional): Every state but the first is clamped to
             :obj:`(low, high)`. A gradient through bounds keeps every state. (default: none)
 
@@ -87,7 +88,7 @@ def propagate(
     table = recurrence.table() if recurrence.is_learned else None
     constant = None if recurrence.is_learned else recurrence.constant
     if held is not None:
-        batch, operator = _hold(held, batch, operator)
+        batch, operator = _hold(held, batch, operator, bounds)
         if table is not None:
             table = held_table(table, threshold)
         if constant is not None:
@@ -177,15 +178,19 @@ def _check_undropped(recurrence: Recurrence) -> None:
         )
 
 
-def _hold(held: Tensor, x: Tensor, operator: SparseOperator) -> tuple[Tensor, SparseOperator]:
+def _hold(
+    held: Tensor, x: Tensor, operator: SparseOperator, bounds: Bounds | None
+) -> tuple[Tensor, SparseOperator]:
     """Held rows as an input of their own: the matrix does not reach them, every step adds them."""
     if operator.requires_grad:
         raise ValueError(
             "Expected 'operator' to be constant beside 'held' rows (got a learned one)"
         )
     mask = row_mask("held", held, operator.num_nodes).to(x.device)
-    free = (~mask).to(x.dtype).unsqueeze(1)
-    return torch.cat([x * free, x * (1 - free)]), operator.without_rows(mask)
+    rows = mask.unsqueeze(1)
+    kept = x if bounds is None else x.clamp(*bounds)  # or a step would be off by what it cut
+    inputs = torch.cat([x.masked_fill(rows, 0), kept.masked_fill(~rows, 0)])
+    return inputs, operator.without_rows(mask)
 
 
 def held_table(table: Tensor, threshold: int) -> Tensor:
