@@ -9,7 +9,8 @@ namespace {
 constexpr int kKeyRows = 16;  // rows whose keys are computed together
 constexpr std::uint32_t kGolden = 0x9E3779B1u, kMul1 = 0x7feb352du, kMul2 = 0x846ca68bu;
 
-TGD_INLINE std::uint32_t mix32(std::uint32_t h) {
+template <class W>
+TGD_INLINE W mix32(W h) {
   h ^= h >> 16;
   h *= kMul1;
   h ^= h >> 15;
@@ -26,6 +27,8 @@ struct Dropout {
   using Keep = Vec<std::int32_t, kWords>;
   using V = Vec<T, W>;
   static constexpr int kWordLanes = kLanes<std::uint32_t, kWords>, kWordVecs = kVecs<std::uint32_t, kWords>;
+  using Names = Vec<std::uint32_t, kKeyRows>;
+  static constexpr int kNames = kLanes<std::uint32_t, kKeyRows>;
   static constexpr int kParts = kWordLanes / kLanes<T, W>;  // vectors of T for one of words
 
   Words counter[kPairs * kWordVecs], threshold;
@@ -45,16 +48,28 @@ struct Dropout {
     }
   }
 
-  // id(r) names row r of `rows`.
+  // Rows that are named `first` and on.
+  TGD_INLINE void keys(std::int64_t first) {
+    Names names;
+    for (int j = 0; j < kNames; ++j) names[j] = static_cast<std::uint32_t>(j);
+    names += static_cast<std::uint32_t>(first);
+    for (int r = 0; r < kKeyRows; r += kNames, names += kNames) hash(r, names);
+  }
+
+  // id(r) names row r of `rows`. The names do not go through memory, where a vector has to wait for its elements.
   template <class Id>
   TGD_INLINE void keys(int rows, const Id& id) {
-    std::uint32_t name[kKeyRows];
-    if (rows == kKeyRows)
-      for (int r = 0; r < kKeyRows; ++r) name[r] = static_cast<std::uint32_t>(id(r));
-    else
-      for (int r = 0; r < kKeyRows; ++r) name[r] = static_cast<std::uint32_t>(id(r < rows ? r : 0));
-    for (int r = 0; r < kKeyRows; ++r) row_a[r] = mix32(name[r] ^ key0);
-    for (int r = 0; r < kKeyRows; ++r) row_b[r] = mix32(name[r] + key1);
+    for (int r = 0; r < kKeyRows; r += kNames) {
+      Names names;
+#pragma GCC unroll 16
+      for (int j = 0; j < kNames; ++j) names[j] = static_cast<std::uint32_t>(id(r + j < rows ? r + j : 0));
+      hash(r, names);
+    }
+  }
+
+  TGD_INLINE void hash(int r, Names names) {
+    store(row_a + r, mix32(names ^ key0));
+    store(row_b + r, mix32(names + key1));
   }
 
   TGD_INLINE V scaled_where(const Keep& keep, int part, V v) const {

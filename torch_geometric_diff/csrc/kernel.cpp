@@ -187,12 +187,15 @@ void rows(const Step<T, I>& s) {
   const auto ignore = [](std::int64_t, const T*) {};
   const auto row = [&](std::int64_t i) -> std::int64_t { return Sliced ? static_cast<std::int64_t>(slices.row[i]) : i; };
   const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
-  const bool masked = Masked && s.mask;
+  const bool masked = K < kAny ? Masked : Masked && s.mask;
   Dropout<T, W> dropout(masked ? *s.mask : Mask{}, s.tile.first);
   Vec<T, W> slice[Sliced ? kSliceRows * vecs : 1];
   for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
     const int n = static_cast<int>(last_row - i0 < kKeyRows ? last_row - i0 : kKeyRows);
-    if (masked) dropout.keys(n, [&](int r) { return name(row(i0 + r)); });
+    if (masked) {
+      if (Sliced || original) dropout.keys(n, [&](int r) { return name(row(i0 + r)); });
+      else dropout.keys(i0);
+    }
     const std::int64_t number = i0 / kSliceRows;
     const bool together = Sliced && slices.start[number] < slices.start[number + 1];
     if (together) {
