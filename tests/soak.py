@@ -143,6 +143,8 @@ def one_case(seed: int) -> None:
     arguments = {"dropout": dropout, "seed": seed % 2**31, "bounds": bounds, "held": held}
     out = propagate(ours[0], operator, recurrence, **arguments)
     expected = dense(theirs[0], matrix, recurrence, threshold, seed % 2**31, bounds, held)
+    if expected.numel() and expected.detach().abs().max() > torch.finfo(dtype).max:
+        return  # float16 ends there
     check(out, expected, tolerance, f"value {recurrence.__dict__}")
     if bounds is not None and dtype != torch.float64:
         return  # the derivative of a clamp depends on the last bit
@@ -152,9 +154,11 @@ def one_case(seed: int) -> None:
     also = [*theirs[: 1 + learned], *tables]
     found = torch.autograd.grad(out, wanted, upstream.to(dtype), allow_unused=True)
     right = torch.autograd.grad(expected, also, upstream, allow_unused=True)
-    for source, one, other in zip(also, found, right, strict=True):
+    for source, mine, one, other in zip(also, wanted, found, right, strict=True):
         nothing = torch.zeros_like(source)
         one, other = nothing if one is None else one, nothing if other is None else other
+        if other.numel() and other.abs().max() > torch.finfo(mine.dtype).max:
+            continue
         check(one, other, 20 * tolerance, f"gradient {recurrence.__dict__}")
 
 

@@ -34,6 +34,41 @@ def test_views_that_agree_and_are_sure_cost_nothing() -> None:
     torch.testing.assert_close(consistency(opposed), torch.tensor(0.5))
 
 
+def test_classes_far_below_the_others_change_nothing() -> None:
+    logits = torch.tensor([[[100.0, 95.0, -1000.0], [0.0, 9.0, -1000.0]]], requires_grad=True)
+    values = [f(logits, 0.5) for f in (consistency, reference)]
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*[torch.autograd.grad(value, logits)[0] for value in values])
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.02])
+def test_a_low_temperature_does_not_underflow(temperature: float) -> None:
+    logits = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1))
+    mean = logits.softmax(dim=-1).mean(dim=1)
+    target = (mean.log() / temperature).softmax(dim=-1).unsqueeze(1)
+    expected = (logits.softmax(dim=-1) - target).square().sum(dim=-1).mean()
+    torch.testing.assert_close(consistency(logits, temperature), expected)
+
+
+def test_half_precision_does_not_overflow() -> None:
+    logits = torch.tensor([[[30.0, -30.0], [30.0, -30.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    for dtype in (torch.float16, torch.bfloat16):
+        out = consistency(logits.to(dtype))
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.float(), consistency(logits), atol=1e-2, rtol=0)
+
+
+def test_second_derivatives() -> None:
+    logits = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def twice(function) -> Tensor:
+        loss = function(logits, 0.5)
+        (first,) = torch.autograd.grad(loss, logits, create_graph=True)
+        return torch.autograd.grad(loss + first.square().sum(), logits)[0]
+
+    torch.testing.assert_close(twice(consistency), twice(reference))
+
+
 def test_refuses_what_it_cannot_take() -> None:
     with pytest.raises(ValueError, match=r"shape \[N, V, C\] \(got \[3, 2\], torch.float32\)"):
         consistency(torch.zeros(3, 2))

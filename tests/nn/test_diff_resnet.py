@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from dense import random_graph
 
 from torch_geometric_diff import DiffusionOperator
-from torch_geometric_diff.nn import DiffResNet, ResidualBlock
+from torch_geometric_diff.nn import DiffResNet, DiffusedViews, ResidualBlock
 
 N = 23
 
@@ -152,6 +153,16 @@ def test_sparse_features_of_another_width_or_type_are_refused() -> None:
         ResidualBlock(4)(torch.eye(4, 9).to_sparse_csr())
     with pytest.raises(TypeError, match="float64"):
         ResidualBlock(4)(torch.eye(4, dtype=torch.float64).to_sparse_csr())
+
+
+@pytest.mark.parametrize("model", [DiffResNet(3, 2, 2, 0.1), DiffusedViews(3, 2)], ids=repr)
+@pytest.mark.parametrize(
+    "x", [torch.eye(3)[0], torch.tensor(1.0), torch.eye(2), torch.eye(3).long(), np.eye(3), None],
+    ids=["row", "number", "narrow", "integers", "numpy", "none"],
+)  # fmt: skip
+def test_features_that_are_none_are_named(model, x) -> None:
+    with pytest.raises((TypeError, ValueError), match="Expected 'x'"):
+        model(x, torch.tensor([[0, 1], [1, 0]]))
 
 
 def test_sparse_features_may_change_in_place() -> None:

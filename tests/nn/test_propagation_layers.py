@@ -285,6 +285,17 @@ def test_copies(name):
     assert torch.equal(torch.load(file, weights_only=False)(x, edge_index, weight), expected)
 
 
+@pytest.mark.parametrize("name", ["APPNP", "SGConv", "SSGConv", "DiffConv"])
+def test_first_call_of_a_cached_layer_compiled(name):
+    edge_index, weight = graph(dtype=torch.float32)
+    layer, x = OURS[name](), torch.randn(N, F)
+    expected = layer(x, edge_index, weight)
+    layer.cached = True
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for _ in range(2):
+        torch.testing.assert_close(compiled(x, edge_index, weight), expected)
+
+
 @pytest.mark.parametrize("name", ["APPNP", "SGConv", "SSGConv", "GPRConv"])
 def test_compile(name):
     if name == "GPRConv" and kernels()["cpu"] is not None:

@@ -71,6 +71,21 @@ def test_limit_of_directed_graphs(num_nodes, dense_nodes, monkeypatch):
             assert math.isclose(operator.t().max_stable_step_size, expected, rel_tol=1e-2)
 
 
+@pytest.mark.parametrize("scale", [1e-310, 1e-160, 1e150])
+def test_limit_of_tiny_and_huge_weights(scale):
+    generator = torch.Generator().manual_seed(0)
+    for num_nodes in (20, 400):
+        edge_index, weight = random_graph(num_nodes, 4 * num_nodes)
+        for edges in (edge_index, torch.cat([edge_index, edge_index.flip(0)], 1)):
+            weight = torch.rand(edges.size(1), generator=generator, dtype=torch.float64) + 0.1
+            one, other = (
+                DiffusionOperator(edges, w * weight, step_size=h, normalization=None)
+                for w, h in ((1, 1e-3), (scale, min(1e-3, 1e-3 / scale)))
+            )
+            ratio = other.max_stable_step_size * scale / one.max_stable_step_size
+            assert other.max_stable_step_size == math.inf or abs(ratio - 1) < 0.02
+
+
 def test_edge_bound_lies_between():
     edge_index, weight = random_graph(60, 200, undirected=True)
     operator = DiffusionOperator(edge_index, weight, num_nodes=60, step_size=1e-3)

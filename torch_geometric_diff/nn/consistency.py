@@ -1,10 +1,12 @@
 """What several views of the same nodes disagree about."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ..ops.derivatives import is_transformed
 
 
 class _Consistency(torch.autograd.Function):
@@ -16,23 +18,49 @@ class _Consistency(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, temperature: float) -> Tensor:
-        num_classes = logits.size(-1)
-        ones = logits.new_ones(num_classes, num_classes)
-        centred = logits - logits @ (ones / num_classes)
-        p = centred.clamp_(-40, 40).exp_()  # e^80 and its sums are finite; past it p is 0 or 1
-        p /= p @ ones
-        target = p.mean(dim=-2).pow_(1 / temperature)
-        target /= target @ ones
+        ones = logits.new_ones(logits.size(-1), logits.size(-1))
+        p = _softmax(logits, ones)
+        target = _sharpened(p.mean(dim=-2), temperature)
         difference = p - target.unsqueeze(-2)
-        count = p.numel() // num_classes
+        count = p.numel() // logits.size(-1)
         weighted = p * difference
-        ctx.save_for_backward((weighted - p * (weighted @ ones)).mul_(2 / count))
+        gradient = (weighted - p * (weighted @ ones)).mul_(2 / count)
+        ctx.save_for_backward(logits, gradient)
+        ctx.temperature = temperature
         return difference.square().sum() / count
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * grads[0], None
+        logits, gradient = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is to be differentiated again
+            loss = _composed(logits, ctx.temperature)
+            (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+        return gradient * grads[0], None
+
+
+def _softmax(logits: Tensor, ones: Tensor) -> Tensor:
+    if logits.numel() and logits.device.type == "cpu":
+        centred = logits - logits @ (ones / len(ones))
+        low, high = centred.aminmax()
+        if -40 <= low and high <= 40:  # e^80 and its sums are finite
+            p = centred.exp_()
+            return p.div_(p @ ones)
+    return logits.softmax(dim=-1)
+
+
+def _sharpened(mean: Tensor, temperature: float) -> Tensor:
+    size = mean.size(-1)
+    if math.log(max(size, 1)) > 60 * temperature:  # or a row of powers might underflow to zeros
+        mean = mean / mean.amax(dim=-1, keepdim=True)
+    power = mean.pow(1 / temperature)
+    return power / (power @ mean.new_ones(size, size))
+
+
+def _composed(logits: Tensor, temperature: float) -> Tensor:
+    """The same of operations that torch differentiates."""
+    p = logits.softmax(dim=-1)
+    target = _sharpened(p.detach().mean(dim=-2), temperature)
+    return (p - target.unsqueeze(-2)).square().sum(dim=-1).mean()
 
 
 def consistency(logits: Tensor, temperature: float = 0.5) -> Tensor:
@@ -57,7 +85,8 @@ def consistency(logits: Tensor, temperature: float = 0.5) -> Tensor:
         - **output:** a number
 
     Raises:
-        ValueError: If ``logits`` are not of three dimensions or ``temperature`` is not positive.
+        ValueError: If ``logits`` are not floating, of three dimensions, or ``temperature`` is not
+            positive.
 
     Example:
         >>> views = torch.tensor([[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 2.0]]])
@@ -71,4 +100,7 @@ def consistency(logits: Tensor, temperature: float = 0.5) -> Tensor:
         )
     if not temperature > 0:
         raise ValueError(f"Expected 'temperature' to be positive (got {temperature})")
-    return _Consistency.apply(logits, temperature)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    fused = not (torch.compiler.is_compiling() or is_transformed(wide))
+    loss = _Consistency.apply if fused else _composed
+    return loss(wide, temperature).to(logits.dtype)

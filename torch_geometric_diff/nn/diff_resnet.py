@@ -10,6 +10,7 @@ from torch.nn import Linear, Module
 from ..ops import diffuse as diffuse_features
 from ..ops.random import draw_seeds
 from .diff_conv import DiffConv
+from .linear import check_input
 from .residual_block import ResidualBlock
 
 DIFFUSE = ("features", "logits", "probabilities")
@@ -50,7 +51,8 @@ class DiffResNet(Module):
         - **output:** logits :math:`(N, C)`; log-probabilities for :obj:`"probabilities"`
 
     Raises:
-        ValueError: On arguments out of range.
+        ValueError: On arguments out of range, or features of another width.
+        TypeError: On features that are no floating Tensor.
 
     Example:
         >>> model = DiffResNet(16, 3, num_steps=20, step_size=0.25, dropout=0.25)
@@ -87,6 +89,7 @@ class DiffResNet(Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """The logits of all nodes."""
+        check_input(x, self.in_channels)
         return self._logits(
             self.block(x), self.classifier, lambda h: self.conv(h, edge_index, edge_weight)
         )

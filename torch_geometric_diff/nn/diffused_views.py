@@ -9,7 +9,7 @@ from torch.nn import Module, Parameter
 
 from ..graph.arguments import check_dropout, check_integer, check_real
 from .diff_conv import DiffConv
-from .linear import Linear
+from .linear import Linear, check_input
 
 
 class DiffusedViews(Module):
@@ -97,6 +97,7 @@ class DiffusedViews(Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """The logits of all nodes, see the class."""
+        check_input(x, self.encoder.in_features)
         h = self.encoder(x).unsqueeze(1)  # [N, 1, H]
         if self.training:
             h = h * self._masks(h)

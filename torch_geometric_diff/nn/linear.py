@@ -57,6 +57,17 @@ def _once(x: Tensor, name: str, function: Callable[[Tensor], Any]) -> Any:
     return kept[1]
 
 
+def check_input(x: Any, in_channels: int) -> None:
+    """Refuse features that are no floating matrices, dense or CSR, of that many columns."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
+    if x.layout not in (torch.strided, torch.sparse_csr):
+        raise TypeError(f"Expected 'x' to be dense or in CSR form (got layout {x.layout})")
+    if x.dim() < 2 or x.size(-1) != in_channels:
+        raise ValueError(f"Expected 'x' of shape [N, {in_channels}] (got {list(x.shape)})")
+
+
 def densify(x: Tensor) -> Tensor:
     """A dense form of ``x``, made once for a sparse matrix."""
     return x if x.layout != torch.sparse_csr else _once(x, "_dense", Tensor.to_dense)

@@ -91,9 +91,9 @@ class LinearPropagation(Propagation):
 
     def _can_keep(self, x: Tensor) -> bool:
         return (
-            not x.requires_grad
+            not torch.compiler.is_compiling()  # which cannot ask the next question but one
+            and not x.requires_grad
             and not x.is_inference()
-            and not torch.compiler.is_compiling()
             and not self._is_observed()
         )
 

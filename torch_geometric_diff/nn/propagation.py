@@ -115,7 +115,7 @@ class Propagation(MessagePassing):
         return propagate_by(product, x, self.recurrence(operator), **settings)
 
     def _check_features(self, x: Any) -> None:
-        if isinstance(x, (tuple, list)):
+        if isinstance(x, (tuple, list)) and any(isinstance(part, Tensor) for part in x):
             raise ValueError(
                 f"'{self.__class__.__name__}' received a tuple of node features as input while "
                 "this layer does not support bipartite message passing. Please try other layers "

@@ -15,8 +15,11 @@ def is_differentiated(x: Tensor | None) -> bool:
         return False
     if x.requires_grad and torch.is_grad_enabled():
         return True
-    if torch.compiler.is_compiling():
-        return False
+    return not torch.compiler.is_compiling() and is_transformed(x)
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Whether a Tensor carries a tangent, or lies within a transform of ``torch.func``."""
     return torch._C._functorch.is_functorch_wrapped_tensor(x) or (
         forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
     )

@@ -141,9 +141,10 @@ class SparseOperator:
 
     def _set(self, built: Built, reorder: bool) -> None:
         self._pattern, self.value = built.pattern, built.value
-        self._order = self._find_order() if reorder else None
+        is_compiling = torch.compiler.is_compiling()
+        self._order = self._find_order() if reorder and not is_compiling else None
         self._forget()
-        if torch.is_grad_enabled() and not self.requires_grad and not torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not self.requires_grad and not is_compiling:
             self.csr(transpose=True)  # so that no compiled call need find it
 
     def _forget(self) -> None:

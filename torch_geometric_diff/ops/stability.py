@@ -74,6 +74,15 @@ def largest_stable_step(laplacian: scipy.sparse.csr_matrix, symmetric: bool) -> 
     the matrix is block triangular. Without that, the eigenvalues of a directed path, all equal,
     would be found far from where they are.
     """
+    scale = float(laplacian.diagonal().max())  # of tiny weights no square may underflow
+    if scale == 0:
+        return np.inf
+    arrays = laplacian.data / scale, laplacian.indices, laplacian.indptr  # 1 / scale may overflow
+    scaled = scipy.sparse.csr_matrix(arrays, shape=laplacian.shape)
+    return _largest_of_scaled(scaled, symmetric) / scale
+
+
+def _largest_of_scaled(laplacian: scipy.sparse.csr_matrix, symmetric: bool) -> float:
     if symmetric:
         return _largest_of(laplacian, symmetric=True)
     count, label = connected_components(laplacian, directed=True, connection="strong")

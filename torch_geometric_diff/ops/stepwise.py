@@ -34,7 +34,8 @@ def propagate_by(
     inputs, table, step = batch.unsqueeze(0), recurrence.table(), product
     if held is not None:
         rows = row_mask("held", held, x.size(-2)).to(x.device).unsqueeze(1)
-        inputs = torch.stack([batch.masked_fill(rows, 0), batch.masked_fill(~rows, 0)])
+        kept = batch if bounds is None else batch.clamp(*bounds)
+        inputs = torch.stack([batch.masked_fill(rows, 0), kept.masked_fill(~rows, 0)])
         table = held_table(table, threshold)
 
         def step(z: Tensor) -> Tensor:
