@@ -13,6 +13,7 @@ import time
 import warnings
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take each other's time
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))

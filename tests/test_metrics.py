@@ -99,3 +99,18 @@ def test_energy_refuses_another_graph():
         dirichlet_energy(torch.rand(4, 2), torch.tensor([[0], [9]]))
     with pytest.raises(ValueError, match="'x'"):
         dirichlet_energy(torch.rand(4), torch.tensor([[0], [1]]))
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1e200, 1e307])
+def test_ratios_do_not_depend_on_the_scale(scale):
+    x, y = torch.tensor([[0.0], [2.0], [4.0], [8.0]], dtype=torch.float64), torch.arange(4) // 2
+    assert distance_diameter_ratio(scale * x, y) == distance_diameter_ratio(x, y) == 0.5
+    assert separability(scale * x, y) == pytest.approx(separability(x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float16, torch.bfloat16])
+def test_energies_do_not_overflow_on_the_way(dtype):
+    x, edge_index = torch.tensor([[0], [100], [-100]]).to(dtype), torch.tensor([[0, 1], [1, 2]])
+    out = dirichlet_energy(x, edge_index, torch.ones(2).to(dtype))
+    assert out.dtype == (dtype if dtype.is_floating_point else torch.float32)
+    torch.testing.assert_close(out.float(), torch.tensor(25000.0), rtol=1e-2, atol=0)

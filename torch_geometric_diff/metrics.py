@@ -117,8 +117,11 @@ def dirichlet_energy(x: Tensor, edge_index: Tensor, edge_weight: Tensor | None =
     """
     if x.dim() != 2:
         raise ValueError(f"Expected 'x' of shape [N, F] (got {list(x.shape)})")
-    row, col, weight, _ = read_edges(edge_index, edge_weight, x.size(0), x.dtype)
-    return (weight * (x[row] - x[col]).square().sum(dim=1)).sum() / 2
+    dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+    wide = torch.promote_types(dtype, torch.float32)  # the sum may be in range, its terms not
+    row, col, weight, _ = read_edges(edge_index, edge_weight, x.size(0), wide)
+    change = x.to(wide)[row] - x.to(wide)[col]
+    return ((weight * change.square().sum(dim=1)).sum() / 2).to(dtype)
 
 
 def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,4 +135,7 @@ def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     classes = torch.unique(y).numel()
     if classes < 2:
         raise ValueError(f"Expected 'y' to hold at least two classes (got {classes})")
-    return x.detach().double(), y
+    x = x.detach().double()
+    exponent = math.frexp(float(x.abs().amax()))[1] if x.numel() else 0
+    first = exponent // 2  # a scale changes no ratio, and squares may go out of range
+    return x * 2.0**-first * 2.0 ** (first - exponent), y

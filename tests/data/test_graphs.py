@@ -204,3 +204,15 @@ def test_real_graphs_have_the_published_sizes(key: tuple[str, str]) -> None:
     assert is_undirected(data.edge_index) and not contains_self_loops(data.edge_index)
     total = data.x.sum(dim=1)
     assert (((total - 1).abs() < 1e-5) | (total == 0)).all()
+
+
+def test_no_default_device_is_followed() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn")
+    expected = load_graph("digits")
+    torch.set_default_device("meta")
+    try:
+        found = load_graph("digits")
+    finally:
+        torch.set_default_device(None)
+    for name in ("x", "edge_index", "y"):
+        assert torch.equal(found[name], expected[name])

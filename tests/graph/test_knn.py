@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torch_geometric_diff.graph import knn_graph
+from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
 
 
 def needs(package):
@@ -213,3 +213,18 @@ def test_a_missing_package_is_named(monkeypatch):
     with pytest.raises(ValueError, match="'torch_cluster', which is not installed"):
         knn_graph(x, 2, backend="torch_cluster")
     assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="kdtree"))
+
+
+def test_compiled_graphs_break_at_the_search() -> None:
+    """C++ reads memory: none of what a compiled graph has freed."""
+    torch._dynamo.reset()
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+
+    def both(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return knn_graph(x * 2, 3), *gaussian_knn_graph(x * 2, 3, 1.0)
+
+    for found, expected in zip(torch.compile(both, backend="eager")(x), both(x), strict=True):
+        assert torch.equal(found, expected)
+    whole = torch.compile(lambda x: knn_graph(x, 3), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="'knn_graph' runs outside of compiled graphs"):
+        whole(x)

@@ -1,11 +1,14 @@
 """The first layer: sparse input equals dense, dropout included, to every derivative."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, jvp, vmap
 
 from torch_geometric_diff.nn.linear import Linear
+from torch_geometric_diff.ops import sparse_mm
 
 
 def words(rows: int = 19, columns: int = 30) -> torch.Tensor:
@@ -104,3 +107,14 @@ def test_bad_input() -> None:
         Linear(3, 2, dropout=1.5)
     with pytest.raises(ValueError, match="constant 'input'"):
         layer()(words().to_sparse_csr().requires_grad_())
+
+
+def test_sparse_input_within_torch_compile() -> None:
+    torch._dynamo.reset()
+    linear, x = Linear(5, 3), torch.eye(5).to_sparse_csr()
+    compiled = torch.compile(linear, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch looks at '.grad' of what is no leaf
+        torch.testing.assert_close(compiled(x), linear(x))
+    product = torch.compile(lambda dense: sparse_mm(x, dense + 1), backend="eager")
+    assert torch.equal(product(torch.ones(5, 2)), 2 * torch.ones(5, 2))

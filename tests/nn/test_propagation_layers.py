@@ -316,3 +316,16 @@ def with_gradients_of(function, layer, x, *graph):
     out = function(x, *graph)
     factor = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
     return [out.detach(), *torch.autograd.grad((out * factor).sum(), [x, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("init", ["ppr", "random", [0.5, 0.25, 0.25]])
+def test_first_weights_are_made_on_the_cpu(init):
+    torch.manual_seed(0)
+    expected = nn.GPRConv(2, init=init).gamma
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        layer = nn.GPRConv(2, init=init)
+    layer.to_empty(device="cpu").reset_parameters()
+    torch.manual_seed(0)
+    layer.reset_parameters()
+    assert torch.equal(layer.gamma, expected)

@@ -121,7 +121,7 @@ def check_graph(arrays: Mapping[str, Any], origin: Any) -> Data:
             raise refuse(f"there is no '{name}', which every model here needs")
         if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
             raise refuse(f"'{name}' is of type {value.dtype}, expected numbers")
-        tensor = torch.as_tensor(value)
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device="cpu")
         tensors[name] = tensor.to_dense() if tensor.layout != torch.strided else tensor
     x, y, edge_index = tensors["x"], tensors["y"], tensors["edge_index"]
     if x.dim() != 2 or x.is_complex() or 0 in x.shape:

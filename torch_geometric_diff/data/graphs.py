@@ -241,7 +241,8 @@ def _digits(k: int = 10) -> Data:
     x = torch.from_numpy(digits.data)  # whole numbers, so squared distances are exact
     norm = x.square().sum(dim=1)
     distance = (norm[:, None] + norm[None, :] - 2 * x @ x.t()).fill_diagonal_(float("inf"))
-    ranked = distance * len(x) + torch.arange(len(x))  # of equal distances, the lowest index first
+    index = torch.arange(len(x), device=x.device)
+    ranked = distance * len(x) + index  # of equal distances, the lowest index first
     nearest = ranked.topk(k, dim=1, largest=False).indices.numpy()
     rows = np.repeat(np.arange(len(nearest)), k)
     edges = np.stack([rows, nearest.ravel()])

@@ -11,6 +11,7 @@ from .arguments import check_integer
 from .distances import pair_distances, pair_gaussian
 from .knn import BLOCK_BYTES, listed_edges, neighbour_table
 from .points import check_points
+from .untransformed import uncompiled
 
 SYMMETRIZATIONS = ("mean", "max", "mutual", None)
 
@@ -90,6 +91,10 @@ def gaussian_knn_graph(
         >>> weight
         tensor([1.0000, 0.3679, 1.0000, 0.3679, 1.0000, 0.0183])
     """
+    if torch.compiler.is_compiling():
+        how = {"cosine": cosine, "normalization": normalization, "symmetrize": symmetrize}
+        search = {"backend": backend, "block_bytes": block_bytes}
+        return _uncompiled(x, n_top, sigma, batch, **how, **search)
     if normalization not in NORMALIZATIONS:
         raise ValueError(
             f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
@@ -116,6 +121,9 @@ def gaussian_knn_graph(
     if symmetrize is not None:
         edge_index, weight = _symmetrize(edge_index, weight, x.size(0), symmetrize)
     return edge_index, weight.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+
+
+_uncompiled = uncompiled(gaussian_knn_graph)
 
 
 def _read_sigma(sigma: float | tuple[str, int]) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from .arguments import check_integer
 from .distances import pair_distances
 from .points import check_points, read_points, set_starts
 from .sets import NAMES, missing, nearest_in_sets
-from .untransformed import plain, untransformed
+from .untransformed import plain, uncompiled, untransformed
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -120,6 +120,9 @@ def knn_graph(
         >>> knn_graph(points, k=1, return_distances=True)[1]
         tensor([1., 1., 2.])
     """
+    if torch.compiler.is_compiling():
+        options = {"return_distances": return_distances, "backend": backend}
+        return _uncompiled(x, k, batch, loop, cosine, **options, block_bytes=block_bytes)
     x = check_points(x)
     index = neighbour_table(x, k, batch, loop, cosine, backend, block_bytes)
     edge_index = listed_edges(index)
@@ -127,6 +130,9 @@ def knn_graph(
         return edge_index
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
     return edge_index, pair_distances(x, edge_index, cosine, block_bytes).to(dtype)
+
+
+_uncompiled = uncompiled(knn_graph)
 
 
 def listed_edges(index: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from .distances import nearest_by_length
 from .points import Points
 from .ranking import nearest
 from .search import BACKENDS, TorchCluster
+from .untransformed import uncompiled
 
 try:
     from torch_geometric_diff import _C
@@ -69,6 +70,8 @@ def _searcher(points: Points, size: int, wide: bool, k: int, backend: str) -> st
 
 
 def _compiled(index: Tensor, points: Points, run: list[tuple[int, int]]) -> None:
+    if torch.compiler.is_compiling():
+        return _uncompiled(index, points, run)
     first, last = run[0][0], run[-1][1]
     rows = points.rows[first:last].cpu()
     start = torch.tensor([begin - first for begin, _ in run] + [last - first], device="cpu")
@@ -87,12 +90,17 @@ def _compiled(index: Tensor, points: Points, run: list[tuple[int, int]]) -> None
     index[first:last] = torch.where(found < 0, found, found + first)
 
 
+_uncompiled = uncompiled(_compiled)
+
+
 def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
     """The ``k`` known points nearest to each asked one, nearest first, by the C++ extension.
 
     Both in double precision, entries of up to 1 in size, and squares of differences in range. With
     ``single`` most pairs are dismissed in single precision, which does not change the result.
     """
+    if torch.compiler.is_compiling():
+        return _nearest_known(asked, known, k, single)
     asked, known = asked.cpu().contiguous(), known.cpu().contiguous()
     found = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
     _C.knn_of(
@@ -108,6 +116,9 @@ def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
         "",  # the best instruction set
     )
     return found
+
+
+_nearest_known = uncompiled(nearest_known)
 
 
 def _padded(index: Tensor, points: Points, run: list[tuple[int, int]], block_bytes: int) -> None:

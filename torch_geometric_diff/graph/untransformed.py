@@ -1,6 +1,8 @@
 """What is kept, or looks at values, steps out of the transforms of ``torch.func``."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +11,14 @@ from torch import Tensor
 def untransformed() -> AbstractContextManager:
     """For what is kept over calls: no level of ``torch.func`` may cling to it."""
     return nullcontext() if torch.compiler.is_compiling() else torch._C._DisableFuncTorch()
+
+
+def uncompiled(function: Callable) -> Any:
+    """The function for use within ``torch.compile``, which must not look into it: C++ reads the
+    memory of its Tensors. The graph breaks there, or, with ``fullgraph=True``, an error says so.
+    """
+    reason = f"'{function.__name__}' runs outside of compiled graphs"
+    return torch.compiler.disable(function, reason=reason)
 
 
 def plain(x: Tensor) -> Tensor:

@@ -103,11 +103,11 @@ class GPRConv(Propagation):
     def _initial(self) -> Tensor:
         size = self.gamma.numel()
         if not isinstance(self.init, str):
-            gamma = torch.as_tensor(self.init, dtype=torch.float64)
+            gamma = torch.as_tensor(self.init, dtype=torch.float64, device="cpu")
             if gamma.shape != (size,) or not bool(gamma.isfinite().all()):
                 raise ValueError(f"Expected 'init' to be {size} finite numbers (got {self.init})")
             return gamma
-        k = torch.arange(size, dtype=torch.float64)
+        k = torch.arange(size, dtype=torch.float64, device="cpu")
         if self.init == "ppr":
             gamma = self.alpha * (1 - self.alpha) ** k
             gamma[-1] = (1 - self.alpha) ** (size - 1)
@@ -117,7 +117,7 @@ class GPRConv(Propagation):
         if self.init == "nppr":
             gamma = self.alpha**k
         elif self.init == "random":
-            gamma = 2 * torch.rand(size, dtype=torch.float64) - 1
+            gamma = 2 * torch.rand(size, dtype=torch.float64, device="cpu") - 1
         else:
             raise ValueError(f"Expected 'init' to be one of {INITS} or numbers (got {self.init!r})")
         return gamma / gamma.abs().sum()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.arguments import check_integer, check_real
-from ..graph.untransformed import plain
+from ..graph.untransformed import plain, uncompiled
 from .derivatives import tangents_of
 from .kernels import cpu, kernel_for
 from .operator import DiffusionOperator, SparseOperator
@@ -113,7 +113,10 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
         return torch.sparse.mm(matrix, x.contiguous(), "sum")
     csr = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
     batch = x.contiguous().unsqueeze(0)
-    return product(csr, batch).squeeze_(0)  # in place: no view
+    return _product(csr, batch).squeeze_(0)  # in place: no view
+
+
+_product = uncompiled(product)  # torch.compile cannot look at views of sparse Tensors
 
 
 def heat(

@@ -5,6 +5,8 @@ import functools
 import torch
 from torch import Tensor
 
+from ...graph.untransformed import uncompiled
+
 _missing: str | None = None
 try:
     from torch_geometric_diff import _C
@@ -78,6 +80,9 @@ def propagate(
           :math:`(3 + I + O, K + 1)`, its rows :math:`a, d, b, c_1, \ldots, c_I, w_1, \ldots, w_O`
         - **output:** :math:`(O, B, N, F)`, or :math:`(O, B, M, F)`
     """
+    if torch.compiler.is_compiling():
+        arguments = (x, rowptr, col, value, table, threshold, seeds, reverse, bounds, perm)
+        return _propagate(*arguments, level=level, width=width)
     inputs, batch, sources, channels = x.shape
     outputs, rows = table.shape[0] - 3 - inputs, rowptr.shape[0] - 1
     y = x.new_empty(outputs, batch, rows, channels)
@@ -112,6 +117,7 @@ def propagate(
     return y
 
 
+_propagate = uncompiled(propagate)
 CSR = tuple[Tensor, Tensor, Tensor]
 
 
@@ -156,6 +162,9 @@ def gradients(
     Raises:
         ValueError: If the pattern of :obj:`csr_t` is not the transpose of that of :obj:`csr`.
     """
+    if torch.compiler.is_compiling():
+        arguments = (x, g, csr, csr_t, table, threshold, seeds, need, perm)
+        return _gradients(*arguments, level=level, width=width)
     inputs, batch, rows, channels = x.shape
     dx = torch.empty_like(x) if need[0] else None
     dvalue = torch.empty_like(csr[2]) if need[1] else None
@@ -190,6 +199,9 @@ def gradients(
         width,
     )
     return dx, dvalue, dtable
+
+
+_gradients = uncompiled(gradients)
 
 
 @functools.lru_cache
