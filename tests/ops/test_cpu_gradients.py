@@ -155,6 +155,27 @@ def test_any_subset_of_what_can_be_wanted() -> None:
             assert got is None or torch.allclose(got, want, atol=1e-9)
 
 
+@pytest.mark.parametrize("needs_x", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_polynomials(dtype: torch.dtype, needs_x: bool) -> None:
+    rng = np.random.default_rng(8)
+    for trial in range(12):
+        case = random_case(rng, size=rng.integers(1, 50))
+        table = torch.cat([case.table[:4], case.table[-1:]])
+        table[3] = 0
+        table[3, 0] = [1.0, -0.5, 0.0][trial % 3]
+        torch.set_num_threads(1 + trial % 2)
+        case = case._replace(x=case.x[:1], g=case.g[:1], table=table, threshold=0)
+        out = case.run(dtype, need=(needs_x, False, "w"))
+        dx, _, dtable = case.expected()
+        dtable[:4] = 0
+        for got, expected in zip((out[0], out[2]), (dx, dtable), strict=True):
+            if got is not None:
+                largest = max(1, expected.abs().max())
+                tolerance = 2e-4 if dtype == torch.float32 else 1e-10
+                assert (got - expected).abs().max() <= tolerance * largest
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_reordered_rows(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(6)

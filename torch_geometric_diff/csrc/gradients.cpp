@@ -53,6 +53,16 @@ void untranspose(T* to, const T* from, const Operator<T, I>& op, const Operator<
     }
 }
 
+// Whether nothing but w is learned and z_k is a polynomial of P times x. Then <g, z_k> = <h_k, x> with h_k
+// that of P^T times g, and dx = sum_k w_k h_k: one run of the recurrence itself gives both.
+template <class T>
+bool weighs_powers(const Recurrence& r, const Gradients<T>& to) {
+  if (!to.dtable || to.kinds != kW || to.dvalue || r.threshold || r.inputs > 1 || r.outputs > 1) return false;
+  for (std::int64_t k = 1; k <= r.steps; ++k)
+    if (r.c(0, k) != 0) return false;
+  return true;
+}
+
 }  // namespace
 
 template <class T, class I>
@@ -69,14 +79,17 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
   const bool back = to.dx || keep || wants(kC);
   Recurrence f = r, t = r;
   f.outputs = 0;  // dw takes its states
+  const bool once = weighs_powers(r, to);
   const std::vector<double> table = transposed_table(r);
-  t.table = table.data();
-  t.reverse = !r.reverse;
-  t.inputs = r.outputs;
+  if (!once) {
+    t.table = table.data();
+    t.reverse = !r.reverse;
+    t.inputs = r.outputs;
+  }
   t.outputs = to.dx ? r.inputs : 0;
   const std::int64_t no_steps = -1;
-  const Storage fs(f, {keep, wants(kC), weights ? r.steps : keep ? r.steps - 1 : no_steps});
-  const Storage ts(t, {false, weights, keep || wants(kC) ? r.steps : no_steps});
+  const Storage fs(f, {keep, once || wants(kC), once ? no_steps : weights ? r.steps : keep ? r.steps - 1 : no_steps});
+  const Storage ts(t, {false, weights && !once, once || keep || wants(kC) ? r.steps : no_steps});
   if (to.dx)
     for (int i = 0; i < r.inputs; ++i)
       if (ts.to[i] < 0) std::memset(to.dx + i * batch * size, 0, sizeof(T) * static_cast<std::size_t>(batch * size));
@@ -125,6 +138,11 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
     TileRun<T, I> up(forward, op, f, fs, step, barrier), down(backward, transpose, t, ts, step, barrier);
     up.pack();
     down.pack();
+    if (once)
+      return down.steps([&](std::int64_t k, Step<T, I>& s) {
+        begin(s);
+        list[s.num_dots++] = {forward.array(fs.copy[0]), false, sum_of(4, k)};
+      });
     up.steps([&](std::int64_t k, Step<T, I>& s) {
       begin(s);
       if (weights)

@@ -50,22 +50,29 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, c
 // The product of a slice, as many rows side by side as registers hold.
 template <bool Ahead, class T, class I, int W>
 TGD_INLINE void accumulate_slice(const Slices<T, I>& slices, std::int64_t slice, const T* source, Vec<T, W>* acc) {
-  constexpr int together = W == 1 ? kSliceRows : 8 / kVecs<T, W>;
+  constexpr int vecs = kVecs<T, W>, together = W == 1 ? kSliceRows : 8 / vecs;
   const std::int64_t begin = slices.start[slice], end = slices.start[slice + 1];
   for (int first = 0; first < kSliceRows; first += together) {
-    Vec<T, W> sum[together * kVecs<T, W>] = {};
+    Vec<T, W> sum[together * vecs];  // unrolled loops alone leave it in registers
+#pragma GCC unroll 16
+    for (int v = 0; v < together * vecs; ++v) sum[v] = Vec<T, W>{};
     for (std::int64_t e = begin + first; e < end; e += kSliceRows)
 #pragma GCC unroll 16
       for (int r = 0; r < together; ++r) {
         const T* from = source + static_cast<std::int64_t>(slices.col[e + r]) * W;
         const T w = slices.value[e + r];
         if constexpr (Ahead) __builtin_prefetch(source + static_cast<std::int64_t>(slices.col[e + r + kSliceAhead]) * W);
-        for (int v = 0; v < kVecs<T, W>; ++v) {
-          sum[r * kVecs<T, W> + v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
-          round_here(sum[r * kVecs<T, W> + v]);
+#pragma GCC unroll 16
+        for (int v = 0; v < vecs; ++v) {
+          sum[r * vecs + v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
+          round_here(sum[r * vecs + v]);
         }
       }
-    for (int v = 0; v < together * kVecs<T, W>; ++v) acc[first * kVecs<T, W> + v] = sum[v];
+#pragma GCC unroll 16
+    for (int v = 0; v < together * vecs; ++v) {
+      round_here(sum[v]);  // stored one by one
+      acc[first * vecs + v] = sum[v];
+    }
   }
 }
 
@@ -157,18 +164,113 @@ struct Combination {
   }
 };
 
-// The steps of Euler diffusion, as short as they can be, any other one, and one with gradients of edges.
-enum Kind { kLoad, kInner, kLast, kAny, kEdges };
+// What most steps are combined from and given to: little enough to be held in registers.
+template <class T, class I, int W>
+struct Few {
+  static constexpr int vecs = kVecs<T, W>;
+  using V = Vec<T, W>;
+
+  static bool holds(const Step<T, I>& s) {
+    if (!s.rowptr || s.num_terms > 2 || s.num_sinks > 1 || s.num_dots > 1) return false;
+    if (s.mask && !s.mask_target && s.product_terms) return false;
+    for (int t = 0; t < s.num_terms; ++t)
+      if (!s.terms[t].packed) return false;
+    return !s.num_dots || !s.dots->of_product;
+  }
+
+  const T *first = nullptr, *second = nullptr, *with = nullptr;
+  T *sum = nullptr, *to = nullptr;
+  double* dot_sum = nullptr;
+  T scale, first_factor{}, second_factor{}, sink_factor{};
+  bool is_given = false, add = false;
+  const bool bounded;
+  V low, high, dot{};
+
+  TGD_INLINE explicit Few(const Step<T, I>& s) : scale(s.scale), bounded(s.bounded), low(V{} + s.low), high(V{} + s.high) {
+    if (s.num_terms) {
+      first = s.terms->from;
+      first_factor = s.terms->factor;
+    }
+    if (s.num_terms > 1) {
+      second = s.terms[1].from;
+      second_factor = s.terms[1].factor;
+    }
+    if (s.num_sinks) {
+      const Sink<T> sink = *s.sinks;
+      is_given = true;
+      sum = sink.sum;
+      to = sink.to ? sink.to + s.tile.first : nullptr;
+      sink_factor = sink.factor;
+      add = sink.add;
+    }
+    if (s.num_dots) {
+      with = s.dots->with;
+      dot_sum = s.sums + s.dots->sum;
+    }
+  }
+
+  static TGD_INLINE void add_term(const T* from, T factor, std::int64_t i, V* acc) {
+    if (!from) return;
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) round_here(acc[v] += factor * load<V>(from + i * W + v * kLanes<T, W>));
+  }
+
+  TGD_INLINE void scale_product(V* acc) const {
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) round_here(acc[v] *= scale);
+  }
+
+  TGD_INLINE void clamp(V* acc) const {
+    if (!bounded) return;
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) {  // NaN stays
+      acc[v] = acc[v] < low ? low : acc[v];
+      acc[v] = acc[v] > high ? high : acc[v];
+    }
+  }
+
+  TGD_INLINE void multiply(std::int64_t i, const V* acc) {
+    if (!with) return;
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) dot += acc[v] * load<V>(with + i * W + v * kLanes<T, W>);
+  }
+
+  TGD_INLINE void give(std::int64_t i, std::int64_t row, int columns, const V* acc) const {
+    if (!is_given) return;
+    V y[vecs] = {};
+    if (add) load_packed<T, W>(sum + i * W, y);
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) y[v] += sink_factor * acc[v];
+    if (to) store_row<T, W>(to + row, columns, y);
+    else store_packed<T, W>(sum + i * W, y);
+  }
+
+  // Adds up in double what a few rows have left in the lanes.
+  TGD_INLINE void flush() {
+    if (!with) return;
+    alignas(kBytes) T lanes[kLanes<T, W>];
+    store(lanes, dot);
+    double total = 0;
+    for (int j = 0; j < kLanes<T, W>; ++j) total += static_cast<double>(lanes[j]);
+    *dot_sum += total;
+    dot = V{};
+  }
+};
+
+// The steps of Euler diffusion, as short as they can be, those of few terms, any other one, and one with
+// gradients of edges.
+enum Kind { kLoad, kInner, kLast, kFew, kAny, kEdges };
 
 template <class T, class I>
 Kind kind(const Step<T, I>& s) {
   if (s.edges) return kEdges;
-  if (s.bounded || s.num_dots) return kAny;
+  const Kind other = Few<T, I, 1>::holds(s) ? kFew : kAny;
+  if (s.bounded || s.num_dots) return other;
   if (!s.rowptr)
-    return s.num_sinks == 0 && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1 ? kLoad : kAny;
-  if (s.scale != 1 || s.num_terms) return kAny;
+    return s.num_sinks == 0 && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1 ? kLoad : other;
+  if (s.scale != 1 || s.num_terms) return other;
   if (s.num_sinks == 0) return kInner;
-  return s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1 ? kLast : kAny;
+  return s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1 ? kLast : other;
 }
 
 template <class T, class I, int W, bool Masked, Kind K, bool Sliced>
@@ -176,10 +278,12 @@ void rows(const Step<T, I>& s) {
   constexpr int vecs = kVecs<T, W>;
   const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
   const Combination<T, I, W> other{s};
+  Few<T, I, W> few(s);
   const Slices<T, I> slices = Sliced ? *s.slices : Slices<T, I>{};
   const I* original = s.original;
   const std::int64_t last_row = s.last_row, stride = s.stride;
   const int columns = s.tile.columns;
+  const bool mask_target = s.mask_target;
   T* target = s.target;
   // In a feature matrix: the first column of the tile.
   const T* from = K == kLoad ? s.terms->from + s.tile.first : nullptr;
@@ -202,6 +306,24 @@ void rows(const Step<T, I>& s) {
       if (csr.prefetch_end) accumulate_slice<true, T, I, W>(slices, number, csr.source, slice);
       else accumulate_slice<false, T, I, W>(slices, number, csr.source, slice);
     }
+    if constexpr (Sliced && K == kFew)
+      if (together && !few.to) {  // without questions for every row
+        const auto each = [&](const auto& visit) {
+          for (int r = 0; r < n; ++r) visit(r, row(i0 + r), slice + r * vecs);
+        };
+        const auto drop = [&](int r, std::int64_t, Vec<T, W>* acc) { dropout.apply(r, acc); };
+        each([&](int, std::int64_t, Vec<T, W>* acc) { few.scale_product(acc); });
+        if (masked && !mask_target) each(drop);
+        if (few.first) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.first, few.first_factor, i, acc); });
+        if (few.second) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.second, few.second_factor, i, acc); });
+        if (few.bounded) each([&](int, std::int64_t, Vec<T, W>* acc) { few.clamp(acc); });
+        if (few.with) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.multiply(i, acc); });
+        few.flush();
+        if (few.is_given) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.give(i, 0, columns, acc); });
+        if (masked && mask_target) each(drop);
+        if (target) each([&](int, std::int64_t i, Vec<T, W>* acc) { store_packed<T, W>(target + i * W, acc); });
+        continue;
+      }
     for (int r = 0; r < n; ++r) {
       const std::int64_t i = row(i0 + r);
       const std::int64_t ahead = i0 + r + kPrefetchRows < last_row ? row(i0 + r + kPrefetchRows) : -1;
@@ -213,7 +335,21 @@ void rows(const Step<T, I>& s) {
       if constexpr (K == kLoad) {
         if (ahead >= 0) prefetch_row<0>(from + name(ahead) * stride, columns);
         load_row<T, W>(from + name(i) * stride, columns, acc);
-      } else if constexpr (K < kAny) {
+      } else if constexpr (K == kFew) {
+        if (few.to && ahead >= 0) prefetch_row<1>(few.to + name(ahead) * stride, columns);
+        product();
+        few.scale_product(acc);
+        if (masked && !mask_target) {
+          dropout.apply(r, acc);
+          for (int v = 0; v < vecs; ++v) round_here(acc[v]);
+        }
+        few.add_term(few.first, few.first_factor, i, acc);
+        few.add_term(few.second, few.second_factor, i, acc);
+        few.clamp(acc);
+        few.multiply(i, acc);
+        few.give(i, few.to ? name(i) * stride : 0, columns, acc);
+        if (!target) continue;
+      } else if constexpr (K < kFew) {
         if (K == kLast && ahead >= 0) prefetch_row<1>(to + name(ahead) * stride, columns);
         product();
       } else {
@@ -224,7 +360,7 @@ void rows(const Step<T, I>& s) {
         other.dot(true, i, acc);
         for (int v = 0; v < vecs; ++v) round_here(acc[v] *= s.scale);
         other.add(0, s.product_terms, i, acc);
-        if (masked && !s.mask_target) {
+        if (masked && !mask_target) {
           dropout.apply(r, acc);
           for (int v = 0; v < vecs; ++v) round_here(acc[v]);
         }
@@ -234,21 +370,21 @@ void rows(const Step<T, I>& s) {
         other.give(i, acc);
         if (!target) continue;
       }
-      if (masked && (K < kAny || s.mask_target)) dropout.apply(r, acc);
+      if (masked && (K < kFew || mask_target)) dropout.apply(r, acc);
       if constexpr (K == kLast) store_row<T, W>(to + name(i) * stride, columns, acc);
       else store_packed<T, W>(target + i * W, acc);
     }
+    if constexpr (K == kFew) few.flush();
     if constexpr (K >= kAny) other.flush();
   }
 }
 
 template <class T, class I, int W, Kind K>
 void either(const Step<T, I>& s) {
-  // Only the shortest steps are worth a version of their own without dropout.
+  // Only the short steps are worth a version of their own without dropout.
   const bool masked = K >= kAny || s.mask;
-  if constexpr (W <= kNarrow && (K == kInner || K == kLast || K == kAny))
-    if (s.rowptr && s.slices)
-      return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, K >= kAny, K, true>(s);
+  if constexpr (W <= kNarrow && (K == kInner || K == kLast || K == kFew))
+    if (s.slices) return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, false, K, true>(s);
   masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
 
@@ -258,6 +394,7 @@ void columns(const Step<T, I>& s) {
     case kLoad: return either<T, I, W, kLoad>(s);
     case kInner: return either<T, I, W, kInner>(s);
     case kLast: return either<T, I, W, kLast>(s);
+    case kFew: return either<T, I, W, kFew>(s);
     case kAny: return either<T, I, W, kAny>(s);
     case kEdges:
       if constexpr (W >= kBlock) either<T, I, W, kEdges>(s);
