@@ -270,11 +270,12 @@ def test_opcheck(kernel):
     x = torch.randn(1, 2, N, 5, requires_grad=True)
     csr, csr_t = operator.csr(), operator.csr(transpose=True)
     table, seeds = Recurrence.power(4).table(), torch.tensor([3, 4])
-    arguments = (x, *csr, *csr_t, None, None, table, seeds, 1000, False, None)
+    arguments = (x, *csr, *csr_t, None, None, table, seeds, 1000, False, None, None)
     torch.library.opcheck(torch.ops.torch_geometric_diff.propagate.default, arguments)
 
 
-def test_compile_and_export_see_one_node():
+@pytest.mark.skipif(torch.__version__ < "2.5", reason="torch 2.4 exports no Tensors of a closure")
+def test_export_sees_one_node():
     edge_index, weight = random_graph(N, 60)
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 
 from .untransformed import plain
 
@@ -99,10 +100,10 @@ def parse_edges(
         if adj.is_floating_point() or adj.is_complex() or adj.dtype == torch.bool:
             raise ValueError(f"Expected 'edge_index' to hold integers (got {adj.dtype})")
         if num_nodes is None:
-            size = getattr(adj, "sparse_size", None)  # EdgeIndex knows its size
-            known = [n for n in size() if n is not None] if callable(size) else []
+            size = adj.sparse_size() if isinstance(adj, EdgeIndex) else ()
+            known = [n for n in size if n is not None]
             num_nodes = max(known) if known else (max(int(adj.max()) + 1, 0) if adj.numel() else 0)
-        col, row = (adj.as_tensor() if hasattr(adj, "as_tensor") else adj).long()
+        col, row = (adj.as_tensor() if isinstance(adj, EdgeIndex) else adj).long()
         weight = edge_weight
     else:
         raise TypeError(

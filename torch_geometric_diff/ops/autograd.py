@@ -24,6 +24,9 @@ Bounds = tuple[float, float]
 Needs = tuple[bool, bool, bool]
 
 
+_FIELDS = "operator seeds threshold table bounds reverse copies learned".split()
+
+
 class Plan:  # not a tuple: torch.func would look for Tensors inside
     """What does not differentiate of a call: the graph, the masks and the direction.
 
@@ -60,9 +63,8 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
     def but(self, **changes: Any) -> "Plan":
         """The plan with some of its fields changed."""
-        other = Plan.__new__(Plan)
-        other.__dict__.update(self.__dict__, **changes)
-        return other
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return Plan(**{**fields, **changes})
 
     def t(self) -> "Plan":
         """The plan of the transpose."""

@@ -1,6 +1,5 @@
 """The call under torch.compile and torch.export: one node of the graph."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,8 +24,8 @@ def compiled(
     bounds: tuple[float, float] | None,
 ) -> Tensor:
     """[I, B, N, F] to [O, B, N, F]; of learned entries the permutation of the transpose."""
-    limits = None if bounds is None else list(bounds)
-    rest = (permutation, order, table, seeds, threshold, reverse, limits)
+    limits = (None, None) if bounds is None else bounds
+    rest = (permutation, order, table, seeds, threshold, reverse, *limits)
     return _op(x, *csr, *csr_t, *rest)
 
 
@@ -45,11 +44,12 @@ def _op(
     seeds: Tensor,
     threshold: int,
     reverse: bool,
-    bounds: Sequence[float] | None,
+    lower: float | None,
+    upper: float | None,
 ) -> Tensor:
     """The kernel of the device; the transpose rides along for the backward pass."""
     arguments = (x.contiguous(), rowptr, col, value, table, threshold, seeds, reverse)
-    limits = None if bounds is None else (bounds[0], bounds[1])
+    limits = None if lower is None or upper is None else (lower, upper)
     if order is not None:
         return cpu.propagate(*arguments, limits, order)
     with torch.autocast(x.device.type, enabled=False):
@@ -102,17 +102,17 @@ def _(x: Tensor, g: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    x, *tensors, ctx.threshold, ctx.reverse, ctx.bounds = inputs
+    x, *tensors, ctx.threshold, ctx.reverse, ctx.lower, _ = inputs
     ctx.learns = ctx.needs_input_grad[3] or ctx.needs_input_grad[9]
     ctx.inputs = len(x)
     ctx.save_for_backward(x if ctx.learns else None, *tensors)
 
 
 def _backward(ctx: Any, g: Tensor) -> Any:
-    if ctx.bounds is not None:
+    if ctx.lower is not None:
         raise NotImplementedError("A gradient through 'bounds' is not compiled")
     x, *csrs, permutation, order, table, seeds = ctx.saved_tensors
-    grads: list[Any] = [None] * 14
+    grads: list[Any] = [None] * 15
     if ctx.learns:
         rest = (*csrs, permutation, order, table, seeds, ctx.threshold, ctx.reverse)
         grad_x, grad_value, grad_table = _gradients_op(x, g, *rest)
@@ -121,7 +121,7 @@ def _backward(ctx: Any, g: Tensor) -> Any:
     else:
         back, turned = transposed(table, ctx.inputs), (*csrs[3:], *csrs[:3])
         grads[0] = _op(
-            g, *turned, permutation, order, back, seeds, ctx.threshold, not ctx.reverse, None
+            g, *turned, permutation, order, back, seeds, ctx.threshold, not ctx.reverse, None, None
         )
     return tuple(grads)
 

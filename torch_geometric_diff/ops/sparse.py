@@ -33,7 +33,9 @@ _NONE = torch.zeros(1, dtype=torch.long, device="cpu")
 
 def no_seeds(count: int) -> Tensor:
     """Seeds of a batch without dropout."""
-    return _NONE if count == 1 else _NONE.repeat(count)
+    if count == 1 and not torch.compiler.is_compiling():  # a graph holds no global of ours
+        return _NONE
+    return torch.zeros(count, dtype=torch.long, device="cpu")
 
 
 def _fold(x: Tensor, dim: int | None, count: int) -> Tensor:
