@@ -16,7 +16,7 @@ EXTRAS = dev,ann,benchmarks,classifier,fewshot,ogb,toys,triton
 .PHONY: run test slow bare lint types sanitize arm gpu docs clean
 
 run: $(VENV)/for-run
-	$(BIN)/python -m benchmarks.planetoid --dataset cora --num_splits 10 --num_inits 1 \
+	$(BIN)/python -m benchmarks.planetoid --dataset cora --num_splits 2 --num_inits 1 \
 		--fallback digits --out runs/cora.jsonl --resume
 
 test: $(VENV)/for-test

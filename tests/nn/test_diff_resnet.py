@@ -179,3 +179,26 @@ def test_sparse_features_may_change_in_place() -> None:
     with torch.inference_mode():
         x = torch.rand(4, 5).to_sparse_csr()
         torch.testing.assert_close(block(x), block(x.to_dense()))
+
+
+@pytest.mark.parametrize("diffuse", ["features", "logits", "probabilities"])
+def test_the_logits_of_some_nodes_are_those_of_all(diffuse) -> None:
+    edge_index, _ = random_graph(N, 60)
+    nodes = torch.tensor([[4, 0, 4], [1, 2, 7]])
+    models = [DiffResNet(30, 4, 3, 0.25, 0.4, diffuse) for _ in range(2)]
+
+    def logits(nodes):
+        for model in models:
+            model.conv.generator = torch.Generator().manual_seed(3)
+        alone = [m(bag_of_words(), edge_index, nodes=n) for m, n in zip(models, nodes, strict=True)]
+        for model in models:
+            model.conv.generator = torch.Generator().manual_seed(3)
+        given = None if nodes[0] is None else nodes
+        beside = DiffResNet.side_by_side(models, bag_of_words(), edge_index, nodes=given)
+        torch.testing.assert_close(torch.stack(alone), beside)
+        return beside
+
+    everywhere = logits([None, None])
+    some = logits(nodes)
+    expected = torch.stack([z[n] for z, n in zip(everywhere, nodes, strict=True)])
+    torch.testing.assert_close(some, expected)

@@ -81,6 +81,23 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(sparse, dense)
 
 
+@pytest.mark.parametrize("dims", [(0, None), (None, 0), (0, 0)])
+def test_vmap_over_either_parameter(dims: tuple[int | None, int | None]) -> None:
+    linear, csr = layer(), words().to_sparse_csr()
+
+    def apply(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return functional_call(linear, {"weight": weight, "bias": bias}, (csr,))
+
+    single = [linear.weight.detach(), linear.bias.detach()]
+    double = [2 * parameter for parameter in single]
+    many, expected = list(single), [list(single), list(single)]
+    for i, dim in enumerate(dims):
+        if dim is not None:
+            many[i], expected[1][i] = torch.stack([single[i], double[i]]), double[i]
+    expected = torch.stack([apply(*each) for each in expected])
+    torch.testing.assert_close(vmap(apply, dims)(*many), expected)
+
+
 def test_a_change_in_place_is_noticed() -> None:
     linear, csr = layer(), words().to_sparse_csr()
     linear(csr).sum().backward()

@@ -110,17 +110,19 @@ def _groups(models: Sequence[Any], weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": [p for model in models for p in model.parameters()]}]
 
 
-def _logits(models: Sequence[Any], inputs: Sequence[Any]) -> Tensor:
-    """The logits [B, N, C] of all models."""
-    if len(models) == 1:
-        return models[0](*inputs).unsqueeze(0)
+def _logits(models: Sequence[Any], inputs: Sequence[Any], nodes: Tensor | None = None) -> Tensor:
+    """The logits [B, N, C] of all models, or [B, n, C] at each model's own nodes [B, n]."""
     if hasattr(models[0], "side_by_side"):
-        return models[0].side_by_side(models, *inputs)
-    return torch.stack([model(*inputs) for model in models])
-
-
-def _at_nodes(logits: Tensor, nodes: Tensor) -> Tensor:
-    """The logits [B, n, C] at each model's own nodes [B, n]."""
+        if len(models) > 1:
+            return models[0].side_by_side(models, *inputs, nodes=nodes)
+        own = None if nodes is None else nodes[0]
+        return models[0](*inputs, nodes=own).unsqueeze(0)
+    if len(models) == 1:
+        logits = models[0](*inputs).unsqueeze(0)
+    else:
+        logits = torch.stack([model(*inputs) for model in models])
+    if nodes is None:
+        return logits
     return logits.gather(1, nodes.unsqueeze(-1).expand(-1, -1, logits.size(-1)))
 
 
@@ -146,8 +148,9 @@ def fit(
 
     Cross-entropy and Adam. Several models of one class train side by side, each as it would alone:
     one that stops early leaves the others. A model may define ``parameter_groups(weight_decay)`` to
-    decay only some of its parameters, and ``side_by_side(models, *inputs)``, the logits
-    :math:`(B, N, C)` of several models at once. Random numbers that models draw from a common
+    decay only some of its parameters, and ``side_by_side(models, *inputs, nodes)``, the logits
+    :math:`(B, N, C)` of several models at once, or :math:`(B, n, C)` of each model's own ``nodes``;
+    its ``forward`` then takes ``nodes``, too. Random numbers that models draw from a common
     generator depend on which models draw them, so dropout needs a generator of each model's own,
     as :class:`~torch_geometric_diff.nn.DiffConv` takes it.
 
@@ -196,7 +199,7 @@ def fit(
             model.zero_grad()  # Adam leaves alone what has no gradient: models that have stopped
         for model in training:
             model.train()
-        losses = _losses(_at_nodes(_logits(training, inputs), train), y[train])
+        losses = _losses(_logits(training, inputs, train), y[train])
         losses.sum().backward()
         views.take_gradients()
         optimizer.step()
@@ -204,7 +207,7 @@ def fit(
         for model in training:
             model.eval()
         with torch.no_grad():
-            logits = _at_nodes(_logits(training, inputs), val)
+            logits = _logits(training, inputs, val)
             hits = (logits.argmax(dim=-1) == y[val]).float().mean(dim=1)
             # One transfer an epoch, so that a GPU is waited for only once.
             measures = torch.stack([_losses(logits, y[val]), hits, losses.detach()]).tolist()

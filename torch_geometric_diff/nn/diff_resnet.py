@@ -87,11 +87,20 @@ class DiffResNet(Module):
         self.conv.reset_parameters()
         self.classifier.reset_parameters()
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
-        """The logits of all nodes."""
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Any,
+        edge_weight: Optional[Tensor] = None,
+        nodes: Optional[Tensor] = None,
+    ) -> Tensor:
+        """The logits of all nodes, or :math:`(n, C)` of the indices ``nodes`` alone."""
         check_input(x, self.in_channels)
         return self._logits(
-            self.block(x), self.classifier, lambda h: self.conv(h, edge_index, edge_weight)
+            self.block(x),
+            self.classifier,
+            lambda h: self.conv(h, edge_index, edge_weight),
+            lambda h: h if nodes is None else h.index_select(-2, nodes),
         )
 
     @staticmethod
@@ -100,8 +109,10 @@ class DiffResNet(Module):
         x: Tensor,
         edge_index: Any,
         edge_weight: Optional[Tensor] = None,
+        nodes: Optional[Tensor] = None,
     ) -> Tensor:
-        """The logits :math:`(B, N, C)` of several networks that differ in their weights alone.
+        """The logits :math:`(B, N, C)` of several networks that differ in their weights alone, or
+        :math:`(B, n, C)` of each network's own ``nodes`` :math:`(B, n)`.
 
         Their features are diffused side by side in one call. Every network draws the seed of its
         masks from the ``generator`` of its own layer, so it does not notice the others.
@@ -129,8 +140,14 @@ class DiffResNet(Module):
             operator = conv.operator(h, edge_index, edge_weight)
             return diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
 
+        def select(h: Tensor) -> Tensor:
+            if nodes is None:
+                return h
+            each = zip(h, nodes, strict=True)
+            return torch.stack([own.index_select(0, some) for own, some in each])
+
         h = torch.stack([model.block(x) for model in models])
-        return first._logits(h, classify, diffuse)
+        return first._logits(h, classify, diffuse, select)
 
     def _settings(self) -> dict[str, Any]:
         names = ("num_steps", "step_size", "dropout", "normalization", "add_self_loops", "flow")
@@ -142,14 +159,15 @@ class DiffResNet(Module):
         h: Tensor,
         classify: Callable[[Tensor], Tensor],
         diffuse: Callable[[Tensor], Tensor],
+        select: Callable[[Tensor], Tensor],
     ) -> Tensor:
         if self.diffuse == "features" and self.conv.drops:
-            return classify(diffuse(h))
+            return classify(select(diffuse(h)))
         z = classify(h)
         if self.diffuse == "probabilities":
-            u = diffuse(z.softmax(dim=-1))
+            u = select(diffuse(z.softmax(dim=-1)))
             return u.clamp(min=torch.finfo(u.dtype).tiny).log()
-        return diffuse(z)
+        return select(diffuse(z))
 
     def __repr__(self) -> str:
         return (

@@ -21,29 +21,39 @@ class _Constant(NamedTuple):
 
 
 class _Product(torch.autograd.Function):
-    """A constant sparse matrix times a dense one; the gradient is such a product again."""
+    """A constant sparse matrix times a dense one, and a bias; the gradient is a product again."""
 
     @staticmethod
-    def forward(dense: Tensor, constant: _Constant) -> Tensor:
-        return sparse_mm(constant.matrix(), dense)
+    def forward(dense: Tensor, bias: Tensor | None, constant: _Constant) -> Tensor:
+        out = sparse_mm(constant.matrix(), dense)
+        return out if bias is None else out.add_(bias)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, _Constant], output: Tensor) -> None:
-        ctx.constant = inputs[1]
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.constant, ctx.shape = inputs[2], output.shape
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _Product.apply(grads[0], ctx.constant.t()), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        needs, (grad,) = ctx.needs_input_grad, grads
+        dense = _Product.apply(grad, None, ctx.constant.t()) if needs[0] else None
+        return dense, grad.sum(0) if needs[1] else None, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _Product.apply(tangents[0], ctx.constant)
+    def jvp(ctx: Any, dense: Tensor | None, bias: Tensor | None, _: Any) -> Tensor:
+        if dense is None:
+            return bias.expand(ctx.shape)  # type: ignore[union-attr]
+        return _Product.apply(dense, bias, ctx.constant)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, dense: Tensor, constant: _Constant) -> tuple[Tensor, int]:
-        dense = dense.movedim(in_dims[0], 1)  # of many matrices side by side
-        out = _Product.apply(dense.flatten(1), constant)
-        return out.view(-1, *dense.shape[1:]), 1
+    def vmap(info: Any, in_dims: Any, dense: Tensor, bias: Any, constant: _Constant) -> Any:
+        if in_dims[0] is None:
+            dense = dense.unsqueeze(1)
+        else:
+            dense = dense.movedim(in_dims[0], 1)  # of many matrices side by side
+        out = _Product.apply(dense.flatten(1), None, constant).unflatten(1, dense.shape[1:])
+        if bias is None:
+            return out, 1
+        return out + (bias if in_dims[1] is None else bias.movedim(in_dims[1], 0)), 1
 
 
 def _once(x: Tensor, name: str, function: Callable[[Tensor], Any]) -> Any:
@@ -159,8 +169,7 @@ class Linear(torch.nn.Linear):
             constant = _dropped(input, self.dropout)
         else:
             constant = _Constant(lambda: input, lambda: _once(input, "_transposed", _transposed))
-        out = _Product.apply(self.weight.t(), constant)
-        return out if self.bias is None else out + self.bias
+        return _Product.apply(self.weight.t(), self.bias, constant)
 
     def extra_repr(self) -> str:
         """The sizes, and the dropout if there is any."""

@@ -18,9 +18,10 @@ from .pattern import Pattern
 
 def product(csr: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     """A matrix times a batch [B, N, F], which no gradient passes."""
-    return kernel_for(x.device).propagate(
+    out = kernel_for(x.device).propagate(
         x.contiguous().unsqueeze(0), *csr, _ONE_STEP, 0, no_seeds(x.size(0)), False
-    )[0]
+    )
+    return out.squeeze_(0)  # in place: a view could not be changed in place afterwards
 
 
 _ONE_STEP = torch.tensor(
