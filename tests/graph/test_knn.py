@@ -226,5 +226,5 @@ def test_compiled_graphs_break_at_the_search() -> None:
     for found, expected in zip(torch.compile(both, backend="eager")(x), both(x), strict=True):
         assert torch.equal(found, expected)
     whole = torch.compile(lambda x: knn_graph(x, 3), backend="eager", fullgraph=True)
-    with pytest.raises(Exception, match="'knn_graph' runs outside of compiled graphs"):
+    with pytest.raises(Exception, match="knn_graph"):
         whole(x)

@@ -17,8 +17,7 @@ def uncompiled(function: Callable) -> Any:
     """The function for use within ``torch.compile``, which must not look into it: C++ reads the
     memory of its Tensors. The graph breaks there, or, with ``fullgraph=True``, an error says so.
     """
-    reason = f"'{function.__name__}' runs outside of compiled graphs"
-    return torch.compiler.disable(function, reason=reason)
+    return torch.compiler.disable(function)
 
 
 def plain(x: Tensor) -> Tensor:
