@@ -16,6 +16,7 @@ from benchmarks import classifier, report
 from benchmarks.ablations import report as ablation_report
 from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
 from benchmarks.rows import RESULTS
+from benchmarks.speed import picture
 from fewshot import report as fewshot_report
 from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
 
@@ -169,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
         pages[page] = text
     report.plot(groups("per_class"), args.plot / "citation.png")
     ablation_report.draw(rows("ablations"), args.plot)
+    picture.draw(picture.of_the_repository(), args.plot / "speed.png")
     for page, text in pages.items():
         with write_atomically(page) as temporary:
             temporary.write_text(text, encoding="utf-8")

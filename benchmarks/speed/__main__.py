@@ -31,6 +31,7 @@ SUITES = (
     "fewshot",
     "ogb",
     "build",
+    "small",
     "classifier",
 )
 

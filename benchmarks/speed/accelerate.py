@@ -139,9 +139,10 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
             results = {"ours": train(after, data, epochs), "PyG": train(before, data, epochs)}
             what = "C&S of a trained perceptron" if title == "MLP + C&S" else "a training step"
             for key, (seconds, accuracy) in results.items():
+                size = f"{data.num_nodes} x {data.num_features}"
                 rows.append(
                     {
-                        "case": f"{title} on {name}, seconds of {what}",
+                        "case": f"{title} on {name} ({size}), seconds of {what}",
                         "name": "ours" if key == "ours" else "PyG's layers",
                         "seconds": seconds,
                         "ratio": seconds / results["ours"][0],

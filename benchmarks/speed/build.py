@@ -94,7 +94,7 @@ def products() -> list[dict[str, Any]]:
         taken = seconds(build)
         rows.append(
             {
-                "case": f"{case.name}, {case.edge_index.size(1)} entries",
+                "case": f"{case.name} ({case.num_nodes} nodes), {case.edge_index.size(1)} entries",
                 "name": f"operator, {name}, with transpose",
                 "seconds": taken,
                 "ratio": taken / (rows[0]["seconds"] if rows else taken),
@@ -108,13 +108,13 @@ def products() -> list[dict[str, Any]]:
 
 def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
     """The rows of the suite."""
-    small = synthetic("one graph of 38 nodes", 38, 80, 64)
+    small = synthetic("one graph", 38, 80, 64)
     cases = [small, molecules(128), citation("pubmed")]
     if not quick:
         cases.append(arxiv(shuffled=True))
     rows = []
     for case in cases:
-        name = f"{case.name}, {case.edge_index.size(1)} entries"
+        name = f"{case.name} ({case.num_nodes} nodes), {case.edge_index.size(1)} entries"
         repeats = 200 if case.num_nodes < 10_000 else 7
         rows += harness.compare(name, candidates(case), ours=OURS, repeats=repeats)
     return rows

@@ -98,7 +98,7 @@ def batched(harness: Harness, sizes: list[int], dim: int, k: int) -> list[dict[s
 
         candidates["torch_cluster"] = lambda: torch_cluster_graph(x, k, batch)
     span = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else f"{sizes[0]}"
-    case = f"{len(sizes)} sets of {span} points x {dim}, k = {k}"
+    case = f"{len(sizes)} sets of {span} points ({sum(sizes)} x {dim}), k = {k}"
     return harness.compare(case, candidates, ours=OURS, repeats=7)
 
 

@@ -69,7 +69,7 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
         return partial(fit, [model], graph, y, nodes[:140], nodes[-210:], max_epochs=epochs)
 
     rows = harness.compare(
-        f"{case.name} graph, one epoch (training step + validation)",
+        f"{case.name} ({case.num_nodes} x {case.channels}), one epoch (training step + validation)",
         {
             "ours": train(ours, x.to_sparse_csr()),
             "original form": train(_original(x, operator), x),

@@ -33,7 +33,12 @@ def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
             assert part() in text
     assert "| cora | shchur | diff-resnet | 82." in tables.read_text(encoding="utf-8")
     assert "| GCN | 81." in front.read_text(encoding="utf-8")
-    for name in ("citation.png", "ablation_cora_steps.png", "ablation_cora_encoders.png"):
+    for name in (
+        "speed.png",
+        "citation.png",
+        "ablation_cora_steps.png",
+        "ablation_cora_encoders.png",
+    ):
         assert (tmp_path / name).stat().st_size > 10_000
 
 
