@@ -21,7 +21,7 @@ def blocks(num_nodes: int = 120) -> tuple[torch.Tensor, ...]:
 
 
 FEW = torch.tensor([0, 1, 2, 3, 4, 30, 31, 32, 33, 34, 80, 81, 82, 83, 84])
-SMALL = {"num_steps": 3, "neighbors": (4, 0), "mix": 0.5, "max_epochs": 5}
+SMALL = {"num_steps": 3, "neighbors": (4, 0), "mix": 0.5, "edges": "joined", "max_epochs": 5}
 
 
 @pytest.mark.parametrize("hidden", [None, 8])
@@ -70,13 +70,21 @@ def test_shares_move_the_logits_towards_the_larger_classes() -> None:
     )
     found = torch.bincount(plain.argmax(1), minlength=3) + 1.0
     expected = (found / found.sum() * 3).log()  # of labels, each class has a third
+    expected *= 15 / (15 + 3 * 3)  # five labels a class, and three for the assumption
     torch.testing.assert_close(moved - plain, expected.expand(120, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_one_label_a_class_does_not_end_in_one_class() -> None:
+    x, edge_index, y = blocks()
+    one = torch.tensor([0, 30, 80])
+    model = NodeClassifier(num_steps=3).fit(x, edge_index, y, one)
+    assert (model.predict() == y).float().mean() > 0.8
 
 
 def test_networks_of_several_graphs_are_averaged() -> None:
     x, edge_index, y = blocks()
     model = NodeClassifier(**SMALL, shares=0, student=0).fit(x, edge_index, y, FEW)
-    inputs, operators = model.prepare(x, edge_index)
+    inputs, operators = model.prepare(x, edge_index).joined
     assert [operator.nnz for operator in operators] != [operators[0].nnz] * 2
     pairs = zip(model.models_, operators, strict=True)
     each = [network(inputs, operator).softmax(1) for network, operator in pairs]
@@ -90,7 +98,7 @@ def test_the_student_reads_its_own_features_and_is_mixed_in() -> None:
     )
     target = (teacher.logits_ / 0.5).softmax(1)
     target[FEW] = torch.nn.functional.one_hot(y[FEW]).float()
-    inputs, _ = both.prepare(x, edge_index)
+    inputs, _ = both.prepare(x, edge_index).joined
     own = both.student_(inputs).softmax(1)
     torch.testing.assert_close(both.predict_proba(), 0.75 * target + 0.25 * own)
     torch.testing.assert_close(student.predict_proba(), own)
@@ -100,7 +108,7 @@ def test_dense_and_sparse_features_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     x, edge_index, y = blocks()
     results = []
     for share in (0.0, 1.0):
-        monkeypatch.setattr("torch_geometric_diff.node_classifier.MOSTLY_ZERO", share)
+        monkeypatch.setattr("torch_geometric_diff.surroundings.MOSTLY_ZERO", share)
         model = NodeClassifier(**SMALL, student=0).fit(x, edge_index, y, FEW)
         results.append(model.logits_)
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-4)

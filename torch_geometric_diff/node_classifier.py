@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
-from .graph import with_feature_neighbors
 from .graph.arguments import check_integer, check_real
 from .nn import DiffusedViews, consistency
 from .nn.linear import Linear
 from .ops import DiffusionOperator
+from .surroundings import Surroundings
 
-MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
+ASSUMED = 3.0  # as many labels a class say as much of the shares as the assumption of the labels'
 AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
+USES = ("auto", "joined", "features", "alone")  # of the edges
 
 T = TypeVar("T")
-Prepared = tuple[Tensor, list[DiffusionOperator]]
 
 
 class NodeClassifier:
@@ -26,7 +26,11 @@ class NodeClassifier:
 
     A :class:`~torch_geometric_diff.nn.DiffusedViews` of features in rows of unit length is trained
     on the edges joined with the nearest neighbours by features
-    (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs. It
+    (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs.
+    Features that are no bag of words have mean and deviation taken out before. Where the labelled
+    nodes, left out in turn, say so beyond doubt, the edges are used in another way: what they lead
+    to, one and two steps away, becomes further features (edges that join other classes), or they
+    are diffused over alone, each node with a weight of its own (features that tell nothing). It
     learns by
 
     .. math::
@@ -37,7 +41,8 @@ class NodeClassifier:
     last third of the epochs are averaged, and so are the probabilities of several networks. Labels
     drawn class by class say nothing of how large the classes are, so the logarithm of the
     probability of class :math:`c` is moved by :math:`r \log (s_c / t_c)`, with :math:`s_c` its
-    share of the predictions and :math:`t_c` its share of the labels. No validation nodes are
+    share of the predictions and :math:`t_c` its share of the labels; with few labels a class by
+    less. No validation nodes are
     needed.
 
     A student then learns the sharpened probabilities of all nodes from each node's own features
@@ -52,6 +57,9 @@ class NodeClassifier:
             node, likewise; 0 leaves them away. (default: :obj:`4`)
         mix (float or sequence of float, optional): What such a neighbour counts beside an edge.
             (default: :obj:`0.75`)
+        edges (str, optional): What the edges are for: :obj:`"joined"` with the neighbours by
+            features, :obj:`"features"`, :obj:`"alone"`, or :obj:`"auto"` to let the labels decide.
+            (default: :obj:`"auto"`)
         step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
         normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
             (default: :obj:`"row"`)
@@ -62,6 +70,9 @@ class NodeClassifier:
         consistency (float, optional): The weight :math:`\lambda`. (default: :obj:`2.0`)
         temperature (float, optional): See :func:`~torch_geometric_diff.nn.consistency`.
             (default: :obj:`0.5`)
+        keep_shares (bool, optional): Whether consistency keeps to shares of the classes, between
+            those of the labels and, the more labels there are, those predicted. Without it few
+            labels, or a graph that tells little, can end up as one class. (default: :obj:`True`)
         shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
         student (float, optional): The part of the student in the probabilities; with 0 there is
             none. (default: :obj:`0.5`)
@@ -71,6 +82,7 @@ class NodeClassifier:
         warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`60`)
 
     Attributes:
+        edges_ (str): What the edges were used for.
         classes_ (Tensor): The classes, those of the labelled nodes in ascending order.
         models_ (list of DiffusedViews): The trained networks, one a graph.
         student_ (Linear): The trained student, if there is one.
@@ -89,6 +101,7 @@ class NodeClassifier:
         num_steps: int | Sequence[int] = 6,
         neighbors: int | Sequence[int] = 4,
         mix: float | Sequence[float] = 0.75,
+        edges: str = "auto",
         step_size: float = 0.5,
         normalization: str | None = "row",
         hidden_channels: int | None = None,
@@ -96,6 +109,7 @@ class NodeClassifier:
         node_dropout: float = 0.5,
         consistency: float = 2.0,
         temperature: float = 0.5,
+        keep_shares: bool = True,
         shares: float = 0.5,
         student: float = 0.5,
         lr: float = 0.2,
@@ -107,6 +121,9 @@ class NodeClassifier:
             return check_real(name, value, lambda number: number >= 0, "be at least 0")
 
         self.num_steps, self.neighbors, self.mix = _of_each_graph(num_steps, neighbors, mix)
+        if edges not in USES:
+            raise ValueError(f"Expected 'edges' to be one of {USES} (got {edges!r})")
+        self.edges = edges
         self.step_size = step_size
         self.normalization = normalization
         self.hidden_channels = hidden_channels
@@ -114,6 +131,7 @@ class NodeClassifier:
         self.node_dropout = node_dropout
         self.consistency = at_least_zero("consistency", consistency)
         self.temperature = temperature
+        self.keep_shares = keep_shares
         self.shares = at_least_zero("shares", shares)
         self.student = check_real("student", student, lambda part: 0 <= part <= 1, "lie in [0, 1]")
         self.lr = at_least_zero("lr", lr)
@@ -121,7 +139,9 @@ class NodeClassifier:
         self.max_epochs = check_integer("max_epochs", max_epochs, 1)
         self.warmup = check_integer("warmup", warmup, 1)
 
-    def prepare(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Prepared:
+    def prepare(
+        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+    ) -> Surroundings:
         """What the networks read of a graph, made once for several calls of :meth:`fit_prepared`.
 
         Args:
@@ -129,20 +149,13 @@ class NodeClassifier:
             edge_index (Tensor): Edges :math:`(2, E)`.
             edge_weight (Tensor, optional): Their weights. (default: ones)
         """
-        operators = [
-            DiffusionOperator(
-                *with_feature_neighbors(x, edge_index, edge_weight, neighbors, mix),
-                num_nodes=x.size(0),
-                step_size=self.step_size,
-                normalization=self.normalization,
-                dtype=torch.float32,
+        if x.dim() != 2 or not bool(x.isfinite().all()):
+            raise ValueError(
+                f"Expected 'x' to be finite, of shape [N, F] (got {list(x.shape)}"
+                f"{', some not finite' if x.dim() == 2 else ''})"
             )
-            for neighbors, mix in zip(self.neighbors, self.mix, strict=True)
-        ]
-        x = F.normalize(x.float(), dim=-1)
-        if torch.count_nonzero(x) <= MOSTLY_ZERO * x.numel():
-            x = x.to_sparse_csr()
-        return x, operators
+        each = (self.num_steps, self.neighbors, self.mix)
+        return Surroundings(x, edge_index, edge_weight, *each, self.step_size, self.normalization)
 
     def fit(
         self,
@@ -172,15 +185,16 @@ class NodeClassifier:
         return self.fit_prepared(self.prepare(x, edge_index, edge_weight), y, train, seed)
 
     def fit_prepared(
-        self, prepared: Prepared, y: Tensor, train: Tensor, seed: int = 0
+        self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int = 0
     ) -> "NodeClassifier":
         """:meth:`fit` on what :meth:`prepare` returned."""
-        x, operators = prepared
         if train.dtype == torch.bool:
             train = train.nonzero().view(-1)
         if train.numel() == 0:
             raise ValueError("Expected 'train' to name at least one node (got none)")
         self.classes_, known = y[train].unique(return_inverse=True)
+        self.edges_ = prepared.choose(train, known) if self.edges == "auto" else self.edges
+        x, operators = getattr(prepared, self.edges_)
         self.models_ = []
         probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
         devices = [x.device] if x.device.type == "cuda" else []
@@ -202,8 +216,8 @@ class NodeClassifier:
                     probabilities += model.eval()(x, operator).softmax(dim=1) / len(operators)
                 self.models_.append(model)
         log = probabilities.clamp(min=torch.finfo(x.dtype).tiny).log()
-        self.logits_ = log + self.shares * self._log_shares(log, known)
-        if self.student > 0:
+        self.logits_ = log + self.shares * self._trust(known) * self._log_shares(log, known)
+        if self.student > 0 and self.edges_ != "alone":  # or there is nothing to read
             with torch.random.fork_rng(devices):
                 torch.manual_seed(seed)
                 self._add_student(x, known, train)
@@ -220,6 +234,9 @@ class NodeClassifier:
         parameters = [*model.parameters()]
         optimizer = Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         average = [torch.zeros_like(parameter) for parameter in parameters]
+        prior, trust = None, 1.0
+        if self.keep_shares:
+            prior, trust = known.bincount() / len(known), self._trust(known)
         target = known.repeat_interleave(self.num_views)
         first = self.max_epochs - max(1, round(AVERAGED * self.max_epochs))
         for epoch in range(self.max_epochs):
@@ -227,7 +244,7 @@ class NodeClassifier:
             loss = F.cross_entropy(logits[train].flatten(0, 1), target)
             if self.consistency > 0:
                 weight = self.consistency * min(1.0, epoch / self.warmup)
-                loss = loss + weight * consistency(logits, self.temperature)
+                loss = loss + weight * consistency(logits, self.temperature, prior, trust)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -254,6 +271,10 @@ class NodeClassifier:
         with torch.no_grad():
             mixed = target.lerp(self.student_(x).softmax(dim=1), self.student)
         self.logits_ = mixed.clamp(min=torch.finfo(x.dtype).tiny).log()
+
+    def _trust(self, known: Tensor) -> float:
+        """How far the shares that are predicted are trusted."""
+        return len(known) / (len(known) + ASSUMED * len(self.classes_)) if self.keep_shares else 1.0
 
     def _log_shares(self, logits: Tensor, known: Tensor) -> Tensor:
         """How much larger each class is among the predictions than among the labels, as log."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
-from benchmarks.readme import FRONT, PARTS, fill, main
+from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, fill, main
 from torch_geometric_diff.experiment import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +26,16 @@ def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
     front, tables = tmp_path / "README.md", tmp_path / "benchmarks.md"
     front.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     tables.write_text((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"), encoding="utf-8")
-    main(["--readme", str(front), "--tables", str(tables), "--plot", str(tmp_path)])
-    for page, parts in ((front, FRONT), (tables, PARTS)):
+    own = tmp_path / "accuracy.md"
+    own.write_text((ROOT / "docs/accuracy.md").read_text(encoding="utf-8"), encoding="utf-8")
+    pages = ["--readme", str(front), "--tables", str(tables), "--accuracy", str(own)]
+    main([*pages, "--plot", str(tmp_path)])
+    for page, parts in ((front, FRONT), (tables, PARTS), (own, ACCURACY_PARTS)):
         text = page.read_text(encoding="utf-8")
         for part in parts.values():
             assert part() in text
     assert "| cora | shchur | diff-resnet | 82." in tables.read_text(encoding="utf-8")
+    assert "| gcn | +3.89 ± 0.27 | +6.21 ± 0.33 | +2.88 ± 0.35 |" in own.read_text(encoding="utf-8")
     assert "| GCN | 81." in front.read_text(encoding="utf-8")
     for name in (
         "speed.png",

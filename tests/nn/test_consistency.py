@@ -74,3 +74,34 @@ def test_refuses_what_it_cannot_take() -> None:
         consistency(torch.zeros(3, 2))
     with pytest.raises(ValueError, match=r"'temperature' to be positive \(got 0\)"):
         consistency(torch.zeros(3, 2, 2), 0)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.5, 1.0])
+def test_targets_keep_to_shares(trust: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 4, 3, generator=generator, dtype=torch.float64)
+    logits[..., 0] += 1  # a large class, which sharpening makes larger
+    logits.requires_grad_()
+    prior = torch.tensor([0.2, 0.3, 0.5])
+    p = logits.softmax(dim=-1)
+    mean = p.detach().mean(dim=1)
+    q = mean**2 / (mean**2).sum(dim=1, keepdim=True)
+    sharpened = q.mean(dim=0)
+    shares = trust * mean.mean(dim=0) + (1 - trust) * prior
+    for _ in range(3):
+        q = q * shares / q.mean(dim=0)
+        q = q / q.sum(dim=1, keepdim=True)
+    assert (q.mean(dim=0) - shares).abs().max() < 0.2 * (sharpened - shares).abs().max()
+    expected = (p - q.unsqueeze(1)).square().sum(dim=-1).mean()
+    value = consistency(logits, 0.5, prior, trust)
+    torch.testing.assert_close(value, expected)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (value, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_refuses_other_priors() -> None:
+    views = torch.zeros(3, 2, 4)
+    with pytest.raises(ValueError, match=r"'prior' of shape \[4\].*got \[3\]"):
+        consistency(views, prior=torch.ones(3))
+    with pytest.raises(ValueError, match=r"'trust' to lie in \[0, 1\] \(got 2\)"):
+        consistency(views, prior=torch.ones(4) / 4, trust=2)

@@ -1,0 +1,143 @@
+"""Write graphs that no search of settings has seen, of what scikit-learn and SciPy bring along.
+
+python -m benchmarks.make_graphs --out runs/graphs
+python -m benchmarks.nodes --dataset runs/graphs/wine.npz --model node-classifier --num_splits 20
+
+``wine`` and ``cancer`` are scikit-learn's tables, standardised, every row joined to its ten
+nearest; ``scipy`` are the source files of SciPy: words are parts of names in the code, an edge is
+an import, the class is the subpackage; ``homophily`` and ``heterophily`` are stochastic block
+models whose edges join nodes of one class or of different ones; ``noise`` is one of the first kind
+with features that tell nothing.
+"""
+
+import argparse
+import ast
+import importlib
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from torch_geometric_diff.experiment import command_line, write_atomically
+
+Arrays = dict[str, np.ndarray]
+NEIGHBORS = 10
+COMMON = 5  # files that hold a word
+
+
+def table(name: str) -> Arrays:
+    """A table of scikit-learn, rows joined to the nearest."""
+    from sklearn import datasets
+    from sklearn.neighbors import kneighbors_graph
+
+    bunch = getattr(datasets, f"load_{name}")()
+    x = (bunch.data - bunch.data.mean(axis=0)) / bunch.data.std(axis=0)
+    nearest = kneighbors_graph(x, NEIGHBORS).tocoo()
+    return {"x": x, "edge_index": np.stack([nearest.row, nearest.col]), "y": bunch.target}
+
+
+def sources(package: str) -> Arrays:
+    """The source files of a package."""
+    root = Path(str(importlib.import_module(package).__file__)).parent
+    paths = [path for path in sorted(root.rglob("*.py")) if path.parent != root]
+    names = [(package, *path.relative_to(root).with_suffix("").parts) for path in paths]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    module = {".".join(n for n in name if n != "__init__"): i for i, name in enumerate(names)}
+    edges = [
+        (i, module[found])
+        for i, (name, tree) in enumerate(zip(names, trees, strict=True))
+        for found in imports(tree, name, module)
+    ]
+    words = [Counter(words_of(tree)) for tree in trees]
+    files = Counter(word for found in words for word in found)
+    column = {w: i for i, w in enumerate(sorted(w for w, n in files.items() if n >= COMMON))}
+    x = np.zeros((len(paths), len(column)), dtype=np.float32)
+    for row, found in zip(x, words, strict=True):
+        row[[column[word] for word in found if word in column]] = 1
+    _, y = np.unique([name[1] for name in names], return_inverse=True)
+    return {"x": x, "edge_index": np.array(edges).T, "y": y}
+
+
+def imports(tree: ast.AST, name: tuple[str, ...], module: dict[str, int]) -> list[str]:
+    """The modules of the package that a file imports."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = name[: len(name) - node.level] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            whole = [f"{base}.{alias.name}" for alias in node.names]
+            found += [each if each in module else base for each in whole]
+    return [each for each in found if each in module]
+
+
+def words_of(tree: ast.AST) -> set[str]:
+    """The parts of the names in a file."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+    parts = {part for name in names for part in re.findall(r"[A-Za-z][a-z]+|[A-Z]+", name)}
+    return {part.lower() for part in parts if len(part) > 2}
+
+
+def blocks(seed: int, inside: float, separation: float) -> Arrays:
+    """A stochastic block model of 1,200 nodes, six classes and three edges a node.
+
+    A share ``inside`` of the edges stays in a class; ``separation`` is the distance of two class
+    means in standard deviations of the features.
+    """
+    rng = np.random.default_rng(seed)
+    nodes, classes, width, edges = 1200, 6, 40, 3600
+    y = rng.permutation(np.arange(nodes) % classes)
+    by_class = np.argsort(y, kind="stable").reshape(classes, -1)
+    source = rng.integers(0, nodes, edges)
+    away = np.where(rng.random(edges) < inside, 0, rng.integers(1, classes, edges))
+    target = by_class[(y[source] + away) % classes, rng.integers(0, nodes // classes, edges)]
+    means = rng.standard_normal((classes, width)) * separation / (2 * width) ** 0.5
+    return {
+        "x": rng.standard_normal((nodes, width)) + means[y],
+        "edge_index": np.stack([source, target]),
+        "y": y,
+    }
+
+
+GRAPHS: dict[str, Callable[[], Arrays]] = {
+    "wine": lambda: table("wine"),
+    "cancer": lambda: table("breast_cancer"),
+    "scipy": lambda: sources("scipy"),
+    "homophily": lambda: blocks(1, 0.7, 3.0),
+    "heterophily": lambda: blocks(2, 0.05, 3.0),
+    "noise": lambda: blocks(3, 0.7, 0.0),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    p = argparse.ArgumentParser(
+        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="NAME.npz go there")
+    p.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the graphs."""
+    args = parser().parse_args(argv)
+    for name in args.graphs:
+        path = args.out / f"{name}.npz"
+        with write_atomically(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **GRAPHS[name]())
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,37 @@
+"""Graphs that no search has seen."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.make_graphs import blocks, imports, main, words_of
+from torch_geometric_diff.data import load_graph
+
+
+def test_a_table_becomes_a_graph(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn")
+    main(["--out", str(tmp_path / "new"), "--graphs", "wine"])
+    data = load_graph(str(tmp_path / "new" / "wine.npz"))
+    assert (data.num_nodes, data.num_features, int(data.y.max())) == (178, 13, 2)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["wine.npz"]
+
+
+@pytest.mark.parametrize("inside", [0.05, 0.7])
+def test_so_many_edges_stay_in_a_class(inside: float) -> None:
+    graph = blocks(0, inside, 3.0)
+    source, target = graph["edge_index"]
+    assert abs((graph["y"][source] == graph["y"][target]).mean() - inside) < 0.03
+    assert graph["x"].shape == (1200, 40) and np.bincount(graph["y"]).tolist() == [200] * 6
+    assert all(np.array_equal(graph[name], blocks(0, inside, 3.0)[name]) for name in graph)
+
+
+def test_imports_and_words_of_a_source_file() -> None:
+    tree = ast.parse(
+        "import p.a.one\nfrom . import two, x\nfrom ..b.three import f as g\nimport os\n"
+        "def walk(firstStep): return SomeName.other_part"
+    )
+    module = {"p.a.one": 0, "p.a.two": 1, "p.b.three": 2}
+    assert sorted(set(imports(tree, ("p", "a", "me"), module))) == list(module)
+    assert words_of(tree) == {"first", "step", "some", "name", "other", "part"}

@@ -1,0 +1,99 @@
+"""What edges are used for, chosen by the labels."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_geometric_diff import NodeClassifier
+from torch_geometric_diff.surroundings import left_out, right, rows, standardised
+
+NUM_NODES, TRAIN = 240, torch.arange(36)
+
+
+def graph(inside: float, across: float, separation: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Three classes, edges inside and across them by chance, features some way apart."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(NUM_NODES) % 3
+    chance = torch.where(y[:, None] == y[None, :], inside, across)
+    drawn = torch.rand(NUM_NODES, NUM_NODES, generator=generator) < chance
+    edges = drawn.triu(1).nonzero().t()
+    x = torch.randn(NUM_NODES, 8, generator=generator)
+    x[torch.arange(NUM_NODES), y] += separation
+    return x, torch.cat([edges, edges.flip(0)], dim=1), y
+
+
+@pytest.mark.parametrize(
+    ("inside", "across", "separation", "use"),
+    [
+        (0.1, 0.01, 2.0, "joined"),
+        (0.005, 0.08, 4.0, "features"),  # neighbours differ
+        (0.05, 0.05, 4.0, "features"),  # edges tell nothing
+        (0.15, 0.01, 0.0, "alone"),  # features tell nothing
+    ],
+)
+def test_labels_decide_what_edges_are_for(
+    inside: float, across: float, separation: float, use: str
+) -> None:
+    x, edge_index, y = graph(inside, across, separation)
+    model = NodeClassifier(max_epochs=30, warmup=20).fit(x, edge_index, y, TRAIN)
+    assert model.edges_ == use
+    rest = slice(len(TRAIN), None)
+    assert (model.predict()[rest] == y[rest]).float().mean() > 0.85
+    asked = NodeClassifier(max_epochs=30, warmup=20, edges=use).fit(x, edge_index, y, TRAIN)
+    assert torch.equal(asked.logits_, model.logits_)
+
+
+@pytest.mark.parametrize("x", [torch.ones(40, 3), torch.zeros(40, 1), torch.eye(40)])
+@pytest.mark.parametrize("labels", [1, 4])
+def test_features_without_content_and_few_labels_are_no_harm(x: Tensor, labels: int) -> None:
+    y = torch.arange(40) // 20
+    ring = torch.stack([torch.arange(40), (torch.arange(40) + 1) % 20 + 20 * y])
+    edges = torch.cat([ring, ring.flip(0), torch.tensor([[0], [20]])], dim=1)
+    train = torch.cat([torch.arange(labels) * 5, 20 + torch.arange(labels) * 5])
+    model = NodeClassifier(max_epochs=30, warmup=20).fit(x, edges, y, train)
+    assert bool(model.logits_.isfinite().all())
+    assert (model.predict() == y).float().mean() > 0.7
+    assert model.edges_ == "alone" or x.size(1) == 40
+
+
+def test_graphs_of_a_few_nodes_or_no_edges() -> None:
+    x, y = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1])
+    none = torch.empty(2, 0, dtype=torch.long)
+    for nodes in (2, 3):
+        train = torch.tensor([0, nodes - 1])
+        y = torch.tensor([0, 0, 1])[-nodes:]
+        model = NodeClassifier(max_epochs=5).fit(x[-nodes:], none, y, train)
+        assert bool(model.logits_.isfinite().all())
+
+
+def test_left_out_is_the_ridge_regression_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_geometric_diff.surroundings.RIDGES", (0.1,))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 5, generator=generator, dtype=torch.float64)
+    target = torch.nn.functional.one_hot(torch.arange(30) % 3).double()
+    x[:, :3] += target
+    ridge = 0.1 * x.square().sum(1).mean() * torch.eye(5, dtype=torch.float64)
+    expected = []
+    for i in range(30):
+        others = torch.arange(30) != i
+        a, b = x[others], target[others]
+        scores = x[i] @ torch.linalg.solve(a.t() @ a + ridge, a.t() @ b)
+        expected.append(int(scores.argmax()) == int(target[i].argmax()))
+    assert left_out(x, target).tolist() == expected
+
+
+def test_parts() -> None:
+    x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    torch.testing.assert_close(standardised(x), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    assert rows(torch.eye(8)).layout == torch.sparse_csr
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    assert right(torch.tensor([[0.3, 0.3], [0.1, 0.2]]), target).tolist() == [False, True]
+
+
+def test_refuses_unknown_uses_and_features_that_are_no_numbers() -> None:
+    with pytest.raises(ValueError, match="'edges' to be one of .*got 'both'"):
+        NodeClassifier(edges="both")
+    x, edge_index, y = graph(0.1, 0.01, 1.0)
+    x[3, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"'x' to be finite.*got \[240, 8\], some not finite"):
+        NodeClassifier().fit(x, edge_index, y, TRAIN)
