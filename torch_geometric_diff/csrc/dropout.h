@@ -98,6 +98,7 @@ struct Dropout {
         h ^= h >> 16;
         const Words low = W <= kBlock ? h << first_shift : h << 16;
         const Keep keep_low = (Keep)(low >= threshold), keep_high = (Keep)(h >= threshold);
+#pragma GCC unroll 4
         for (int part = 0; part < kParts; ++part) {
           V& a = acc[2 * p * block + u * kParts + part];
           a = scaled_where(keep_low, part, a);

@@ -22,6 +22,7 @@ struct Csr {
 // Row i of the product; visit(e, row) sees every edge with the row of the source that it brings.
 template <class T, class I, int W, class Visit>
 TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, const Visit& visit) {
+#pragma GCC unroll 32
   for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = Vec<T, W>{};
   const auto add = [&](std::int64_t e) {
     const T* from = m.source + static_cast<std::int64_t>(m.col[e]) * W;
@@ -101,7 +102,7 @@ struct Combination {
       if (term.packed) load_packed<T, W>(term.from + i * W, x);
       else load_row<T, W>(term.from + at(i), s.tile.columns, x);
 #pragma GCC unroll 32
-      for (int v = 0; v < vecs; ++v) round_here(acc[v] += term.factor * x[v]);
+      for (int v = 0; v < vecs; ++v) add_rounded(acc[v], term.factor, x[v]);
     }
   }
 
@@ -157,15 +158,19 @@ struct Combination {
       V y[vecs] = {};
       if (sink.add) load_packed<T, W>(sink.sum + i * W, y);
 #pragma GCC unroll 32
-      for (int v = 0; v < vecs; ++v) y[v] += sink.factor * acc[v];
+      for (int v = 0; v < vecs; ++v) add_rounded(y[v], sink.factor, acc[v]);
       if (sink.to) store_row<T, W>(sink.to + at(i), s.tile.columns, y);
       else store_packed<T, W>(sink.sum + i * W, y);
     }
   }
 };
 
+// The steps of Euler diffusion, as short as they can be; those that add a term, or are added to a sum; those
+// of few terms, any other one, and one with gradients of edges.
+enum Kind { kLoad, kInner, kLast, kTerm, kSum, kFew, kAny, kEdges };
+
 // What most steps are combined from and given to: little enough to be held in registers.
-template <class T, class I, int W>
+template <class T, class I, int W, Kind K>
 struct Few {
   static constexpr int vecs = kVecs<T, W>;
   using V = Vec<T, W>;
@@ -178,15 +183,18 @@ struct Few {
     return !s.num_dots || !s.dots->of_product;
   }
 
+  static constexpr bool is_any = K == kFew;  // what the other kinds have is known
   const T *first = nullptr, *second = nullptr, *with = nullptr;
   T *sum = nullptr, *to = nullptr;
   double* dot_sum = nullptr;
   T scale, first_factor{}, second_factor{}, sink_factor{};
-  bool is_given = false, add = false;
+  bool is_given = K == kSum, add = K == kSum;
   const bool bounded;
   V low, high, dot{};
 
-  TGD_INLINE explicit Few(const Step<T, I>& s) : scale(s.scale), bounded(s.bounded), low(V{} + s.low), high(V{} + s.high) {
+  TGD_INLINE explicit Few(const Step<T, I>& s)
+      : scale(s.scale), bounded(s.bounded), low(V{} + (bounded ? s.low : -static_cast<T>(__builtin_inf()))),
+        high(V{} + (bounded ? s.high : static_cast<T>(__builtin_inf()))) {
     if (s.num_terms) {
       first = s.terms->from;
       first_factor = s.terms->factor;
@@ -210,10 +218,16 @@ struct Few {
   }
 
   static TGD_INLINE void add_term(const T* from, T factor, std::int64_t i, V* acc) {
-    if (!from) return;
 #pragma GCC unroll 32
-    for (int v = 0; v < vecs; ++v) round_here(acc[v] += factor * load<V>(from + i * W + v * kLanes<T, W>));
+    for (int v = 0; v < vecs; ++v) add_rounded(acc[v], factor, load<V>(from + i * W + v * kLanes<T, W>));
   }
+
+  TGD_INLINE bool has_first() const { return K == kTerm || (is_any && first); }
+  TGD_INLINE bool has_second() const { return is_any && second; }
+  TGD_INLINE bool has_bounds() const { return K == kTerm || (is_any && bounded); }
+  TGD_INLINE bool has_dot() const { return is_any && with; }
+  TGD_INLINE bool has_sink() const { return K == kSum || (is_any && is_given); }
+  TGD_INLINE T* last() const { return is_any ? to : nullptr; }
 
   TGD_INLINE void scale_product(V* acc) const {
 #pragma GCC unroll 32
@@ -221,7 +235,6 @@ struct Few {
   }
 
   TGD_INLINE void clamp(V* acc) const {
-    if (!bounded) return;
 #pragma GCC unroll 32
     for (int v = 0; v < vecs; ++v) {  // NaN stays
       acc[v] = acc[v] < low ? low : acc[v];
@@ -230,24 +243,22 @@ struct Few {
   }
 
   TGD_INLINE void multiply(std::int64_t i, const V* acc) {
-    if (!with) return;
 #pragma GCC unroll 32
     for (int v = 0; v < vecs; ++v) dot += acc[v] * load<V>(with + i * W + v * kLanes<T, W>);
   }
 
   TGD_INLINE void give(std::int64_t i, std::int64_t row, int columns, const V* acc) const {
-    if (!is_given) return;
     V y[vecs] = {};
-    if (add) load_packed<T, W>(sum + i * W, y);
+    if (K == kSum || add) load_packed<T, W>(sum + i * W, y);
 #pragma GCC unroll 32
-    for (int v = 0; v < vecs; ++v) y[v] += sink_factor * acc[v];
-    if (to) store_row<T, W>(to + row, columns, y);
+    for (int v = 0; v < vecs; ++v) add_rounded(y[v], sink_factor, acc[v]);
+    if (last()) store_row<T, W>(to + row, columns, y);
     else store_packed<T, W>(sum + i * W, y);
   }
 
   // Adds up in double what a few rows have left in the lanes.
   TGD_INLINE void flush() {
-    if (!with) return;
+    if (!has_dot()) return;
     alignas(kBytes) T lanes[kLanes<T, W>];
     store(lanes, dot);
     double total = 0;
@@ -257,20 +268,20 @@ struct Few {
   }
 };
 
-// The steps of Euler diffusion, as short as they can be, those of few terms, any other one, and one with
-// gradients of edges.
-enum Kind { kLoad, kInner, kLast, kFew, kAny, kEdges };
-
 template <class T, class I>
 Kind kind(const Step<T, I>& s) {
   if (s.edges) return kEdges;
-  const Kind other = Few<T, I, 1>::holds(s) ? kFew : kAny;
-  if (s.bounded || s.num_dots) return other;
-  if (!s.rowptr)
-    return s.num_sinks == 0 && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1 ? kLoad : other;
-  if (s.scale != 1 || s.num_terms) return other;
-  if (s.num_sinks == 0) return kInner;
-  return s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1 ? kLast : other;
+  const bool plain = !s.bounded && !s.num_dots;
+  if (plain && !s.rowptr && !s.num_sinks && s.num_terms == 1 && !s.terms->packed && s.terms->factor == 1) return kLoad;
+  if (plain && s.rowptr && s.scale == 1 && !s.num_terms) {
+    if (!s.num_sinks) return kInner;
+    if (s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1) return kLast;
+  }
+  if (!Few<T, I, 1, kFew>::holds(s)) return kAny;
+  if (!s.target || s.num_dots) return kFew;
+  if (s.num_terms == 1 && !s.num_sinks) return kTerm;
+  const bool sums = !s.num_terms && !s.bounded && s.num_sinks && s.sinks->sum && s.sinks->add && !s.sinks->to;
+  return sums ? kSum : kFew;
 }
 
 template <class T, class I, int W, bool Masked, Kind K, bool Sliced>
@@ -278,7 +289,8 @@ void rows(const Step<T, I>& s) {
   constexpr int vecs = kVecs<T, W>;
   const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
   const Combination<T, I, W> other{s};
-  Few<T, I, W> few(s);
+  constexpr bool is_few = K >= kTerm && K <= kFew;
+  Few<T, I, W, K> few(s);
   const Slices<T, I> slices = Sliced ? *s.slices : Slices<T, I>{};
   const I* original = s.original;
   const std::int64_t last_row = s.last_row, stride = s.stride;
@@ -306,20 +318,20 @@ void rows(const Step<T, I>& s) {
       if (csr.prefetch_end) accumulate_slice<true, T, I, W>(slices, number, csr.source, slice);
       else accumulate_slice<false, T, I, W>(slices, number, csr.source, slice);
     }
-    if constexpr (Sliced && K == kFew)
-      if (together && !few.to) {  // without questions for every row
+    if constexpr (Sliced && is_few)
+      if (together && !few.last()) {  // without questions for every row
         const auto each = [&](const auto& visit) {
           for (int r = 0; r < n; ++r) visit(r, row(i0 + r), slice + r * vecs);
         };
         const auto drop = [&](int r, std::int64_t, Vec<T, W>* acc) { dropout.apply(r, acc); };
         each([&](int, std::int64_t, Vec<T, W>* acc) { few.scale_product(acc); });
         if (masked && !mask_target) each(drop);
-        if (few.first) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.first, few.first_factor, i, acc); });
-        if (few.second) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.second, few.second_factor, i, acc); });
-        if (few.bounded) each([&](int, std::int64_t, Vec<T, W>* acc) { few.clamp(acc); });
-        if (few.with) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.multiply(i, acc); });
+        if (few.has_first()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.first, few.first_factor, i, acc); });
+        if (few.has_second()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.second, few.second_factor, i, acc); });
+        if (few.has_bounds()) each([&](int, std::int64_t, Vec<T, W>* acc) { few.clamp(acc); });
+        if (few.has_dot()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.multiply(i, acc); });
         few.flush();
-        if (few.is_given) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.give(i, 0, columns, acc); });
+        if (few.has_sink()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.give(i, 0, columns, acc); });
         if (masked && mask_target) each(drop);
         if (target) each([&](int, std::int64_t i, Vec<T, W>* acc) { store_packed<T, W>(target + i * W, acc); });
         continue;
@@ -330,38 +342,43 @@ void rows(const Step<T, I>& s) {
       Vec<T, W> acc[vecs];
       const auto product = [&] {
         if (!together) return accumulate<T, I, W>(csr, i, acc, ignore);
+#pragma GCC unroll 32
         for (int v = 0; v < vecs; ++v) acc[v] = slice[Sliced ? r * vecs + v : 0];
       };
       if constexpr (K == kLoad) {
         if (ahead >= 0) prefetch_row<0>(from + name(ahead) * stride, columns);
         load_row<T, W>(from + name(i) * stride, columns, acc);
-      } else if constexpr (K == kFew) {
-        if (few.to && ahead >= 0) prefetch_row<1>(few.to + name(ahead) * stride, columns);
+      } else if constexpr (is_few) {
+        if (few.last() && ahead >= 0) prefetch_row<1>(few.to + name(ahead) * stride, columns);
         product();
         few.scale_product(acc);
         if (masked && !mask_target) {
           dropout.apply(r, acc);
+#pragma GCC unroll 32
           for (int v = 0; v < vecs; ++v) round_here(acc[v]);
         }
-        few.add_term(few.first, few.first_factor, i, acc);
-        few.add_term(few.second, few.second_factor, i, acc);
-        few.clamp(acc);
-        few.multiply(i, acc);
-        few.give(i, few.to ? name(i) * stride : 0, columns, acc);
-        if (!target) continue;
-      } else if constexpr (K < kFew) {
+        if (few.has_first()) few.add_term(few.first, few.first_factor, i, acc);
+        if (few.has_second()) few.add_term(few.second, few.second_factor, i, acc);
+        if (few.has_bounds()) few.clamp(acc);
+        if (few.has_dot()) few.multiply(i, acc);
+        if (few.has_sink()) few.give(i, few.last() ? name(i) * stride : 0, columns, acc);
+        if (K == kFew && !target) continue;
+      } else if constexpr (K < kTerm) {
         if (K == kLast && ahead >= 0) prefetch_row<1>(to + name(ahead) * stride, columns);
         product();
       } else {
         if (ahead >= 0) other.prefetch(ahead);
+#pragma GCC unroll 32
         for (int v = 0; v < vecs; ++v) acc[v] = Vec<T, W>{};
         if constexpr (K == kEdges) other.accumulate_edges(csr, i, acc);
         else if (csr.rowptr) product();
         other.dot(true, i, acc);
+#pragma GCC unroll 32
         for (int v = 0; v < vecs; ++v) round_here(acc[v] *= s.scale);
         other.add(0, s.product_terms, i, acc);
         if (masked && !mask_target) {
           dropout.apply(r, acc);
+#pragma GCC unroll 32
           for (int v = 0; v < vecs; ++v) round_here(acc[v]);
         }
         other.add(s.product_terms, s.num_terms, i, acc);
@@ -370,11 +387,11 @@ void rows(const Step<T, I>& s) {
         other.give(i, acc);
         if (!target) continue;
       }
-      if (masked && (K < kFew || mask_target)) dropout.apply(r, acc);
+      if (masked && (K < kTerm || mask_target)) dropout.apply(r, acc);
       if constexpr (K == kLast) store_row<T, W>(to + name(i) * stride, columns, acc);
       else store_packed<T, W>(target + i * W, acc);
     }
-    if constexpr (K == kFew) few.flush();
+    if constexpr (is_few) few.flush();
     if constexpr (K >= kAny) other.flush();
   }
 }
@@ -383,7 +400,7 @@ template <class T, class I, int W, Kind K>
 void either(const Step<T, I>& s) {
   // Only the short steps are worth a version of their own without dropout.
   const bool masked = K >= kAny || s.mask;
-  if constexpr (W <= kNarrow && (K == kInner || K == kLast || K == kFew))
+  if constexpr (W <= kNarrow && K >= kInner && K <= kFew)
     if (s.slices) return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, false, K, true>(s);
   masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
@@ -394,6 +411,8 @@ void columns(const Step<T, I>& s) {
     case kLoad: return either<T, I, W, kLoad>(s);
     case kInner: return either<T, I, W, kInner>(s);
     case kLast: return either<T, I, W, kLast>(s);
+    case kTerm: return either<T, I, W, kTerm>(s);
+    case kSum: return either<T, I, W, kSum>(s);
     case kFew: return either<T, I, W, kFew>(s);
     case kAny: return either<T, I, W, kAny>(s);
     case kEdges:

@@ -67,7 +67,7 @@ inline double busy(const std::vector<Tile>& tiles, TileCost cost, std::int64_t b
 
 // A column is packed into `bytes` bytes for every one of `arrays` arrays.
 inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std::int64_t batch, std::int64_t columns, int widest,
-                 const Options& options) {
+                 bool masked, const Options& options) {
   const Caches& cache = caches();
   const TileCost cost{cache.fit(bytes)};
   const std::int64_t row_bytes = bytes * arrays;
@@ -79,8 +79,8 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
     while (width > options.width) width /= 2;
   } else {
     // Two blocks make full use of the random words. Wider rows cost less per edge while they are in the
-    // nearest cache; narrower ones keep a tile in the last cache.
-    if (width > 32 && 64 * row_bytes > cache.l2 / 2) width = 32;
+    // nearest cache, and with dropout while most are; narrower ones keep a tile in the last cache.
+    if (width > 32 && 64 * row_bytes > (masked ? cache.l2 / 4 * 3 : cache.l2 / 2)) width = 32;
     if (width > 16 && 32 * row_bytes > cache.l3 / 4 && 16 * row_bytes <= cache.l3) width = 16;
     while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6) width /= 2;
   }

@@ -57,6 +57,15 @@ TGD_INLINE void round_here(V& v) {
 #endif
 }
 
+// sum += factor * v, rounded twice: whether a compiler contracts it depends on what is around.
+template <class V, class T>
+TGD_INLINE void add_rounded(V& sum, T factor, V v) {
+  v *= factor;
+  round_here(v);
+  sum += v;
+  round_here(sum);
+}
+
 // The sum of N lanes, by halves.
 template <class T, int N, class V>
 TGD_INLINE T sum_lanes(V v) {
