@@ -114,8 +114,8 @@ def draw(found: list[Case], path: Path) -> None:
     ]
     for kind, (suites, marker) in KINDS.items():
         if any(case.suite in suites for case in found):
-            style = {"linestyle": "", "marker": marker, "color": "#666666"}
-            handles.append(Line2D([], [], label=kind, **style))
+            mark = Line2D([], [], linestyle="", marker=marker, color="#666666", label=kind)
+            handles.append(mark)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=160, format="png")
