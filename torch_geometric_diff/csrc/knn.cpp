@@ -219,6 +219,7 @@ class Searcher {
       bound_[q] = q < count_ ? std::numeric_limits<T>::infinity() : T(-1);
     }
     farthest_ = {kInfinity, 0};
+    scanned_ = 0;
     if (wanted > 0) {
       if (same) visit(own_);
       descend(1, 0);
@@ -249,9 +250,20 @@ class Searcher {
     descend(far, far_apart);
   }
 
+  // The first blocks are scanned one by one, then as many as were scanned before: a bound from a few points
+  // dismisses most of the rest.
   void visit(std::int64_t node) {
     const std::int64_t leaf = node - tree_->leaves(), blocks = tree_->blocks(leaf);
-    const Scan<T> scan{tree_->packed(leaf), queries_.data(), bound_, blocks, tree_->dim(), hits_.data()};
+    for (std::int64_t first = 0, count; first < blocks; first += count) {
+      count = std::min(blocks - first, std::max<std::int64_t>(scanned_, 1));
+      scan(leaf, first, count);
+      scanned_ += count;
+    }
+  }
+
+  void scan(std::int64_t leaf, std::int64_t first, std::int64_t count) {
+    const T* packed = tree_->packed(leaf) + first * tree_->dim() * kPoints;
+    const Scan<T> scan{packed, queries_.data(), bound_, count, tree_->dim(), hits_.data()};
     if constexpr (sizeof(T) == 4)
       scanner_.f32(scan);
     else
@@ -259,9 +271,9 @@ class Searcher {
     bool changed = false;
     for (int q = 0; q < count_; ++q) {
       const double before = found_[q].full() ? found_[q].farthest().first : kInfinity;
-      for (std::int64_t block = 0; block < blocks; ++block)
+      for (std::int64_t block = 0; block < count; ++block)
         for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
-          const std::int64_t i = block * kPoints + __builtin_ctz(bits);
+          const std::int64_t i = (first + block) * kPoints + __builtin_ctz(bits);
           if (i < tree_->size(leaf)) offer(q, tree_->begin(leaf) + i);
         }
       if (!found_[q].full()) continue;
@@ -305,7 +317,7 @@ class Searcher {
   T bound_[kQueries] = {};
   Neighbour farthest_;  // no query of the tile takes one beyond
   double relative_, floor_, slack_;
-  std::int64_t k_, begin_ = 0, own_ = 0;
+  std::int64_t k_, begin_ = 0, own_ = 0, scanned_ = 0;  // scanned_: blocks
   int count_ = 0;
 };
 
