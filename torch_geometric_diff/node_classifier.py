@@ -131,6 +131,8 @@ class NodeClassifier:
         self.node_dropout = node_dropout
         self.consistency = at_least_zero("consistency", consistency)
         self.temperature = temperature
+        if not isinstance(keep_shares, bool):
+            raise TypeError(f"Expected 'keep_shares' to be a bool (got {keep_shares!r})")
         self.keep_shares = keep_shares
         self.shares = at_least_zero("shares", shares)
         self.student = check_real("student", student, lambda part: 0 <= part <= 1, "lie in [0, 1]")

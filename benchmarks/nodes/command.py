@@ -134,7 +134,11 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
     kind = find_method(args.model)
     if args.directed and kind.symmetric:
         raise ValueError(f"Model '{args.model}' needs an undirected graph (got '--directed')")
-    method = kind(data, **{n: value for n, value in settings.items() if n not in TRAINING})
+    try:
+        method = kind(data, **{n: value for n, value in settings.items() if n not in TRAINING})
+    except (TypeError, ValueError) as error:
+        where = f" of '{args.settings}'" if args.settings else ""
+        raise ValueError(f"Model '{args.model}' with the settings{where}: {error}") from error
     header = {
         "dataset": dataset,
         "source": data.source,

@@ -39,6 +39,7 @@ class Method:
 
     independent = False  # whether a model does not notice others that are trained beside it
     symmetric = False  # whether the graph must be undirected
+    training: tuple[str, ...] | None = None  # its options of training, where not those of `fit`
     hops: int | None = None  # how far a model looks from a node: None for everywhere
     inputs: tuple[Any, ...]  # arguments of the model
     trained: Module  # the model of the latest trial
@@ -427,6 +428,8 @@ class TunedMethod(Peer):
 
 class NodeClassifierMethod(Method):
     """Diffused views that agree, on edges and neighbours by features; it needs no validation."""
+
+    training = ("lr", "weight_decay", "max_epochs")
 
     def __init__(
         self,

@@ -2,13 +2,14 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch.nn import Module
 from torch_geometric.data import Data
 
 from benchmarks.nodes.models import METHODS, Method
+from torch_geometric_diff.experiment import Fit, Trial
 
 IN = ("in_channels", "num_features", "num_node_features")
 OUT = ("out_channels", "num_classes")
@@ -51,6 +52,15 @@ class OwnMethod(Method):
             for name, parameter in cls.parameters().items()
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         } - {*cls.sizes()}
+
+    def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
+        try:
+            return super().run(trials, **training)
+        except (TypeError, ValueError, RuntimeError) as error:  # of the user's code, most often
+            text = " ".join(str(error).split())
+            if "'--model'" in text:
+                raise
+            raise ValueError(f"'--model' fails on (x, edge_index): {text}") from error
 
     def model(self) -> Module:
         try:

@@ -264,3 +264,36 @@ def test_masks_that_do_not_fit() -> None:
         mask_splits(Data(y=y, **{**masks, "val_mask": part == 0}))
     with pytest.raises(ValueError, match="Split 0 .* without a labelled node"):
         mask_splits(Data(y=torch.where(part == 1, -1, y), **masks))
+
+
+@pytest.mark.parametrize(
+    ("model", "table", "named"),
+    [
+        ("gcn", 'hidden = "many"', "{'hidden': 'many'}"),
+        ("gcn", "hidden = -3", "{'hidden': -3}"),
+        ("gcn", "hidden = 3.5", "{'hidden': 3.5}"),
+        ("sgc", "lr = nan", "{'lr': nan}"),
+        ("node-classifier", "layer_num = [2, true]", "{'layer_num': [2, True]}"),
+        ("node-classifier", "layer_num = 2", "'step_size', 'neighbors', and 'mix'"),
+        ("node-classifier", "patience = 3", "no setting ['patience']"),
+        ("torch.nn:Linear", "", "'--model' fails on (x, edge_index): Linear.forward()"),
+    ],
+)
+def test_settings_and_models_that_do_not_fit_are_one_line(
+    graph: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    table: str,
+    named: str,
+) -> None:
+    file, out = tmp_path / "mine.toml", tmp_path / "rows.jsonl"
+    file.write_text(f'["{model}"]\n{table}\n')
+    flags = ["--dataset", str(graph), "--model", model, "--settings", str(file)]
+    monkeypatch.setattr("sys.argv", ["nodes", *flags, "--num_splits", "1", "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        command_line(command.main)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2 and named in error and not out.exists()
+    assert "mine.toml" in error or "no setting" in error or "--model" in error

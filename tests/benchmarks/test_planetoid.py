@@ -243,7 +243,7 @@ def truncated(tmp_path: Path) -> str:
     [
         (["--dataset", "coral"], "no graph 'coral'"),
         (["--layer_num", "two"], "invalid int value: 'two'"),
-        (["--layer_num", "-1"], "num_steps"),
+        (["--layer_num", "-1"], "layer_num"),
         (["--dropout", "1.5"], "dropout"),
         (["--step_size", "0"], "step_size"),
         (["--patience", "0"], "patience"),

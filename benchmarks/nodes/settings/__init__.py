@@ -80,8 +80,33 @@ def choose_settings(
     settings = {**load_settings(dataset, model, file), **overrides}
     if model not in METHODS:
         settings = {**DEFAULTS, **settings}
-    allowed = TRAINING | find_method(model).settings()
+    kind = find_method(model)
+    allowed = (TRAINING if kind.training is None else {*kind.training}) | kind.settings()
     unknown = sorted(set(settings) - allowed)
     if unknown:
         raise ValueError(f"Model '{model}' has no setting {unknown}; it has {sorted(allowed)}")
+    if model in METHODS:
+        usual = read_settings(FOLDER / "default.toml")[model]
+        wrong = {n: v for n, v in settings.items() if not fits(v, usual.get(n))}
+        if wrong:
+            like = {name: usual[name] for name in wrong if name in usual}
+            where = f" of '{file}'" if file else ""
+            raise ValueError(
+                f"Settings {wrong} of model '{model}'{where} are no such numbers or words as "
+                f"{like or 'they should be'}"
+            )
     return settings
+
+
+def fits(value: Any, usual: Any) -> bool:
+    """Whether a setting is of the kind of the usual one; numbers are finite and at least 0."""
+    if isinstance(value, list):
+        return not isinstance(usual, str) and all(fits(each, usual) for each in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and not 0 <= value < float("inf"):
+        return False
+    if usual is None:
+        return True
+    if isinstance(usual, (bool, str)):
+        return isinstance(value, type(usual))
+    return number and (isinstance(usual, float) or isinstance(value, int))
