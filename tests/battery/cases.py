@@ -12,7 +12,20 @@ from dense import dense_step, dense_weight, random_graph
 from torch import Tensor
 
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
-from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv, HeatConv, SGConv, SSGConv
+from torch_geometric_diff.metrics import dirichlet_energy
+from torch_geometric_diff.nn import (
+    APPNP,
+    DiffConv,
+    DiffResNet,
+    DiffusedViews,
+    GPRConv,
+    HeatConv,
+    LabelPropagation,
+    ResidualBlock,
+    SGConv,
+    SSGConv,
+    consistency,
+)
 from torch_geometric_diff.ops import (
     DiffusionOperator,
     Recurrence,
@@ -20,6 +33,7 @@ from torch_geometric_diff.ops import (
     diffuse,
     heat,
     propagate,
+    sparse_mm,
 )
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 
@@ -107,8 +121,26 @@ def distances_dense(x: Tensor) -> Tensor:
     return (x[index] - x[:, None]).square().sum(-1).sqrt().flatten()
 
 
-def weights(x: Tensor) -> Tensor:
-    return gaussian_knn_graph(x, 3, 1.0)[1]
+def gaussian_dense(x: Tensor) -> Tensor:
+    full = torch.cdist(x.detach(), x.detach())
+    index = full.sort(stable=True).indices[:, :3]
+    return torch.exp(-(x[index] - x[:, None]).square().sum(-1)).flatten()
+
+
+def gaussian_symmetric(x: Tensor) -> Tensor:
+    """The weights of a symmetric graph, of widths that follow the points."""
+    edge_index, weight = gaussian_knn_graph(x, 4, ("local", 3), symmetrize="mean")
+    return dense_weight(edge_index, weight, len(x)).flatten()
+
+
+def gaussian_symmetric_dense(x: Tensor) -> Tensor:
+    full = torch.cdist(x.detach(), x.detach())
+    index = full.sort(stable=True).indices[:, :4]
+    squared = (x[index] - x[:, None]).square().sum(-1)
+    weight = torch.exp(-squared / squared[:, 2:3])
+    rows = torch.arange(len(x)).repeat_interleave(4)
+    matrix = weight.new_zeros(len(x), len(x)).index_put((rows, index.flatten()), weight.flatten())
+    return ((matrix + matrix.t()) / 2).flatten()
 
 
 def adjacency(weight: Tensor) -> Tensor:
@@ -157,7 +189,85 @@ def heat_layer(x: Tensor, weight: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(-0.5 * laplacian) @ x
 
 
+def heat_learned(x: Tensor, weight: Tensor, log_t: Tensor) -> Tensor:
+    matrix = dense_step(dense_weight(EDGES, weight, N), 0.25)
+    laplacian = (torch.eye(N, dtype=torch.float64) - matrix) / 0.25
+    return torch.linalg.matrix_exp(-log_t.exp() * laplacian) @ x
+
+
+HELD = torch.tensor([1, 4])
+
+
+def held_ours(x: Tensor, bounds: Any = None) -> Tensor:
+    return propagate(x, operator(), Recurrence.ppr(K, 0.2), held=HELD, bounds=bounds)
+
+
+def held_dense(x: Tensor, bounds: Any = None) -> Tensor:
+    matrix = dense_step(dense_weight(EDGES, WEIGHT, N), 0.25)
+    kept = x[HELD] if bounds is None else x[HELD].clamp(*bounds)
+    z = x.index_copy(0, HELD, kept)
+    for _ in range(K):
+        z = (0.8 * (matrix @ z) + 0.2 * x).index_copy(0, HELD, kept)
+        z = z if bounds is None else z.clamp(*bounds)
+    return z
+
+
+def network(x: Tensor, weight: Tensor) -> Tensor:
+    """Diff-ResNet in evaluation, in the type of ``x``."""
+    block, classifier = NETWORK.block.lin1, NETWORK.classifier
+    h = x + (x @ block.weight.t().to(x) + block.bias.to(x)).relu()
+    return euler(h @ classifier.weight.t().to(x) + classifier.bias.to(x), weight)
+
+
+def views(x: Tensor, weight: Tensor) -> Tensor:
+    matrix = dense_step(dense_weight(EDGES, weight, N), 0.5, "row")
+    h = x @ VIEWS.encoder.weight.t().to(x)
+    for _ in range(K):
+        h = matrix @ h
+    return h + VIEWS.bias.to(x)
+
+
+def residual(x: Tensor) -> Tensor:
+    first, second = BLOCK.lin1, BLOCK.lin2
+    h = (x @ first.weight.t().to(x) + first.bias.to(x)).relu()
+    return x + h @ second.weight.t().to(x) + second.bias.to(x)
+
+
+def in_type(module: torch.nn.Module) -> Callable[..., Tensor]:
+    """The module with its parameters in the type of its first argument."""
+
+    def function(x: Tensor, *rest: Tensor) -> Tensor:
+        parameters = {name: p.detach().to(x.dtype) for name, p in module.named_parameters()}
+        graph = (EDGES,) if rest else ()
+        return torch.func.functional_call(module, parameters, (x, *graph, *rest))
+
+    return function
+
+
+def agreement(logits: Tensor) -> Tensor:
+    p = logits.softmax(-1)
+    target = p.detach().mean(1).square()
+    target = target / target.sum(-1, keepdim=True)
+    return (p - target[:, None]).square().sum(-1).mean()
+
+
+@torch.no_grad()
+def labels(y: Tensor, weight: Tensor) -> Tensor:
+    matrix, z = dense_weight(EDGES, weight, N), y
+    for _ in range(K):
+        z = (0.8 * (matrix @ z) + 0.2 * y).clamp(0, 1)
+    return z
+
+
 X = features(N, 2)
+torch.manual_seed(0)
+NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), DiffusedViews(2, 3, num_steps=K).eval()
+BLOCK, SPREAD = ResidualBlock(2, num_layers=2), LabelPropagation(K, 0.8)
+SPARSE = dense_weight(EDGES, WEIGHT, N).to_sparse_csr()
+DERIVATIVES = ("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev", "jacfwd")
+DERIVATIVES += ("hessian", "jacfwd twice", "jacrev twice", "vmap of grad")
+NEIGHBOURS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), (Exception, "under vmap"))
+NEIGHBOURS |= dict.fromkeys(("compile", "export"), (Exception, "outside of compiled graphs"))
 COEFFICIENTS = features(K + 1)
 THETA, PPR = features(4, 2), APPNP(K, 0.2)
 NO_BUILD = dict.fromkeys(("compile", "export"), (Exception, "."))  # steps depend on the graph
@@ -232,7 +342,60 @@ CASES = [
         distances,
         distances_dense,
         (features(N, 3),),
-        refuses=dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), (Exception, "under vmap"))
-        | dict.fromkeys(("compile", "export"), (Exception, "knn_graph|data-dependent|Dynamo")),
+        refuses=NEIGHBOURS,
+    ),
+    Case(
+        "gaussian_knn_graph",
+        lambda x: gaussian_knn_graph(x, 3, 1.0)[1],
+        gaussian_dense,
+        (features(N, 3),),
+        refuses=NEIGHBOURS,
+    ),
+    Case(
+        "gaussian_knn_graph, local and symmetric",
+        gaussian_symmetric,
+        gaussian_symmetric_dense,
+        (features(N, 3),),
+        refuses=NEIGHBOURS,
+    ),
+    Case("propagate, held rows", held_ours, held_dense, (X,)),
+    Case(
+        "propagate, held rows and bounds",
+        lambda x: held_ours(x, (-0.5, 0.5)),
+        lambda x: held_dense(x, (-0.5, 0.5)),
+        (X,),
+        refuses={"compile": (Exception, "gradient through 'bounds' is not compiled")},
+    ),
+    Case(
+        "sparse_mm",
+        lambda x: sparse_mm(SPARSE.to(x.dtype), x),
+        lambda x: SPARSE.to_dense() @ x,
+        (X,),
+        refuses=dict.fromkeys((*DERIVATIVES, "inference first"), (Exception, "no gradient passes"))
+        | dict.fromkeys(("vmap", "vmap, all"), (Exception, "under vmap"))
+        | dict.fromkeys(("compile", "export"), (Exception, "outside of compiled graphs")),
+    ),
+    Case(
+        "HeatConv, learned time",
+        with_parameter(HeatConv(0.5, learn_t=True, tol=1e-13), "log_t"),
+        heat_learned,
+        (X, WEIGHT, torch.tensor(-0.3).double()),
+        refuses=NO_BUILD,
+    ),
+    Case("DiffResNet", in_type(NETWORK), network, (X, WEIGHT)),
+    Case("DiffusedViews", in_type(VIEWS), views, (X, WEIGHT)),
+    Case("ResidualBlock", in_type(BLOCK), residual, (X,)),
+    Case("consistency", lambda x: consistency(x, 0.5), agreement, (features(N, 2, 3),)),
+    Case(
+        "dirichlet_energy",
+        lambda x, w: dirichlet_energy(x, EDGES, w),
+        lambda x, w: (w * (x[EDGES[0]] - x[EDGES[1]]).square().sum(1)).sum() / 2,
+        (X, WEIGHT),
+    ),
+    Case(
+        "LabelPropagation",
+        lambda y, w: SPREAD(y, EDGES, edge_weight=w),
+        labels,
+        (features(N, 2).sigmoid(), WEIGHT),
     ),
 ]

@@ -46,20 +46,22 @@ def ended(pid: int) -> bool:
     return bool(done)
 
 
-def size(out: Path) -> int:
+def state(out: Path) -> tuple[int, int]:
+    """What tells a file from itself after it was written to."""
     try:
-        return out.stat().st_size
+        found = out.stat()
     except FileNotFoundError:  # not there yet, or an empty one that was taken away
-        return 0
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def kill(pid: int, out: Path, longest: float, draw: random.Random) -> bool:
     """Whether the process was killed before its end."""
     moment, before = time.monotonic() + draw.uniform(0, longest), None
     if draw.random() < 0.5:  # soon after a row has been begun
-        moment, before = time.monotonic() + 60, size(out)
+        moment, before = time.monotonic() + 60, state(out)
         wait = draw.choice([0, 0, 1e-4, 1e-3, 5e-3])
-    while time.monotonic() < moment and (before is None or size(out) == before):
+    while time.monotonic() < moment and (before is None or state(out) == before):
         if ended(pid):
             return False
         time.sleep(2e-5 if before is not None else 1e-3)

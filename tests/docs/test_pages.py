@@ -34,3 +34,9 @@ def test_links_between_pages_lead_to_files(page: Path) -> None:
         path = (page.parent / target).resolve()
         name = str(path.relative_to(ROOT / "docs").with_suffix("")) if "docs" in path.parts else ""
         assert path.exists() or name in built, f"{page.name} leads to '{target}'"
+
+
+def test_transforms_are_those_of_the_battery() -> None:
+    from battery.table import table
+
+    assert (ROOT / "docs/transforms.md").read_text() == table()

@@ -190,3 +190,19 @@ def test_two_ranks_share_the_batch(image_root: Path, tmp_path: Path) -> None:
     assert done.stdout.count("same weights") == 2  # the ranks may print into one line
     _, meta = load_backbone(tmp_path / "best.safetensors")
     assert meta["val_accuracy"] > 0.9
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_loses_no_finished_epoch(image_root: Path, tmp_path: Path) -> None:
+    script = str(Path(__file__).parent / "killing_training.py")
+    options = flags(image_root, tmp_path, "--silent")
+    options = options[: options.index("--out")] + ["--silent"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, str(tmp_path), "50", *options],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("50 kills")

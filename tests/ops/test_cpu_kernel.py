@@ -28,14 +28,17 @@ def diffuse(
     num_steps: int,
     threshold: int,
     seed: int,
-    *arguments: Any,
+    reverse: bool,
+    perm: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """The kernel on a batch of one."""
-    batch, seeds = x.unsqueeze(0), torch.tensor([seed])
+    """The kernel on a batch of one, every step a plain product."""
+    batch, seeds = x[None, None], torch.tensor([seed])
+    table = torch.zeros(5, num_steps + 1, dtype=torch.float64)
+    table[0] = table[3, 0] = table[4, -1] = 1
     csr = (rowptr, col, value)
-    out = cpu.diffuse(batch, *csr, num_steps, threshold, seeds, *arguments, **options)
-    return out.squeeze(0)
+    out = cpu.propagate(batch, *csr, table, threshold, seeds, reverse, None, perm, **options)
+    return out[0, 0]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,9 @@ const Level* const* levels() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
       list[n++] = &kAvx512;
+#ifndef TGD_NO_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[n++] = &kAvx2;
+#endif
 #endif
     list[n] = &kBaseline;
     return list;

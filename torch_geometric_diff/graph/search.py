@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .distances import centre
@@ -146,6 +145,8 @@ class KDTree(Search):
 
     def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
         super().__init__(points, False, block_bytes)
+        from scipy.spatial import cKDTree  # a quarter of a second that few searches need
+
         self.array = points.cpu().numpy()
         self.tree = cKDTree(self.array, balanced_tree=False)
         # neighbours in the tree share their path through it, and with it the cache

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import sparse_mm
+from ..ops.diffusion import multiply
 
 
 class _Constant(NamedTuple):
@@ -25,7 +25,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(dense: Tensor, bias: Tensor | None, constant: _Constant) -> Tensor:
-        out = sparse_mm(constant.matrix(), dense)
+        out = multiply(constant.matrix(), dense)
         return out if bias is None else out.add_(bias)
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 from ..graph.arguments import check_integer, check_real
 from ..graph.untransformed import plain, uncompiled
-from .derivatives import tangents_of
+from .derivatives import is_differentiated, tangents_of
 from .kernels import cpu, kernel_for
 from .operator import DiffusionOperator, SparseOperator
 from .propagate import propagate
@@ -78,7 +78,7 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
     r"""The product of a constant ``torch.sparse`` CSR matrix and a dense one, several times as fast
     on the CPU as torch's own: columns are worked on in tiles that stay in cache.
 
-    No gradient passes.
+    No gradient passes, and an argument that asks for one is refused.
 
     Args:
         matrix (Tensor): The matrix, of the type of :obj:`x`.
@@ -89,7 +89,8 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
         - **output:** :math:`(M, F)`
 
     Raises:
-        ValueError: If ``x`` does not have one row for every column of ``matrix``.
+        ValueError: If ``x`` does not have one row for every column of ``matrix``, or either
+            requires a gradient.
         TypeError: If ``matrix`` is not of the type of ``x``.
 
     Example:
@@ -98,6 +99,13 @@ def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
         tensor([[6., 8.],
                 [1., 2.]])
     """
+    if is_differentiated(x) or matrix.requires_grad:
+        raise ValueError("Expected constant 'matrix' and 'x': no gradient passes")
+    return multiply(matrix, x)
+
+
+def multiply(matrix: Tensor, x: Tensor) -> Tensor:
+    """:func:`sparse_mm` within a function that knows its gradient."""
     if x.dim() != 2 or x.size(0) != matrix.size(1):
         raise ValueError(
             f"Expected 'x' of shape [{matrix.size(1)}, F], one row a column of 'matrix' "

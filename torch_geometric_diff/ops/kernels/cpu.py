@@ -1,7 +1,5 @@
 """The C++ kernel: all steps in one pass over column tiles that stay in cache."""
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -202,31 +200,3 @@ def gradients(
 
 
 _gradients = uncompiled(gradients)
-
-
-@functools.lru_cache
-def _euler(num_steps: int) -> Tensor:
-    """The table of plain diffusion."""
-    table = torch.zeros(5, num_steps + 1, dtype=torch.float64, device="cpu")
-    table[0] = 1
-    table[3, 0] = table[4, -1] = 1
-    return table
-
-
-def diffuse(
-    x: Tensor,
-    rowptr: Tensor,
-    col: Tensor,
-    value: Tensor,
-    num_steps: int,
-    threshold: int,
-    seeds: Tensor,
-    reverse: bool,
-    perm: Tensor | None = None,
-    *,
-    level: str = "",
-    width: int = 0,
-) -> Tensor:
-    """Diffuse a batch of shape (B, N, F): :func:`propagate` where every step is a plain product."""
-    arguments = (rowptr, col, value, _euler(num_steps), threshold, seeds, reverse, None, perm)
-    return propagate(x.unsqueeze(0), *arguments, level=level, width=width).squeeze_(0)
