@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION = ignore
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
 EXTRAS = dev,ann,benchmarks,classifier,fewshot,ogb,toys,triton
 
-.PHONY: run test slow bare lint types sanitize arm gpu docs clean
+.PHONY: run test slow soak bare lint types sanitize arm gpu docs clean
 
 run: $(VENV)/for-run
 	$(BIN)/python -m benchmarks.planetoid --dataset cora --num_splits 2 --num_inits 1 \
@@ -24,6 +24,11 @@ test: $(VENV)/for-test
 
 slow: $(VENV)/for-docs
 	$(BIN)/python -m pytest -m slow
+
+# random cases against dense float64 for an hour (or SECONDS), every night
+SECONDS ?= 3600
+soak: $(VENV)/for-test
+	$(BIN)/python tests/soak.py --seconds $(SECONDS)
 
 # the core's tests as if the compiled extras, the fused kernel and Triton were not installed
 bare: $(VENV)/for-test

@@ -193,6 +193,7 @@ def test_two_ranks_share_the_batch(image_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_any_moment_loses_no_finished_epoch(image_root: Path, tmp_path: Path) -> None:
     script = str(Path(__file__).parent / "killing_training.py")
     options = flags(image_root, tmp_path, "--silent")

@@ -479,14 +479,23 @@ class DiffusionOperator(SparseOperator):
 
         :math:`\min 2 \, \mathrm{Re} \lambda / |\lambda|^2` over the eigenvalues
         :math:`\lambda \ne 0` of :math:`\mathbf{L}`, which is
-        :math:`2 / \lambda_{\max}(\mathbf{L})` for a symmetric one. Accurate to about 1 %.
-        Infinite for a graph without edges.
+        :math:`2 / \lambda_{\max}(\mathbf{L})` for a symmetric one. Infinite for a graph without
+        edges.
+
+        Within 1 % for a symmetric :math:`\mathbf{L}`, for one that a scaling makes symmetric (an
+        undirected graph normalised by rows), and for a directed graph whose strongly connected
+        components have up to 300 nodes each. In larger components the eigenvalue is found
+        iteratively and, up to 5,000 nodes, tried out by 1,000 steps: steps 1 % longer grow, steps
+        1 % shorter do not, to a rate of 0.2 % a step. What grows more slowly, or lies in a larger
+        component that is far from normal, may be missed, and no warning then comes. Never less than
+        :attr:`gershgorin_step_size`, up to which nothing grows.
         """
         if not self._largest_degree:
             return float("inf")
         limit = self._stability.limit
         if limit is None or self.requires_grad:
-            limit = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
+            found = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
+            limit = max(found, self.gershgorin_step_size)
             self._stability.limit = limit
         return limit
 

@@ -211,7 +211,9 @@ def row_mask(name: str, rows: Tensor, num_nodes: int) -> Tensor:
         if len(rows) != num_nodes:
             raise ValueError(f"Expected a mask '{name}' of {num_nodes} nodes (got {len(rows)})")
         return rows
-    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < num_nodes:
+    if torch.compiler.is_compiling():
+        torch._assert_async(((rows >= 0) & (rows < num_nodes)).all(), f"'{name}' names no node")
+    elif rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < num_nodes:
         raise ValueError(
             f"Expected the indices '{name}' to lie in [0, {num_nodes - 1}] (got "
             f"{int(rows.min())} to {int(rows.max())})"
