@@ -15,9 +15,17 @@ def untransformed() -> AbstractContextManager:
 
 def uncompiled(function: Callable) -> Any:
     """The function for use within ``torch.compile``, which must not look into it: C++ reads the
-    memory of its Tensors. The graph breaks there, or, with ``fullgraph=True``, an error says so.
+    memory of its Tensors. The graph breaks there, or, with ``fullgraph=True`` and in an export, an
+    error says so.
     """
-    return torch.compiler.disable(function)
+    disabled = torch.compiler.disable(function)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
+            raise NotImplementedError(f"'{function.__name__}' cannot be part of an exported graph")
+        return disabled(*args, **kwargs)
+
+    return call
 
 
 def plain(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.arguments import check_integer, check_real
-from ..graph.untransformed import plain, uncompiled
+from ..graph.untransformed import plain
 from .derivatives import is_differentiated, tangents_of
 from .kernels import cpu, kernel_for
 from .operator import DiffusionOperator, SparseOperator
@@ -124,7 +124,7 @@ def multiply(matrix: Tensor, x: Tensor) -> Tensor:
     return _product(csr, batch).squeeze_(0)  # in place: no view
 
 
-_product = uncompiled(product)  # torch.compile cannot look at views of sparse Tensors
+_product = torch.compiler.disable(product)  # torch.compile cannot look at views of sparse Tensors
 
 
 def heat(
