@@ -25,10 +25,10 @@ test: $(VENV)/for-test
 slow: $(VENV)/for-docs
 	$(BIN)/python -m pytest -m slow
 
-# random cases against dense float64 for an hour (or SECONDS), every night
-SECONDS ?= 3600
+# random cases against dense float64 for an hour, every night
+SECONDS_OF_SOAK ?= 3600
 soak: $(VENV)/for-test
-	$(BIN)/python tests/soak.py --seconds $(SECONDS)
+	$(BIN)/python tests/soak.py --seconds $(SECONDS_OF_SOAK)
 
 # the core's tests as if the compiled extras, the fused kernel and Triton were not installed
 bare: $(VENV)/for-test
