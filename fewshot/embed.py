@@ -23,6 +23,7 @@ def extract(
     image_size: int,
     crop: float,
     *,
+    mirror: bool = False,
     batch_size: int = 256,
     silent: bool = False,
 ) -> Tensor:
@@ -33,6 +34,7 @@ def extract(
         images: uint8 [n, c, s, s].
         image_size: Side of the network's input.
         crop: Central part of the images that is seen.
+        mirror: Take the mean over the image and its mirror image.
         batch_size: Images at a time.
         silent: No progress bar.
 
@@ -42,9 +44,13 @@ def extract(
     batches = tqdm(
         images.split(batch_size), desc="embed", leave=False, disable=True if silent else None
     )
-    return torch.cat(
-        [backbone(eval_view(b.to(device), image_size, crop)).float().cpu() for b in batches]
-    )
+
+    def embed(images: Tensor) -> Tensor:
+        view = eval_view(images.to(device), image_size, crop)
+        views = (view, view.flip(-1)) if mirror else (view,)
+        return torch.stack([backbone(v).float() for v in views]).mean(0).cpu()
+
+    return torch.cat([embed(b) for b in batches])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
     )
     parser.add_argument("--out", help="(default: runs/fewshot/features/DATASET_BACKBONE_SPLIT)")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        help="input side (default: the training's; crops show things larger than whole images do, "
+        "which a larger side makes up for)",
+    )
+    parser.add_argument("--mirror", action="store_true", help="mean of each image and its mirror's")
     parser.add_argument("--half", action="store_true", help="store the features as float16")
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -71,6 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.batch_size < 1:
         raise ValueError(f"'--batch_size' must be positive (got {args.batch_size})")
     backbone, meta = load_backbone(args.checkpoint)
+    image_size = meta["image_size"] if args.image_size is None else args.image_size
+    if image_size < 16:
+        raise ValueError(f"'--image_size' must be at least 16 (got {image_size})")
+    if image_size != meta["image_size"] and meta["backbone"] == "conv4":
+        raise ValueError(
+            "'--image_size' of conv4, which has features of every place, must be that of its "
+            f"training, {meta['image_size']} (got {image_size})"
+        )
     backbone.to(args.device)
 
     def embed(split: str) -> tuple[ImageSet, Tensor]:
@@ -78,8 +99,9 @@ def main(argv: list[str] | None = None) -> None:
         features = extract(
             backbone,
             part.images,
-            meta["image_size"],
+            image_size,
             meta["crop"],
+            mirror=args.mirror,
             batch_size=args.batch_size,
             silent=args.silent,
         )
@@ -90,6 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     name = f"{meta['dataset']}_{meta['backbone']}_{args.split}.safetensors"
     out = Path(args.out or Path("runs/fewshot/features") / name)
     meta |= {"split": args.split, "classes": list(part.classes)}
+    meta |= {"image_size": image_size, "mirror": args.mirror}
     save_features(out, features, part.labels, meta, base_mean=base.double().mean(0), half=args.half)
     print(f"{out}: {len(features)} images of {len(part.classes)} classes, {features.size(1)}-d")
 

@@ -55,6 +55,38 @@ def test_features_of_a_split_and_the_mean_of_the_base(
     assert (tmp_path / "half.safetensors").stat().st_size < out.stat().st_size
 
 
+def test_larger_and_mirrored_views(image_root: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path, out = tmp_path / "best.safetensors", tmp_path / "out.safetensors"
+    meta = {
+        "dataset": "mini",
+        "backbone": "resnet10",
+        "image_size": 16,
+        "load_size": 20,
+        "crop": 1.0,
+    }
+    backbone = build_backbone("resnet10", image_size=16).eval()
+    save_checkpoint(path, backbone.state_dict(), meta)
+    flags = ["--checkpoint", str(path), "--data_root", str(image_root), "--device", "cpu"]
+    embed.main([*flags, "--out", str(out), "--image_size", "24", "--mirror", "--silent"])
+    got = load_features(out)
+    view = eval_view(load_images("mini", "test", image_root, 20).images, 24)
+    with torch.no_grad():
+        expected = (backbone(view) + backbone(view.flip(-1))) / 2
+    torch.testing.assert_close(got.features, expected)
+    assert got.meta["image_size"] == 24 and got.meta["mirror"] is True
+
+
+def test_image_size_that_does_not_fit(image_root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    flags = ["--checkpoint", str(checkpoint), "--data_root", str(image_root), "--device", "cpu"]
+    flags += ["--out", str(tmp_path / "out.safetensors"), "--image_size"]
+    with pytest.raises(ValueError, match="'--image_size' of conv4.*16 .got 24"):
+        embed.main([*flags, "24"])
+    with pytest.raises(ValueError, match="'--image_size' must be at least 16 .got 8"):
+        embed.main([*flags, "8"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_unreadable_image_leaves_no_file(
     image_root: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
