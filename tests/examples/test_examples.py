@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
     "accelerate_a_model": {"num_nodes": 200, "repeats": 1},
     "cora": {"epochs": 1},
+    "few_texts": {"size": 200},
     "heat_on_a_map": {"size": 200},
     "knn_digits": {"draws": 1},
     "ogb_stand_in": {"shape": "small"},

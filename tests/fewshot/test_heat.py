@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewshot.methods import HeatPrototypes
-from fewshot.methods.heat import _log_sizes
+from fewshot.methods.heat import _log_sizes, within_metric
 from fewshot.tasks import TaskSampler
 from fewshot.weights import gaussian_weights, heat_kernel
 
@@ -46,15 +46,34 @@ def test_the_probabilities_of_class_sizes_sum_to_one():
 
 def test_balanced_prior_gives_balanced_shares(pool):
     tasks = TaskSampler(*pool, seed=0)(0, 4)
-    method = HeatPrototypes(prior="balanced")
-    gram = torch.nn.functional.normalize(tasks.points, dim=-1)
-    gram = gram @ gram.mT
-    square = gram.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    points = torch.nn.functional.normalize(tasks.points, dim=-1)
     labels = torch.nn.functional.one_hot(tasks.support_labels).float().T
     kernel = heat_kernel(gaussian_weights(tasks.points), 0.8)
-    shares, _ = method._fit(gram, square, kernel, labels, balanced=True)
-    assert torch.allclose(shares.sum(1), torch.ones(4, 75), atol=1e-5)
-    assert torch.allclose(shares.sum(2), torch.full((4, 5), 15.0), atol=5e-2)
+    for rounds, atol in ((1, 0.05), (3, 0.15)):  # as near as Sinkhorn's last 40 iterations come
+        method = HeatPrototypes(prior="balanced", rounds=rounds)
+        shares, _ = method._fit(points @ points.mT, kernel, labels, "balanced")
+        assert torch.allclose(shares.sum(1), torch.ones(4, 75), atol=1e-5)
+        assert torch.allclose(shares.sum(2), torch.full((4, 5), 15.0), atol=atol)
+
+
+def test_the_metric_whitens_the_covariance_inside_the_classes():
+    """Against the covariance of the features themselves."""
+    x = torch.randn(2, 30, 6, dtype=torch.float64)
+    weight = torch.rand(2, 3, 30, dtype=torch.float64)
+    mean = weight @ x / weight.sum(2, keepdim=True)
+    off = (x.unsqueeze(1) - mean.unsqueeze(2)) * weight.sqrt().unsqueeze(3)
+    covariance = (off.mT @ off).sum(1) / weight.sum((1, 2))[:, None, None]
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    inverse = torch.linalg.inv(covariance + 0.1 * trace * torch.eye(6))
+    scale = trace / (inverse * covariance).sum((1, 2))[:, None, None]
+    found = within_metric(x @ x.mT, weight, 0.1)
+    assert torch.allclose(found, scale * (x @ inverse @ x.mT), atol=1e-10)
+
+
+def test_settings_are_checked():
+    for name, value in (("shrinkage", 0.0), ("rounds", 0), ("trust", -1.0), ("base_count", -1.0)):
+        with pytest.raises(ValueError, match=f"'{name}' must be"):
+            HeatPrototypes(**{name: value})
 
 
 def test_each_task_tells_whether_its_queries_are_balanced(pool):
