@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.10 or newer (tested to 3.14) and nothing else; a C++
+# `make run` and `make test` need Python 3.10 or newer and nothing else; a C++
 # compiler makes it fast. Each target installs what it needs into .venv, and no more.
 PYTHON ?= python3
 VENV ?= .venv

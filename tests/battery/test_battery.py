@@ -178,6 +178,8 @@ COLUMNS = {
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_battery(case: Case, column: str) -> None:
+    if column in ("compile", "export") and torch.__version__ < "2.9":
+        pytest.skip("layers are compiled and exported by torch 2.9 or newer")
     if column in case.refuses:
         error, text = case.refuses[column]
         with pytest.raises(error, match=text):

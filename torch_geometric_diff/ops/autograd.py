@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..graph.untransformed import plain
 from .compiled import compiled
 from .derivatives import alive, apply, is_differentiated, tangents_of
 from .kernels import cpu, kernel_for, reference
@@ -106,7 +107,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
     def masks(self, x: Tensor, num_steps: int) -> Tensor:
         """The masks of steps 1 to K of a batch [I, B, N, F], stacked: [K, B, N, F]."""
-        seeds = self.seeds.tolist() * self.copies
+        seeds = plain(self.seeds).tolist() * self.copies
         masks = reference.Masks(x[0], self.threshold, seeds, num_steps)
         ones = torch.ones_like(x[0])
         each = torch.stack([masks(ones, k) for k in range(1, num_steps + 1)])
@@ -189,7 +190,7 @@ class _Propagate(Function):
 
 def _turned(value: Tensor | None, plan: Plan) -> Tensor | None:
     """Learned entries in the order of the transpose."""
-    return None if value is None else value[plan.pattern.permutation]
+    return None if value is None else value[plan.pattern.permutation.long()]
 
 
 def _with_table(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tensor:

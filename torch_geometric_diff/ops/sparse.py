@@ -80,7 +80,7 @@ class SparseProduct(Function):
             grad_value = apply(SampledProduct, grad, x, ctx.pattern)
         if ctx.needs_input_grad[1]:
             pattern = ctx.pattern
-            grad_x = apply(SparseProduct, value[pattern.permutation], grad, pattern.transpose)
+            grad_x = apply(SparseProduct, value[pattern.permutation.long()], grad, pattern.transpose)
         return grad_value, grad_x, None
 
     @staticmethod
@@ -131,7 +131,7 @@ class SampledProduct(Function):
         if ctx.needs_input_grad[0]:
             grad_g = apply(SparseProduct, grad, x, pattern)
         if ctx.needs_input_grad[1]:
-            grad_x = apply(SparseProduct, grad[pattern.permutation], g, pattern.transpose)
+            grad_x = apply(SparseProduct, grad[pattern.permutation.long()], g, pattern.transpose)
         return grad_g, grad_x, None
 
     @staticmethod
