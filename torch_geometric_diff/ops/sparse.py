@@ -80,7 +80,9 @@ class SparseProduct(Function):
             grad_value = apply(SampledProduct, grad, x, ctx.pattern)
         if ctx.needs_input_grad[1]:
             pattern = ctx.pattern
-            grad_x = apply(SparseProduct, value[pattern.permutation.long()], grad, pattern.transpose)
+            grad_x = apply(
+                SparseProduct, value[pattern.permutation.long()], grad, pattern.transpose
+            )
         return grad_value, grad_x, None
 
     @staticmethod
