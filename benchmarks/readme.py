@@ -90,6 +90,33 @@ def _speed(row: dict[str, Any] | None) -> str:
     return f"{1e3 * row['seconds']:.3g} ms" if row["name"] == "ours" else f"{row['ratio']:.3g}x"
 
 
+def suites() -> str:
+    """Every case of the other suites: our time, and what the others take as a multiple of it."""
+    tables = []
+    for suite in SUITES:
+        record = json.loads((RESULTS / "speed" / f"{suite}.json").read_text(encoding="utf-8"))
+        cases: dict[str, list[dict[str, Any]]] = {}
+        for row in record["rows"]:
+            cases.setdefault(row["case"], []).append(row)
+        lines = ["| case | ours, ms | the others, as a multiple of it |", "| --- | --- | --- |"]
+        for case, found in cases.items():
+            if "every width" in case:
+                continue
+            ours, *others = found
+            cells = "; ".join(f"{row['name']} {_others(row)}" for row in others)
+            lines.append(f"| {case} | {_ours(ours)} | {cells} |")
+        tables.append(f"`--suite {suite}`:\n\n" + "\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _ours(row: dict[str, Any]) -> str:
+    return f"{row['MB']:.3g} MB" if "MB" in row else f"{1e3 * row['seconds']:.3g}"
+
+
+def _others(row: dict[str, Any]) -> str:
+    return f"{row['MB']:.3g} MB" if "MB" in row else f"{row['ratio']:.3g}x"
+
+
 def accuracy() -> str:
     """Some models on the citation graphs."""
     found = groups("per_class")
@@ -133,6 +160,7 @@ SPEED = {
     "cora (2485 x 1433), K = 20, dropout 0.25": "the same, dropout 0.25",
     "arxiv shape, given order (169343 x 128), K = 10, dropout 0": "ogbn-arxiv's shape, K = 10",
 }
+SUITES = ("propagation", "columns", "small", "build", "classifier", "train")
 ACCURACY = {  # and what the front page calls them
     "node-classifier": "**`NodeClassifier`**",
     "diff-linear": "**`DiffConv` and a linear map**",
@@ -144,6 +172,8 @@ ACCURACY = {  # and what the front page calls them
     "mlp": "MLP",
 }
 PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
+    "speed": speed,
+    "suites": suites,
     "citation": citation,
     "development": development,
     "ablations": ablations,
