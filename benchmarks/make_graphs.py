@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +136,8 @@ def main(argv: list[str] | None = None) -> None:
     for name in args.graphs:
         path = args.out / f"{name}.npz"
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **GRAPHS[name]())
+            arrays: dict[str, Any] = GRAPHS[name]()
+            np.savez_compressed(file, **arrays)
         print(f"wrote {path}")
 
 

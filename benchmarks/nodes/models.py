@@ -467,7 +467,7 @@ class NodeClassifierMethod(Method):
             "num_views": num_views,
             "node_dropout": node_dropout,
         }
-        self.inputs = NodeClassifier(**self.options).prepare(data.x, data.edge_index)
+        self.prepared = NodeClassifier(**self.options).prepare(data.x, data.edge_index)
 
     def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
         return [self.run_one(trial, **training) for trial in trials]
@@ -475,7 +475,7 @@ class NodeClassifierMethod(Method):
     def run_one(self, trial: Trial, **training: Any) -> Fit:
         """Train from the seed of a trial."""
         model = NodeClassifier(**self.options, **training)
-        model.fit_prepared(self.inputs, self.data.y, trial.train, trial.init_seed)
+        model.fit_prepared(self.prepared, self.data.y, trial.train, trial.init_seed)
         self.trained = model.models_[0]
         return Fit(model.logits_, best_epoch=model.max_epochs - 1, epochs=model.max_epochs)
 
