@@ -92,5 +92,5 @@ clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find torch_geometric_diff -name '_C*.so' -delete
-	rm -f runs/cora.jsonl
+	rm -f runs/cora.jsonl runs/cora-digits.jsonl
 	@for folder in runs data; do test ! -d $$folder || rmdir $$folder 2>/dev/null || true; done
