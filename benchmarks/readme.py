@@ -117,6 +117,19 @@ def _others(row: dict[str, Any]) -> str:
     return f"{row['MB']:.3g} MB" if "MB" in row else f"{row['ratio']:.3g}x"
 
 
+def accelerated() -> str:
+    """Models before and after one line."""
+    path = RESULTS / "speed" / "accelerate.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    lines = ["| | before | after | accuracy before, after |", "| --- | --- | --- | --- |"]
+    for ours, before in zip(found[::2], found[1::2], strict=True):
+        what = re.sub(r" \(.*?\), seconds of", ",", ours["case"])
+        times = (f"{1e3 * row['seconds']:.3g} ms" for row in (before, ours))
+        accuracies = (f"{100 * row['accuracy']:.1f}" for row in (before, ours))
+        lines.append(f"| {what} | {' | '.join(times)} | {', '.join(accuracies)} |")
+    return "\n".join(lines)
+
+
 def accuracy() -> str:
     """Some models on the citation graphs."""
     found = groups("per_class")
@@ -160,7 +173,7 @@ SPEED = {
     "cora (2485 x 1433), K = 20, dropout 0.25": "the same, dropout 0.25",
     "arxiv shape, given order (169343 x 128), K = 10, dropout 0": "ogbn-arxiv's shape, K = 10",
 }
-SUITES = ("propagation", "columns", "small", "build", "classifier", "train")
+SUITES = ("propagation", "accelerate", "columns", "small", "build", "classifier", "train")
 ACCURACY = {  # and what the front page calls them
     "node-classifier": "**`NodeClassifier`**",
     "diff-linear": "**`DiffConv` and a linear map**",
@@ -182,7 +195,11 @@ PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
     "fewshot": fewshot,
 }
 ACCURACY_PARTS: dict[str, Callable[[], str]] = {"paired": paired}
-FRONT: dict[str, Callable[[], str]] = {"speed": speed, "accuracy": accuracy}  # of README.md
+FRONT: dict[str, Callable[[], str]] = {  # of README.md
+    "speed": speed,
+    "accelerated": accelerated,
+    "accuracy": accuracy,
+}
 
 
 def fill(text: str, name: str, content: str) -> str:
