@@ -168,6 +168,24 @@ def paired() -> str:
     return "\n".join(lines)
 
 
+def unseen() -> str:
+    """Every model with its default settings on graphs that no search has seen."""
+    found: dict[str, dict[str, list[report.Row]]] = {}
+    for row in rows("unseen"):
+        found.setdefault(row["dataset"], {}).setdefault(row["model"], []).append(row)
+    names = list(dict.fromkeys(name for models in found.values() for name in models))
+    lines = [f"| graph | splits | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
+    for dataset, models in found.items():
+        shared = set.intersection(*({row["split"] for row in own} for own in models.values()))
+        cells = [Path(dataset).stem, str(len(shared))]
+        for name in names:
+            own = [row["test_acc"] for row in models.get(name, []) if row["split"] in shared]
+            values = 100 * np.array(own)
+            cells.append(f"{values.mean():.2f} ± {values.std():.2f}" if own else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 SPEED = {
     "cora (2485 x 1433), K = 20, dropout 0": "Cora, K = 20",
     "cora (2485 x 1433), K = 20, dropout 0.25": "the same, dropout 0.25",
@@ -194,7 +212,7 @@ PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
     "classifier": classifiers,
     "fewshot": fewshot,
 }
-ACCURACY_PARTS: dict[str, Callable[[], str]] = {"paired": paired}
+ACCURACY_PARTS: dict[str, Callable[[], str]] = {"paired": paired, "unseen": unseen}
 FRONT: dict[str, Callable[[], str]] = {  # of README.md
     "speed": speed,
     "accelerated": accelerated,

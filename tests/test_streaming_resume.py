@@ -249,10 +249,15 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path, x, monkeypatc
     every = {f"{i:06d}-{i + 1:06d}.npy" for i in range(COLUMNS)}
 
     rng, cut_short = np.random.default_rng(0), 0
-    for moment in rng.uniform(0, seconds, 50):
-        folder = tmp_path / f"{moment:.6f}"
+    for number, share in enumerate(rng.uniform(0, 1, 50)):
+        folder = tmp_path / str(number)
         process = start(folder)
-        time.sleep(moment)
+        if number % 2:  # at any time, or once some blocks are there
+            time.sleep(share * seconds)
+        else:
+            blocks = folder / "y.npy.blocks"
+            while process.is_alive() and len([*blocks.glob("0*.npy")]) <= share * (COLUMNS - 1):
+                time.sleep(0.001)
         process.kill()
         process.join()
         out, begun = folder / "y.npy", folder / "begun"
