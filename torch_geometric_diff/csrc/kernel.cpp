@@ -268,10 +268,6 @@ struct Few {
   }
 };
 
-// Loops of their own for float alone: for double they would take a fifth of the time to compile.
-template <class T>
-constexpr bool kHasFew = sizeof(T) == 4;
-
 template <class T, class I>
 Kind kind(const Step<T, I>& s) {
   if (s.edges) return kEdges;
@@ -281,7 +277,7 @@ Kind kind(const Step<T, I>& s) {
     if (!s.num_sinks) return kInner;
     if (s.num_sinks == 1 && !s.target && !s.sinks->sum && s.sinks->factor == 1) return kLast;
   }
-  if (!kHasFew<T> || !Few<T, I, 1, kFew>::holds(s)) return kAny;
+  if (!kHasShort<T, I> || !Few<T, I, 1, kFew>::holds(s)) return kAny;
   if (!s.target || s.num_dots) return kFew;
   if (s.num_terms == 1 && !s.num_sinks) return kTerm;
   const bool sums = !s.num_terms && !s.bounded && s.num_sinks && s.sinks->sum && s.sinks->add && !s.sinks->to;
@@ -404,7 +400,7 @@ template <class T, class I, int W, Kind K>
 void either(const Step<T, I>& s) {
   // Only the short steps are worth a version of their own without dropout.
   const bool masked = K >= kAny || s.mask;
-  if constexpr (W <= kNarrow && K >= kInner && K <= kFew)
+  if constexpr (kHasShort<T, I> && W <= kNarrow && K >= kInner && K <= kFew)
     if (s.slices) return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, false, K, true>(s);
   masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
@@ -416,13 +412,13 @@ void columns(const Step<T, I>& s) {
     case kInner: return either<T, I, W, kInner>(s);
     case kLast: return either<T, I, W, kLast>(s);
     case kTerm:
-      if constexpr (kHasFew<T>) either<T, I, W, kTerm>(s);
+      if constexpr (kHasShort<T, I>) either<T, I, W, kTerm>(s);
       return;
     case kSum:
-      if constexpr (kHasFew<T>) either<T, I, W, kSum>(s);
+      if constexpr (kHasShort<T, I>) either<T, I, W, kSum>(s);
       return;
     case kFew:
-      if constexpr (kHasFew<T>) either<T, I, W, kFew>(s);
+      if constexpr (kHasShort<T, I>) either<T, I, W, kFew>(s);
       return;
     case kAny: return either<T, I, W, kAny>(s);
     case kEdges:

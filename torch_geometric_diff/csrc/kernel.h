@@ -10,6 +10,9 @@ namespace tgd {
 constexpr int kBlock = 16;    // columns of a block; a word of random bits serves two blocks
 constexpr int kWidest = 64;   // columns of the widest tile
 constexpr int kNarrow = 8;    // of the widest tile that takes rows by slices
+// Slices, and loops of their own for short steps, for what is common: they are half of the library's code.
+template <class T, class I>
+constexpr bool kHasShort = sizeof(T) == 4 && sizeof(I) == 4;
 constexpr int kSliceRows = 16;
 constexpr int kSliceAhead = 64;  // entries that a prefetch of a slice runs ahead
 

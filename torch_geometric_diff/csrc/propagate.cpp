@@ -52,7 +52,7 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   const int team = p.shared ? p.threads : static_cast<int>(std::min<std::int64_t>(p.threads, batch * tiles));
   std::optional<SliceStore<T, I>> store;
   const auto narrow = std::count_if(p.tiles.begin(), p.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
-  if (narrow * batch * steps >= kWorthSlices && op.rows == op.sources) store.emplace(op, p.threads);
+  if (kHasShort<T, I> && narrow * batch * steps >= kWorthSlices && op.rows == op.sources) store.emplace(op, p.threads);
   const Slices<T, I> slices = store ? store->slices() : Slices<T, I>{};
 
   const std::int64_t gap = op.sources * p.tiles[0].width + 1024 / element;  // room for a row of zeros
