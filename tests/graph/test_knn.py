@@ -215,6 +215,7 @@ def test_a_missing_package_is_named(monkeypatch):
     assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="kdtree"))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled and exported by torch 2.9 or newer")
 def test_compiled_graphs_break_at_the_search() -> None:
     """C++ reads memory: none of what a compiled graph has freed."""
     torch._dynamo.reset()

@@ -202,6 +202,7 @@ def test_compiled_build_refuses_a_bad_graph(backend):
             compiled(x, bad, torch.tensor([value]))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled and exported by torch 2.9 or newer")
 def test_exported_build_refuses_a_bad_graph():
     module = torch.export.export(
         DiffConv(1, normalization=None), (torch.eye(4), torch.tensor([[3], [1]]))
