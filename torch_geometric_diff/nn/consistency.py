@@ -116,8 +116,8 @@ def consistency(
         - **output:** a number
 
     Raises:
-        ValueError: If ``logits`` are not floating, of three dimensions, or ``temperature`` is not
-            positive.
+        ValueError: If ``logits`` are not floating, of three dimensions, ``temperature`` is not
+            positive, ``prior`` does not have a share a class, or ``trust`` is not in [0, 1].
 
     Example:
         >>> views = torch.tensor([[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [0.0, 2.0]]])

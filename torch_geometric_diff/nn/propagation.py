@@ -7,6 +7,7 @@ from typing import Any, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
@@ -310,7 +311,7 @@ def _parts(graph: Any) -> list[Tensor]:
         return [graph.crow_indices(), graph.col_indices(), graph.values()]
     if graph.layout == torch.sparse_csc:
         return [graph.ccol_indices(), graph.row_indices(), graph.values()]
-    return [graph.as_tensor() if hasattr(graph, "as_tensor") else graph]
+    return [graph.as_tensor() if isinstance(graph, EdgeIndex) else graph]
 
 
 def _copy(graph: Any) -> list[Tensor]:

@@ -23,8 +23,7 @@ from .sparse import Pattern, SampledProduct, SparseProduct
 
 Bounds = tuple[float, float]
 Needs = tuple[bool, bool, bool]
-
-
+# of a Plan; torch 2.4 traces neither vars() nor __new__
 _FIELDS = "operator seeds threshold table bounds reverse copies learned".split()
 
 
