@@ -67,8 +67,8 @@ def fewshot() -> str:
     """Every few-shot method."""
     found = read_rows(sorted((ROOT / "fewshot" / "results" / "tasks").glob("*.jsonl.gz")))
     return "\n\n".join(
-        fewshot_report.table([r for r in found if r["settings"]["unbalanced"] == u], "heat")
-        for u in (False, True)
+        fewshot_report.table([r for r in found if r["settings"]["unbalanced"] == u], told)
+        for u, told in ((False, "prior balanced"), (True, "prior dirichlet"))
     )
 
 

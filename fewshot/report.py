@@ -35,14 +35,22 @@ def _names(rows: list[Row]) -> dict[str, str]:
         found[row["settings"]["method"]][_key(row["settings"])] = row["settings"]["own"]
     names = {}
     for method, variants in found.items():
+        told = _distinguishing(list(variants.values()))
         for key, own in variants.items():
-            differing = [
-                f"{name} {value}"
-                for name, value in own.items()
-                if any(other.get(name) != value for other in variants.values())
-            ]
-            names[key] = ", ".join([method, *differing])
+            names[key] = ", ".join([method, *(f"{name} {own.get(name)}" for name in told)])
     return names
+
+
+def _distinguishing(variants: list[dict[str, Any]]) -> list[str]:
+    """The settings that differ, or, where one names a kind that fixes the others, that one."""
+    if len(variants) == 1:
+        return []
+    known = dict.fromkeys(name for own in variants for name in own)
+    values = {name: [own.get(name) for own in variants] for name in known}
+    for name, found in values.items():
+        if all(isinstance(v, str) for v in found) and len(set(found)) == len(variants):
+            return [name]
+    return [name for name, found in values.items() if any(v != found[0] for v in found)]
 
 
 def _cells(rows: list[Row]) -> Cells:

@@ -153,3 +153,18 @@ def test_settings_of_one_method_have_a_line_each(features, tmp_path, capsys):
         "| laplacian, lamda 0.5",
         "| laplacian, lamda 2.0",
     ]
+
+
+def test_a_kind_of_a_method_is_named_by_its_word_alone(features, tmp_path, capsys):
+    files = []
+    for prior in ("balanced", "dirichlet"):  # which fixes the steps and rounds too
+        files.append(tmp_path / f"{prior}.jsonl")
+        run(features, files[-1], "--test_iter", 20, "--prior", prior, method="heat")
+    capsys.readouterr()
+    report.main([*map(str, files), "--against", "prior balanced"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [
+        "| heat, prior balanced",
+        "| heat, prior dirichlet",
+    ]
+    assert lines[5].startswith("| heat, prior balanced minus |")
