@@ -7,6 +7,8 @@ from pathlib import Path
 from public import PACKAGE, public_names
 from sphinx.application import Sphinx
 
+from torch_geometric_diff.ops.matrix import SparseMatrix
+
 INDEX = """# API
 
 Every public name with its shapes, defaults and errors, and an example that the tests run. The
@@ -40,6 +42,8 @@ def page(module: str, names: list[str]) -> str:
         text += f"## {name}\n\n```{{eval-rst}}\n.. {kind}:: {module}.{name}\n"
         if kind == "autoclass":
             text += f"   :members:\n   :exclude-members: {HIDDEN}\n"
+            if value.__mro__[1] is SparseMatrix:  # no public name
+                text += "   :inherited-members:\n"
         text += "```\n\n"
     return text
 

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from ..graph.arguments import check_real
 from ..graph.untransformed import plain
 from ..ops import DiffusionOperator, Recurrence, SparseOperator
-from ..ops.diffusion import heat_recurrence
+from ..ops.heat_kernel import heat_recurrence
 from .diffusion import Diffusion
 
 

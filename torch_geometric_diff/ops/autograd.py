@@ -17,7 +17,7 @@ from ..graph.untransformed import plain
 from .compiled import compiled
 from .derivatives import alive, apply, is_differentiated, tangents_of
 from .kernels import cpu, kernel_for, reference
-from .operator import CSR, SparseOperator
+from .matrix import CSR, SparseMatrix
 from .recurrence import INPUTS, LETTERS, A, B, D, Table, transposed
 from .sparse import Pattern, SampledProduct, SparseProduct
 
@@ -43,7 +43,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
     def __init__(
         self,
-        operator: SparseOperator,
+        operator: SparseMatrix,
         seeds: Tensor,
         threshold: int,
         table: Table | None,

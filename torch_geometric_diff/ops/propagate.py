@@ -9,7 +9,7 @@ from torch import Tensor
 from ..graph.arguments import check_dropout, check_integer, check_real
 from ..graph.untransformed import untransformed
 from .autograd import Bounds, Plan, run
-from .operator import SparseOperator
+from .matrix import SparseMatrix
 from .random import draw_seeds, dropout_threshold
 from .recurrence import INPUTS, LETTERS, B, D, Recurrence, Table
 from .sparse import no_seeds
@@ -17,7 +17,7 @@ from .sparse import no_seeds
 
 def propagate(
     x: Tensor,
-    operator: SparseOperator,
+    operator: SparseMatrix,
     recurrence: Recurrence,
     *,
     dropout: float = 0.0,
@@ -142,9 +142,9 @@ def check_features(x: Any) -> None:
         raise ValueError(f"Expected 'x' of shape [N, F] or [B, N, F] (got {list(x.shape)})")
 
 
-def _check(x: Tensor, operator: SparseOperator) -> None:
+def _check(x: Tensor, operator: SparseMatrix) -> None:
     check_features(x)
-    if not isinstance(operator, SparseOperator):
+    if not isinstance(operator, SparseMatrix):
         raise TypeError(
             f"Expected 'operator' to be a SparseOperator (got {type(operator).__name__})"
         )
@@ -179,8 +179,8 @@ def _check_undropped(recurrence: Recurrence) -> None:
 
 
 def _hold(
-    held: Tensor, x: Tensor, operator: SparseOperator, bounds: Bounds | None
-) -> tuple[Tensor, SparseOperator]:
+    held: Tensor, x: Tensor, operator: SparseMatrix, bounds: Bounds | None
+) -> tuple[Tensor, SparseMatrix]:
     """Held rows as an input of their own: the matrix does not reach them, every step adds them."""
     if operator.requires_grad:
         raise ValueError(

@@ -1,0 +1,221 @@
+"""A square sparse matrix with its transpose, as the kernels take it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from ..graph.adjacency import RawEdges
+from .build import Built, Recipe, build
+from .derivatives import is_differentiated
+from .pattern import Pattern, kept
+from .reorder import locality_order
+
+
+class CSR(NamedTuple):
+    """A sparse matrix in compressed rows, sorted by column within each row."""
+
+    rowptr: Tensor
+    col: Tensor
+    value: Tensor
+
+
+class SparseMatrix:
+    """A square sparse matrix held once as CSR, with its transpose (the same object when it is
+    symmetric): all that a recurrence asks of a
+    :class:`~torch_geometric_diff.ops.SparseOperator`, which builds it from a graph.
+    """
+
+    value: Tensor
+    _pattern: Pattern
+    _order: Tensor | None
+
+    def _set(self, built: Built, reorder: bool) -> None:
+        self._pattern, self.value = built.pattern, built.value
+        is_compiling = torch.compiler.is_compiling()
+        self._order = self._find_order() if reorder and not is_compiling else None
+        self._forget()
+        if torch.is_grad_enabled() and not self.requires_grad and not is_compiling:
+            self.csr(transpose=True)  # so that no compiled call need find it
+
+    def _forget(self) -> None:
+        """Drop what was found from the entries."""
+        self._symmetric: bool | None = None
+        self._transposed: CSR | None = None
+        self._reordered: dict[bool, CSR] = {}
+
+    @property
+    def num_nodes(self) -> int:
+        """The number of nodes."""
+        return self._pattern.num_nodes
+
+    @property
+    def rowptr(self) -> Tensor:
+        """The row pointers."""
+        return self._pattern.rowptr
+
+    @property
+    def col(self) -> Tensor:
+        """The column of every entry."""
+        return self._pattern.col
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.value.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the entries."""
+        return self.value.dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the entries are learned: a gradient, or a tangent, may follow them."""
+        return self.value.requires_grad or is_differentiated(self.value)
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the matrix equals its transpose exactly; never of learned entries."""
+        if self._symmetric is None:
+            if torch.compiler.is_compiling() or self.requires_grad:
+                return False  # it may be, but nobody can tell
+            self._symmetric = self._pattern.is_symmetric(self.value)
+        return self._symmetric
+
+    def csr(self, transpose: bool = False) -> CSR:
+        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object.
+
+        The transpose is kept, but for learned entries.
+        """
+        if not transpose or self.is_symmetric:
+            return CSR(self.rowptr, self.col, self.value)
+        if self._transposed is not None:
+            return self._transposed
+        with kept():
+            pattern = self._pattern
+            value = self.value.index_select(0, pattern.permutation)
+            csr = CSR(pattern.rowptr_t, pattern.col_t, value)
+        if not self.requires_grad and not torch.compiler.is_compiling():
+            self._transposed = csr
+        return csr
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether ``reorder`` found an order that pays."""
+        return self._order is not None
+
+    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
+        """The matrix in the order of ``reorder`` and the old index of every row (CPU kernel).
+
+        Made at the first call and kept. Needs :attr:`is_reordered`.
+        """
+        assert self._order is not None
+        transpose = transpose and not self.is_symmetric
+        if transpose not in self._reordered:
+            with kept():
+                self._reordered[transpose] = _in_order(self.csr(transpose), self._order)
+        return self._reordered[transpose], self._order.to(self.rowptr.dtype)
+
+    def _find_order(self) -> Tensor | None:
+        order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
+        return None if order is None else torch.from_numpy(order.astype(np.int64))
+
+    @property
+    def pattern(self) -> Pattern:
+        """Where the entries lie, and those of the transpose."""
+        return self._pattern
+
+    def without_rows(self, mask: Tensor) -> "SparseMatrix":
+        """The matrix with zeros in the rows of a mask :math:`(N,)`."""
+        other = object.__new__(SparseMatrix)
+        other._pattern, other._order = self._pattern, None
+        other.value = self.value.masked_fill(mask[self.rows()], 0)
+        other._forget()
+        return other
+
+    def rows(self) -> Tensor:
+        """The row index of every entry, shape ``(nnz,)``."""
+        return self._pattern.row
+
+    def t(self) -> Self:
+        """The transposed operator; the same object if the matrix is symmetric."""
+        if self.is_symmetric:
+            return self
+        other = self._copy()
+        csr = self.csr(transpose=True)
+        other._pattern = self._pattern.transpose
+        other.value = csr.value
+        other._symmetric = self._symmetric
+        other._transposed = self.csr()
+        return other
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The operator on another device or with another floating type, as ``Tensor.to``."""
+        value = self.value.to(*args, **kwargs)
+        if value is self.value:
+            return self
+        if not value.is_floating_point():
+            raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
+        other = self._copy()
+        other.value, other._pattern = value, self._pattern.to(value.device)
+        other._symmetric = self._symmetric
+        if self._order is not None and value.device.type != "cpu":
+            other._order = None  # of the CPU kernel
+        return other
+
+    def _copy(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._forget()
+        return other
+
+    _STATE: tuple[str, ...] = ("value", "_order")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in self._STATE}
+        return state | {"rowptr": self.rowptr, "col": self.col}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in self._STATE:
+            setattr(self, name, state[name])
+        self._pattern = Pattern(state["rowptr"], state["col"])
+        self._forget()
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix as ``scipy.sparse.csr_matrix`` on the CPU, sharing memory where it can;
+        half types, which SciPy lacks, as float32.
+        """
+        half = self.dtype in (torch.float16, torch.bfloat16)
+        value = self.value.float() if half else self.value
+        arrays = (t.detach().cpu().numpy() for t in (value, self.col, self.rowptr))
+        return scipy.sparse.csr_matrix(tuple(arrays), shape=(self.num_nodes, self.num_nodes))
+
+    def to_dense(self) -> Tensor:
+        """The matrix as a dense Tensor of shape :math:`(N, N)`."""
+        dense = self.value.new_zeros(self.num_nodes, self.num_nodes)
+        index = (self.rows().long(), self.col.long())
+        return dense.index_put(index, self.value, accumulate=True)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self._describe()})"
+
+    def _describe(self) -> str:
+        return f"num_nodes={self.num_nodes}, nnz={self.nnz}, symmetric={self.is_symmetric}"
+
+
+def _in_order(csr: CSR, order: Tensor) -> CSR:
+    """The matrix whose row and column i are those of ``order[i]``."""
+    place = torch.argsort(order)
+    row, col = place[Pattern(csr.rowptr, csr.col).row], place[csr.col]
+    edges = RawEdges(row, col, csr.value, order.numel())
+    built = build(edges, Recipe(signed=True))
+    return CSR(built.pattern.rowptr, built.pattern.col, built.value)
