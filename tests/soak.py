@@ -63,7 +63,8 @@ def dense(x, p, recurrence, threshold, seed, bounds, held):
 
 
 def coefficients(draw, count, learned):
-    values = torch.tensor([draw.uniform(-1, 1) for _ in range(count)], dtype=torch.float64)
+    each = [draw.choice([0.0, 1.0, draw.uniform(-1, 1), draw.uniform(-1, 1)]) for _ in range(count)]
+    values = torch.tensor(each, dtype=torch.float64)
     if learned:
         return values.requires_grad_()
     return values.tolist()
@@ -124,7 +125,7 @@ def one_case(seed: int) -> None:
     recurrence = some_recurrence(draw, dropout > 0, learned)
     bounds = draw.choice([None, None, None, (-0.5, 0.8)])
     held = None
-    if not learned and draw.random() < 0.2 and not (dropout and recurrence.table()[1].any()):
+    if draw.random() < 0.2:
         held = torch.randperm(nodes)[: draw.randint(0, nodes)]
     ours = [x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(learned)]
     theirs = [x.clone().requires_grad_(), weight.clone().requires_grad_(learned)]

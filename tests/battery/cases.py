@@ -213,6 +213,18 @@ def held_dense(x: Tensor, bounds: Any = None) -> Tensor:
     return z
 
 
+def held_learned(x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
+    recurrence = Recurrence(K, a=0.5, c=0.2, d=d)
+    return propagate(x, SparseOperator(EDGES, weight, num_nodes=N), recurrence, held=HELD)
+
+
+def held_learned_dense(x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
+    matrix, z = dense_weight(EDGES, weight, N), x
+    for k in range(K):
+        z = (0.5 * (matrix @ z) + d[k] * z + 0.2 * x).index_copy(0, HELD, x[HELD])
+    return z
+
+
 def network(x: Tensor, weight: Tensor) -> Tensor:
     """Diff-ResNet in evaluation, in the type of ``x``."""
     block, classifier = NETWORK.block.lin1, NETWORK.classifier
@@ -370,7 +382,12 @@ CASES = [
         lambda x: held_ours(x, (-0.5, 0.5)),
         lambda x: held_dense(x, (-0.5, 0.5)),
         (X,),
-        refuses={"compile": (Exception, "gradient through 'bounds' is not compiled")},
+    ),
+    Case(
+        "propagate, held rows, all learned",
+        held_learned,
+        held_learned_dense,
+        (X, WEIGHT, COEFFICIENTS[:K]),
     ),
     Case(
         "sparse_mm",

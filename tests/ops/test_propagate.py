@@ -4,6 +4,7 @@ import pytest
 import torch
 from dense import dense_weight, random_graph
 
+from torch_geometric_diff.nn import DiffConv, GPRConv
 from torch_geometric_diff.ops import Recurrence, SparseOperator, propagate
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 from torch_geometric_diff.ops.recurrence import transposed
@@ -259,7 +260,31 @@ def test_bad_input(keywords, error, text):
         propagate(torch.randn(N, 2).double(), operator, RECURRENCES["all"], **keywords)
 
 
-def test_held_rows_of_a_learned_operator_are_refused():
-    operator, _, _ = graph(requires_grad=True)
-    with pytest.raises(ValueError, match="constant"):
-        propagate(torch.randn(N, 2).double(), operator, Recurrence.power(2), held=torch.tensor([0]))
+def test_held_rows_of_a_learned_operator(kernel):
+    operator, p, weight = graph(requires_grad=True)
+    x, held = torch.randn(N, 2).double(), torch.tensor([0, 3])
+    found, z = propagate(x, operator, Recurrence.ppr(2, 0.2), held=held), x
+    for _ in range(2):
+        z = (0.8 * (p @ z) + 0.2 * x).index_copy(0, held, x[held])
+    torch.testing.assert_close(found, z)
+    expected = torch.autograd.grad(z.square().sum(), weight)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), weight), expected)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled by torch 2.9 or newer")
+@pytest.mark.parametrize("layer", ["coefficients", "entries and a step"])
+def test_learned_and_compiled(kernel, layer):
+    """On every kernel, also those that have no fused gradients."""
+    edge_index, weight = random_graph(N, 40)
+    learns = layer != "coefficients"
+    module = DiffConv(K, learn_step_size=True, dropout=0.2) if learns else GPRConv(K)
+    x = torch.randn(N, 3).double().requires_grad_()
+    weight.requires_grad_(learns)
+    inputs = [x, *module.double().parameters(), *([weight] if learns else [])]
+    torch._dynamo.reset()
+    found = []
+    for one in (module, torch.compile(module, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(0)
+        out = one(x, edge_index, weight)
+        found.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    torch.testing.assert_close(*found)

@@ -210,6 +210,25 @@ def test_recurrences(name: str, threshold: int, bounds: Any) -> None:
 
 
 @on_device
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("threshold", [0, 20000])
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # of NumPy in the interpreter
+def test_infinite_features(reverse: bool, threshold: int) -> None:
+    """They spread as on the CPU: what is dropped or has a coefficient of zero is left out."""
+    recurrence = Recurrence(3, a=[1.0, 0.0, 0.5], c=[0.0, 1.0, 0.0], w=[0.0, 1.0, 0.0, 1.0])
+    csr = torch.from_numpy(graph("random")).to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    for bad in (np.inf, np.nan):
+        x = torch.ones(1, 1, 19, 11, dtype=torch.float64, device=DEVICE)
+        x[..., 6, 3] = bad
+        rest = (recurrence.table(), threshold, torch.tensor([SEED]), reverse)
+        for bounds in (None, (-0.5, 0.7)):
+            found = cuda.propagate(x, *matrix, *rest, bounds)
+            expected = reference.propagate(x, *matrix, *rest, bounds)
+            torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@on_device
 def test_one_launch_a_step_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch_geometric_diff.ops.kernels import triton_code as code
 

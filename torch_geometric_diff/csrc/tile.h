@@ -175,7 +175,8 @@ class TileRun {
         }
       s_.target = k <= storage_.stored && !aliased ? work_.array(storage_.state(k)) : nullptr;
       s_.mask = nullptr;
-      if (r_.threshold && (r_.reverse ? product : k <= storage_.stored)) {
+      const bool moved = product && (s_.rowptr || s_.product_terms);  // else there is nothing to mask
+      if (r_.threshold && (r_.reverse ? moved : k <= storage_.stored)) {
         mask_ = mask(r_.threshold, work_.seed, r_.reverse ? r_.steps - k : k);
         s_.mask = &mask_;
       }

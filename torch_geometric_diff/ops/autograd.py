@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.untransformed import plain
-from .compiled import compiled
 from .derivatives import alive, apply, is_differentiated, tangents_of
 from .kernels import cpu, kernel_for, reference
 from .matrix import CSR, SparseMatrix
@@ -104,23 +103,19 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
             return kernel.propagate(x.contiguous(), *csr, *rest)
 
-    def masks(self, x: Tensor, num_steps: int) -> Tensor:
-        """The masks of steps 1 to K of a batch [I, B, N, F], stacked: [K, B, N, F]."""
+    def drop(self, states: Tensor) -> Tensor:
+        """K states [K, B, N, F] times the masks of steps 1 to K."""
+        num_steps = len(states)
+        if not self.threshold or not num_steps:
+            return states
         seeds = plain(self.seeds).tolist() * self.copies
-        masks = reference.Masks(x[0], self.threshold, seeds, num_steps)
-        ones = torch.ones_like(x[0])
-        each = torch.stack([masks(ones, k) for k in range(1, num_steps + 1)])
-        return each.flip(0) if self.reverse else each
+        masks = reference.Masks(states[0], self.threshold, seeds, num_steps)
+        keep = torch.stack([masks.keep(k) for k in range(1, num_steps + 1)])
+        return reference.drop(states, keep.flip(0) if self.reverse else keep, self.threshold)
 
 
 def run(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:
     """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for."""
-    if torch.compiler.is_compiling():
-        csr, order = plan.matrix(value)
-        csr_t, _ = plan.t().matrix(_turned(value, plan))
-        permutation = None if value is None else plan.pattern.permutation
-        rest = (plan.coefficients(table), plan.seeds, plan.threshold, plan.reverse, plan.bounds)
-        return compiled(x, csr, csr_t, permutation, order, *rest)
     if not any(map(is_differentiated, (x, value, table))):
         return plan.run(x, value, table)
     if plan.bounds is not None:
@@ -150,11 +145,11 @@ class _Propagate(Function):
         needs = ctx.needs_input_grad[:3]
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)
-            return apply(_Propagate, g, _turned(value, plan), back, plan.t()), None, None, None
+            return apply(_Propagate, g, turned(value, plan), back, plan.t()), None, None, None
         fused = kernel_for(x.device) is cpu and not plan.reverse
         if torch.is_grad_enabled() or not fused:
-            return *_gradients(x, g, value, table, plan, needs), None
-        (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(_turned(value, plan))
+            return *gradients(x, g, value, table, plan, needs), None
+        (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(turned(value, plan))
         return *cpu.gradients(
             x.contiguous(), g.contiguous(), csr, csr_t, plan.coefficients(table).contiguous(),
             plan.threshold, plan.seeds, (*needs[:2], plan.learned if needs[2] else ""), order,
@@ -187,7 +182,7 @@ class _Propagate(Function):
         return torch.stack(outs), 0
 
 
-def _turned(value: Tensor | None, plan: Plan) -> Tensor | None:
+def turned(value: Tensor | None, plan: Plan) -> Tensor | None:
     """Learned entries in the order of the transpose."""
     return None if value is None else value[plan.pattern.permutation.long()]
 
@@ -205,7 +200,7 @@ def _states(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tenso
     return _with_table(x, value, torch.cat([table[: INPUTS + len(x)], each]), plan)
 
 
-def _gradients(
+def gradients(
     x: Tensor, g: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan, needs: Needs
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""The gradients of the inputs, the entries and the table, which differentiate again.
@@ -219,26 +214,29 @@ def _gradients(
     factors = table.to(x)
     z = _states(x, value, table, plan)
     back = transposed(table, inputs)
-    lam = _states(g, _turned(value, plan), back, plan.t()).flip(0)
+    lam = _states(g, turned(value, plan), back, plan.t()).flip(0)
     u, after = z[:-1], lam[1:]
-    if plan.threshold and num_steps:
-        masks = plan.masks(x, num_steps)
-        u, after = (u, after * masks) if plan.reverse else (u * masks, after)
+    u, after = (u, plan.drop(after)) if plan.reverse else (plan.drop(u), after)
     grad_x = grad_value = grad_table = None
     if needs[0]:
-        grad_x = torch.einsum("ik,kbnf->ibnf", factors[INPUTS : INPUTS + inputs], lam)
+        some = list(range(num_steps + 1))
+        if plan.table is not None:  # zeros are left out: of infinity they would make NaN
+            rows = plan.table.values.tolist()[INPUTS : INPUTS + inputs]
+            some = [k for k in some if any(row[k] for row in rows)]
+        c = factors[INPUTS : INPUTS + inputs, some]
+        grad_x = torch.einsum("ik,kbnf->ibnf", c, lam[some])
     if needs[1]:
         weighted = factors[A, 1:].view(-1, 1, 1, 1) * after
         grad_value = apply(SampledProduct, weighted.flatten(0, 1), u.flatten(0, 1), plan.pattern)
     if needs[2]:
         entries = plan.operator.csr(plan.reverse).value if value is None else value
         moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
-        rows = [(after * moved).sum((1, 2, 3)), (after * u).sum((1, 2, 3))]
-        rows.append((lam[2:] * z[:-2]).sum((1, 2, 3)))
-        rows = [torch.nn.functional.pad(row, (num_steps + 1 - len(row), 0)) for row in rows]
+        sums = [(after * moved).sum((1, 2, 3)), (after * u).sum((1, 2, 3))]
+        sums.append((lam[2:] * z[:-2]).sum((1, 2, 3)))
+        sums = [torch.nn.functional.pad(row, (num_steps + 1 - len(row), 0)) for row in sums]
         c = torch.einsum("ibnf,kbnf->ik", x, lam)
         w = torch.einsum("obnf,kbnf->ok", g, z)
-        grad_table = torch.cat([torch.stack(rows), c, w]).to(table)
+        grad_table = torch.cat([torch.stack(sums), c, w]).to(table)
     return grad_x, grad_value, grad_table
 
 
@@ -257,10 +255,7 @@ def _tangent(
     table = plan.coefficients(table)
     inputs, num_steps = len(x), table.size(1) - 1
     z = _states(x, value, table, plan)
-    u, masks = z[:-1], None
-    if plan.threshold and num_steps:
-        masks = plan.masks(x, num_steps)
-        u = u if plan.reverse else u * masks
+    u = z[:-1] if plan.reverse else plan.drop(z[:-1])
     factors = table.to(x)
     change = torch.zeros_like(factors) if table_t is None else table_t.to(x)
     put = torch.zeros_like(u)
@@ -271,8 +266,8 @@ def _tangent(
         entries = plan.operator.csr(plan.reverse).value if value is None else value
         moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
         put = put + change[A, 1:].view(-1, 1, 1, 1) * moved + change[D, 1:].view(-1, 1, 1, 1) * u
-    if plan.reverse and masks is not None:
-        put = put * masks
+    if plan.reverse:
+        put = plan.drop(put)
     put = torch.cat([torch.zeros_like(x[:1]), put])
     put = put + torch.einsum("ik,ibnf->kbnf", change[INPUTS : INPUTS + inputs], x)
     two = change[B, 2:].view(-1, 1, 1, 1) * z[:-2]

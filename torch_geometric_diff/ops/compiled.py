@@ -5,28 +5,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import autograd
+from .autograd import Plan, gradients, turned
 from .kernels import cpu, kernel_for
-from .recurrence import INPUTS, LETTERS, transposed
+from .matrix import SparseMatrix
+from .recurrence import INPUTS, LETTERS, Table, transposed
 
-CSR = tuple[Tensor, Tensor, Tensor]
 
-
-def compiled(
-    x: Tensor,
-    csr: CSR,
-    csr_t: CSR,
-    permutation: Tensor | None,
-    order: Tensor | None,
-    table: Tensor,
-    seeds: Tensor,
-    threshold: int,
-    reverse: bool,
-    bounds: tuple[float, float] | None,
-) -> Tensor:
-    """[I, B, N, F] to [O, B, N, F]; of learned entries the permutation of the transpose."""
-    limits = (None, None) if bounds is None else bounds
-    rest = (permutation, order, table, seeds, threshold, reverse, *limits)
-    return _op(x, *csr, *csr_t, *rest)
+def run(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:
+    """[I, B, N, F] to [O, B, N, F]: in eager mode, or as one node of the graph."""
+    if not torch.compiler.is_compiling():
+        return autograd.run(x, value, table, plan)
+    csr, order = plan.matrix(value)
+    csr_t, _ = plan.t().matrix(turned(value, plan))
+    permutation = None if value is None else plan.pattern.permutation
+    limits = (None, None) if plan.bounds is None else plan.bounds
+    rest = (plan.coefficients(table), plan.seeds, plan.threshold, plan.reverse, *limits)
+    return _op(x, *csr, *csr_t, permutation, order, *rest)
 
 
 @torch.library.custom_op("torch_geometric_diff::propagate", mutates_args=())
@@ -81,15 +76,18 @@ def _gradients_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the inputs, the entries (where there is a permutation) and the table."""
     csr, csr_t = (rowptr, col, value), (rowptr_t, col_t, value_t)
-    if kernel_for(x.device) is not cpu or reverse:
-        raise NotImplementedError(
-            f"Learned coefficients or weights are not compiled on {x.device}; run this layer "
-            "outside of torch.compile"
-        )
-    grads = cpu.gradients(
-        x.contiguous(), g.contiguous(), csr, csr_t, table.contiguous(), threshold, seeds,
-        (True, permutation is not None, LETTERS), order,
-    )  # fmt: skip
+    if reverse:
+        raise NotImplementedError("Second derivatives of learned coefficients are not compiled")
+    if kernel_for(x.device) is cpu:
+        grads = cpu.gradients(
+            x.contiguous(), g.contiguous(), csr, csr_t, table.contiguous(), threshold, seeds,
+            (True, permutation is not None, LETTERS), order,
+        )  # fmt: skip
+    else:
+        matrix = SparseMatrix.of_csr(csr, csr_t, permutation)
+        plan = Plan(matrix, seeds, threshold, Table(table, len(x)))
+        needs = (True, permutation is not None, True)
+        grads = gradients(x, g, value if needs[1] else None, None, plan, needs)
     dx, dvalue, dtable = (x.new_empty(0) if grad is None else grad for grad in grads)
     return dx, dvalue, dtable
 

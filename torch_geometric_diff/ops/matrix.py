@@ -135,11 +135,32 @@ class SparseMatrix:
         return self._pattern
 
     def without_rows(self, mask: Tensor) -> "SparseMatrix":
-        """The matrix with zeros in the rows of a mask :math:`(N,)`."""
+        """The constant matrix with nothing in the rows of a mask :math:`(N,)`, not even zeros,
+        which infinity would turn into NaN.
+        """
+        with kept():
+            csr, csr_t = _of_entries(self.csr(), ~mask[self.rows()]), None
+            if torch.compiler.is_compiling():
+                csr_t = self.csr(transpose=True)
+                csr_t = _of_entries(csr_t, ~mask[csr_t.col])
+            return SparseMatrix.of_csr(csr, csr_t)
+
+    @staticmethod
+    def of_csr(
+        csr: tuple[Tensor, Tensor, Tensor],
+        csr_t: tuple[Tensor, Tensor, Tensor] | None = None,
+        permutation: Tensor | None = None,
+    ) -> "SparseMatrix":
+        """A matrix, with its transpose where it is known, and, of learned entries, the entry behind
+        each of the transpose.
+        """
         other = object.__new__(SparseMatrix)
-        other._pattern, other._order = self._pattern, None
-        other.value = self.value.masked_fill(mask[self.rows()], 0)
+        other._pattern, other.value, other._order = Pattern(*csr[:2]), csr[2], None
         other._forget()
+        if csr_t is not None:
+            other._symmetric, other._transposed = False, CSR(*csr_t)
+            if permutation is not None:
+                other._pattern._transpose = Pattern(*csr_t[:2]), permutation
         return other
 
     def rows(self) -> Tensor:
@@ -210,6 +231,17 @@ class SparseMatrix:
 
     def _describe(self) -> str:
         return f"num_nodes={self.num_nodes}, nnz={self.nnz}, symmetric={self.is_symmetric}"
+
+
+def _of_entries(csr: CSR, keep: Tensor) -> CSR:
+    """The matrix of the entries of a mask; compiled, of static shapes, the others come last."""
+    if torch.compiler.is_compiling():
+        some = torch.argsort(~keep, stable=True)
+    else:
+        some = keep.nonzero().flatten()
+    before = torch.nn.functional.pad(keep.cumsum(0), (1, 0))
+    rowptr = before[csr.rowptr].to(csr.rowptr.dtype)
+    return CSR(rowptr, csr.col[some], csr.value[some])
 
 
 def _in_order(csr: CSR, order: Tensor) -> CSR:

@@ -6,13 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.arguments import check_dropout, check_integer, check_real
+from ..graph.arguments import check_dropout, check_real
 from ..graph.untransformed import untransformed
-from .autograd import Bounds, Plan, run
+from .autograd import Bounds, Plan
+from .compiled import run
+from .derivatives import is_differentiated
 from .matrix import SparseMatrix
-from .random import draw_seeds, dropout_threshold
-from .recurrence import INPUTS, LETTERS, B, D, Recurrence, Table
+from .random import dropout_threshold, make_seeds
+from .recurrence import INPUTS, Recurrence, Table
 from .sparse import no_seeds
+from .stepwise import propagate_by, row_mask
 
 
 def propagate(
@@ -54,7 +57,8 @@ def propagate(
         training (bool, optional): Whether dropout applies. (default: :obj:`True`)
         held (Tensor, optional): Rows that keep the values of ``x`` in every state, such as known
             labels: a mask :math:`(N,)` or indices. Beside ``bounds`` they keep those values
-            clamped, from the first state on. (default: none)
+            clamped, from the first state on. Beside a learned matrix, or coefficients ``b`` or
+            ``d``, the steps run one by one. (default: none)
         bounds (tuple of float, optional): Every state but the first is clamped to
             :obj:`(low, high)`. A gradient through bounds keeps every state. (default: none)
 
@@ -65,10 +69,9 @@ def propagate(
 
     Raises:
         ValueError: If ``x`` does not have :math:`N` rows, ``dropout`` lies outside :math:`[0, 1)`
-            or goes with :math:`b_k \ne 0` or with ``held`` and :math:`d_k \ne 0`, ``seed`` lies
-            outside :math:`[0, 2^{63})` or has another length than the batch, ``held`` names no row
-            or goes with a learned matrix, ``bounds`` do not ascend, or ``x`` and ``operator`` are
-            on different devices.
+            or goes with :math:`b_k \ne 0`, ``seed`` lies outside :math:`[0, 2^{63})` or has
+            another length than the batch, ``held`` names no row, ``bounds`` do not ascend, or ``x``
+            and ``operator`` are on different devices.
         TypeError: If ``x`` is not a floating Tensor, or an argument is of a wrong type.
 
     Example:
@@ -85,15 +88,24 @@ def propagate(
         operator = operator.to(dtype)
     if threshold:
         _check_undropped(recurrence)
+    if held is not None:
+        held = row_mask("held", held, operator.num_nodes).to(x.device)
+    if _goes_stepwise(x, operator, recurrence, held, bounds):
+        settings: Any = {"dropout": dropout, "seed": seed, "training": training}
+
+        def product(z: Tensor) -> Tensor:
+            return propagate(z, operator, Recurrence.power(1))
+
+        return propagate_by(product, x, recurrence, **settings, held=held, bounds=bounds)
     table = recurrence.table() if recurrence.is_learned else None
     constant = None if recurrence.is_learned else recurrence.constant
     if held is not None:
         batch, operator = _hold(held, batch, operator, bounds)
         if table is not None:
-            table = held_table(table, threshold)
+            table = _with_held(table)
         if constant is not None:
             with untransformed():
-                constant = Table(held_table(constant.values, threshold), 2)
+                constant = Table(_with_held(constant.values), 2)
     if seed is None and threshold == 0:
         seeds = no_seeds(batch.size(1))
     else:
@@ -105,30 +117,11 @@ def propagate(
         threshold,
         constant,
         bounds,
-        learned=LETTERS if held is not None else recurrence.learned,
+        learned=recurrence.learned,
     )
     out = run(batch, operator.value if operator.requires_grad else None, table, plan)
     out = out if x.dim() == 3 else out.squeeze(1)
     return (out if recurrence.steps is not None else out.squeeze(0)).to(x.dtype)
-
-
-def make_seeds(seed: int | Sequence[int] | None, count: int) -> Tensor:
-    """A seed for each element of a batch, as a Tensor, which torch.compile need not read."""
-    if seed is None:
-        return draw_seeds(count)
-    if isinstance(seed, Sequence):
-        each = [check_integer("seed", number, 0) for number in seed]
-        if len(each) != count:
-            raise ValueError(
-                f"Expected 'seed' to be one number or {count}, one for each element of the batch "
-                f"(got {len(each)})"
-            )
-    else:
-        first = check_integer("seed", seed, 0)
-        each = [first, *((first + i) & (2**63 - 1) for i in range(1, count))]
-    if max(each, default=0) >= 2**63:
-        raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {max(each)})")
-    return torch.tensor(each, dtype=torch.long, device="cpu")
 
 
 def check_features(x: Any) -> None:
@@ -178,46 +171,32 @@ def _check_undropped(recurrence: Recurrence) -> None:
         )
 
 
+def _goes_stepwise(
+    x: Tensor,
+    operator: SparseMatrix,
+    recurrence: Recurrence,
+    held: Tensor | None,
+    bounds: Bounds | None,
+) -> bool:
+    """Whether a call is more than the kernels do in one go."""
+    if held is not None and (operator.requires_grad or recurrence.has_own_states):
+        return True
+    if bounds is None or not torch.compiler.is_compiling():
+        return False
+    return is_differentiated(x) or operator.requires_grad or recurrence.is_learned
+
+
 def _hold(
-    held: Tensor, x: Tensor, operator: SparseMatrix, bounds: Bounds | None
+    mask: Tensor, x: Tensor, operator: SparseMatrix, bounds: Bounds | None
 ) -> tuple[Tensor, SparseMatrix]:
     """Held rows as an input of their own: the matrix does not reach them, every step adds them."""
-    if operator.requires_grad:
-        raise ValueError(
-            "Expected 'operator' to be constant beside 'held' rows (got a learned one)"
-        )
-    mask = row_mask("held", held, operator.num_nodes).to(x.device)
     rows = mask.unsqueeze(1)
     kept = x if bounds is None else x.clamp(*bounds)  # or a step would be off by what it cut
     inputs = torch.cat([x.masked_fill(rows, 0), kept.masked_fill(~rows, 0)])
     return inputs, operator.without_rows(mask)
 
 
-def held_table(table: Tensor, threshold: int) -> Tensor:
-    """The table with a second input, the held rows: what a step lacks of them it adds."""
-    if threshold and bool(table[D].any()):
-        raise ValueError("Expected 'dropout' to be 0 beside 'held' rows and coefficients 'd'")
-    b = torch.nn.functional.pad(table[B, 2:], (min(2, table.size(1)), 0))
-    keep = 1 - torch.nn.functional.pad(table[D, 1:], (1, 0)) - b
-    return torch.cat([table[: INPUTS + 1], keep.unsqueeze(0), table[INPUTS + 1 :]])
-
-
-def row_mask(name: str, rows: Tensor, num_nodes: int) -> Tensor:
-    """A mask (N,) of rows that are given by a mask or by indices."""
-    if not isinstance(rows, Tensor) or rows.dim() != 1 or rows.is_floating_point():
-        got = f"{rows.dtype} of shape {list(rows.shape)}" if isinstance(rows, Tensor) else rows
-        raise TypeError(f"Expected '{name}' to be a mask or indices of nodes (got {got})")
-    if rows.dtype == torch.bool:
-        if len(rows) != num_nodes:
-            raise ValueError(f"Expected a mask '{name}' of {num_nodes} nodes (got {len(rows)})")
-        return rows
-    if torch.compiler.is_compiling():
-        torch._assert_async(((rows >= 0) & (rows < num_nodes)).all(), f"'{name}' names no node")
-    elif rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < num_nodes:
-        raise ValueError(
-            f"Expected the indices '{name}' to lie in [0, {num_nodes - 1}] (got "
-            f"{int(rows.min())} to {int(rows.max())})"
-        )
-    mask = torch.zeros(num_nodes, dtype=torch.bool, device=rows.device)
-    mask[rows] = True
-    return mask
+def _with_held(table: Tensor) -> Tensor:
+    """The table with a second input, the held rows, which every step adds."""
+    ones = torch.ones_like(table[:1])
+    return torch.cat([table[: INPUTS + 1], ones, table[INPUTS + 1 :]])

@@ -7,8 +7,12 @@ per row, which a multiply-xor hash with two rounds of `lowbias32
 16 bits each, so a drop probability is rounded to a multiple of 1/65536.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from ..graph.arguments import check_integer
 
 _MASK64 = 2**64 - 1
 _MASK32 = 2**32 - 1
@@ -27,6 +31,25 @@ def dropout_scale(threshold: int) -> float:
 def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
     """Seeds of ``count`` independent sequences of masks, from torch's CPU generator by default."""
     return torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
+
+
+def make_seeds(seed: int | Sequence[int] | None, count: int) -> Tensor:
+    """A seed for each element of a batch, as a Tensor, which torch.compile need not read."""
+    if seed is None:
+        return draw_seeds(count)
+    if isinstance(seed, Sequence):
+        each = [check_integer("seed", number, 0) for number in seed]
+        if len(each) != count:
+            raise ValueError(
+                f"Expected 'seed' to be one number or {count}, one for each element of the batch "
+                f"(got {len(each)})"
+            )
+    else:
+        first = check_integer("seed", seed, 0)
+        each = [first, *((first + i) & (2**63 - 1) for i in range(1, count))]
+    if max(each, default=0) >= 2**63:
+        raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {max(each)})")
+    return torch.tensor(each, dtype=torch.long, device="cpu")
 
 
 def step_keys(seed: int, step: int) -> tuple[int, int]:

@@ -118,9 +118,12 @@ class Recurrence:
     @property
     def is_second_order(self) -> bool:
         """Whether a state may depend on the one before the last."""
-        if isinstance(self.b, Tensor):
-            return True
-        return any(b != 0 for b in self.b) if isinstance(self.b, Iterable) else self.b != 0
+        return not _is_zero(self.b)
+
+    @property
+    def has_own_states(self) -> bool:
+        """Whether a node's state may depend on its earlier ones beside the matrix."""
+        return not (_is_zero(self.b) and _is_zero(self.d))
 
     @property
     def num_outputs(self) -> int:
@@ -149,6 +152,21 @@ class Recurrence:
         rows = [_row(c, steps) for c in (self.a, self.d, self.b, self.c)]
         first = torch.tensor([[0.0], [0.0], [0.0], [1.0]], dtype=torch.float64, device="cpu")
         return torch.cat([torch.cat([first, torch.stack(rows)], dim=1), weights])
+
+    def rows(self) -> list[Any]:
+        """The rows of the table, of numbers; those that are learned are Tensors."""
+        states = range(self.num_steps + 1)
+        if self.steps is not None:
+            weights = [[float(k == step) for k in states] for step in self.steps]
+        else:
+            last = [float(k == self.num_steps) for k in states]
+            weights = [last if self.w is None else self.w]  # type: ignore[list-item]
+        return [*map(self._from_first, (self.a, self.d, self.b, self.c), (0, 0, 0, 1)), *weights]
+
+    def _from_first(self, value: Any, first: float) -> Any:
+        if isinstance(value, Tensor):
+            return torch.cat([value.new_tensor([first]), value.expand(self.num_steps)])
+        return [first, *(value if isinstance(value, Iterable) else [value] * self.num_steps)]
 
     @staticmethod
     @_kept
@@ -215,6 +233,13 @@ def transposed(table: Tensor, inputs: int) -> Tensor:
     head = [back[:B].roll(1, 1), back[B:].roll(2, 1)]  # a_{K+1-j}, d_{K+1-j} and b_{K+2-j}
     ends = table[INPUTS:].flip(1)
     return torch.cat([*head, ends[inputs:], ends[:inputs]])
+
+
+def _is_zero(value: Coefficients) -> bool:
+    """Whether coefficients are constant and vanish."""
+    if isinstance(value, Tensor):
+        return False
+    return not any(value) if isinstance(value, Iterable) else value == 0
 
 
 def _check_coefficients(name: str, value: Any, length: int, scalar: bool = True) -> None:

@@ -53,11 +53,16 @@ def propagate(
           entries :math:`(nnz,)`, table :math:`(3 + I + O, K + 1)`, seeds :math:`(B,)`
         - **output:** :math:`(O, B, N, F)`, never the memory of ``x``
     """
-    num_nodes = x.size(2)
+    num_nodes, nnz = x.size(2), int(rowptr[-1])  # entries that no row has may follow
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         matrix = torch.sparse_csr_tensor(
-            rowptr, col, value, (num_nodes, num_nodes), device=x.device, check_invariants=False
+            rowptr,
+            col[:nnz],
+            value[:nnz],
+            (num_nodes, num_nodes),
+            device=x.device,
+            check_invariants=False,
         )
 
     def product(x: Tensor) -> Tensor:
@@ -73,33 +78,42 @@ class Masks:
     """The dropout of a batch [B, N, F]: call it with a state and the number of a step from 1 on."""
 
     def __init__(self, x: Tensor, threshold: int, seeds: list[int], num_steps: int) -> None:
-        self.device, self.dtype = x.device, x.dtype
+        self.device = x.device
         self.num_nodes, self.channels = x.shape[-2:]
         self.threshold, self.num_steps = threshold, num_steps
         self.seeds = seeds
 
     def __call__(self, z: Tensor, step: int) -> Tensor:
         """The state times the mask of a step."""
-        if not self.threshold:
-            return z
-        keep = [
+        return drop(z, self.keep(step), self.threshold) if self.threshold else z
+
+    def keep(self, step: int) -> Tensor:
+        """Which entries a step keeps."""
+        each = [
             keep_mask(seed, step - 1, self.num_nodes, self.channels, self.threshold, self.device)
             for seed in self.seeds
         ]
-        return z * (torch.stack(keep).to(self.dtype) * dropout_scale(self.threshold))
+        return torch.stack(each)
+
+
+def drop(z: Tensor, keep: Tensor, threshold: int) -> Tensor:
+    """States times masks: what is dropped is 0, be it infinite."""
+    return torch.where(keep, z * dropout_scale(threshold), 0.0)
 
 
 def run(
     x: Tensor,
     product: Callable[[Tensor], Tensor],
-    table: Sequence[Sequence[Any]] | Tensor,
+    table: Sequence[Any] | Tensor,
     masks: Masks,
     reverse: bool,
     bounds: Bounds | None = None,
+    held: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The outputs of a recurrence, whatever makes its products.
 
-    ``table`` holds numbers, of which zeros and ones cost nothing, or is a Tensor that is learned.
+    ``table`` holds numbers, of which zeros and ones cost nothing, and Tensors that are learned;
+    ``held`` a mask [N, 1] of rows that are replaced in every state, and by what [B, N, F].
     """
     steps, inputs = masks.num_steps, len(x)
     outputs = len(table) - INPUTS - inputs
@@ -114,12 +128,17 @@ def run(
             elif factor != 1:
                 term = term * factor
             total = term if total is None else total + term
-        return torch.zeros_like(x[0]) if total is None else total
+        if total is None:  # zeros that gradients may pass, as all others
+            total = x[0].masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0)
+        return total
 
     def added(k: int) -> list[tuple[Any, Tensor]]:
         return [(table[INPUTS + i][k], x[i]) for i in range(inputs)]
 
-    states = [weighted(added(0))]
+    def replaced(z: Tensor) -> Tensor:
+        return z if held is None else torch.where(held[0], held[1], z)
+
+    states = [replaced(weighted(added(0)))]
     for k in range(1, steps + 1):
         u = states[-1] if reverse else masks(states[-1], k)
         moved = weighted([(table[A][k], product(u)), (table[D][k], u)])
@@ -127,7 +146,7 @@ def run(
             moved = masks(moved, steps + 1 - k)
         rest = [(table[B][k], states[-2])] if k > 1 else []
         z = weighted([(1, moved), *rest, *added(k)])
-        states.append(z if bounds is None else z.clamp(*bounds))
+        states.append(replaced(z if bounds is None else z.clamp(*bounds)))
     ys = [
         weighted([(table[INPUTS + inputs + o][k], z) for k, z in enumerate(states)])
         for o in range(outputs)

@@ -134,7 +134,8 @@ def _advance(
             front + start, rowptr, col, value, row, mine, column, channels, CHUNK, ROWS, COLUMNS
         )
         if not PLAIN:
-            z *= tl.load(table + step)
+            a = tl.load(table + step)
+            z = tl.where(a != 0, a * z, 0.0)
             d = tl.load(table + steps + 1 + step)
             if d != 0:
                 z += d * tl.load(front + start + place, mask=inside, other=0.0)
@@ -147,7 +148,8 @@ def _advance(
             rows = table + 3 * (steps + 1)
             z = _put(z, x + start, rows, step, steps, inputs, size, place, inside)
         if CLAMP:
-            z = tl.minimum(tl.maximum(z, low), high)
+            z = tl.where(z < low, low, z)  # NaN stays
+            z = tl.where(z > high, high, z)
         if SUMS:
             rows = table + (3 + inputs) * (steps + 1)
             _take(z, y + start, rows, step, steps, outputs, size, place, inside)
