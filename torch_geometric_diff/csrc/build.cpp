@@ -67,8 +67,8 @@ void for_parts(int parts, const Body& body) {
   });
 }
 
-int useful(int threads, int64_t work) {
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, work >> 15)));
+int useful(int threads, int64_t work, int grain = 15) {
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, work >> grain)));
 }
 
 // The first row of a part, so that all parts have as many entries and rows.
@@ -102,10 +102,44 @@ double weight_of(const Entry<I, W>& entry) {
   if constexpr (std::is_same_v<W, Nothing>) return 1.0; else return static_cast<double>(entry.weight);
 }
 
+constexpr int kShort = 8;
+
+// In ascending order, without a branch.
+template <class K>
+inline void sort_short(K* key) {
+  const auto order = [key](int a, int b) {
+    const K low = key[a] < key[b] ? key[a] : key[b], high = key[a] < key[b] ? key[b] : key[a];
+    key[a] = low;
+    key[b] = high;
+  };
+  order(0, 2), order(1, 3), order(4, 6), order(5, 7);
+  order(0, 4), order(1, 5), order(2, 6), order(3, 7);
+  order(0, 1), order(2, 3), order(4, 5), order(6, 7);
+  order(2, 4), order(3, 5), order(1, 4), order(3, 6);
+  order(1, 2), order(3, 4), order(5, 6);
+}
+
 // Edges of a row by column, equal ones in the order given.
 template <class I, class W>
 void sort_row(Entry<I, W>* first, Entry<I, W>* last) {
   using E = Entry<I, W>;
+  if (const auto n = static_cast<int>(std::min<int64_t>(last - first, kShort + 1)); n <= kShort && sizeof(I) == 4) {
+    // what a processor cannot foresee of short rows costs more than to sort eight keys
+    constexpr bool bare = std::is_same_v<W, Nothing>;
+    using K = std::conditional_t<bare, I, int64_t>;
+    K key[kShort];
+    E given[kShort];
+    for (int k = 0; k < kShort; ++k) key[k] = std::numeric_limits<K>::max();
+    for (int k = 0; k < n; ++k) {
+      if constexpr (!bare) given[k] = first[k];
+      key[k] = bare ? static_cast<K>(first[k].col) : static_cast<K>(static_cast<int64_t>(first[k].col) * kShort + k);
+    }
+    sort_short(key);
+    for (int k = 0; k < n; ++k) {
+      if constexpr (bare) first[k].col = key[k]; else first[k] = given[key[k] % kShort];
+    }
+    return;
+  }
   const auto before = [](const E& a, const E& b) { return a.col < b.col; };
   if (last - first > 32) {
     if (std::is_sorted(first, last, before)) return;
@@ -132,8 +166,8 @@ struct Rows {
   bool count(const Edges& given, const Weight& weight, const Good& good, int threads) {
     const int64_t n = given.nodes, m = given.count;
     const int64_t *row = given.row, *col = given.col;
-    // the counts of the threads should not take more room than the edges
-    const int parts = static_cast<int>(std::min<int64_t>(useful(threads, m), 1 + m / std::max<int64_t>(n, 1)));
+    // the counts of the threads should not take more room than the edges, which threads write close together
+    const int parts = static_cast<int>(std::min<int64_t>(useful(threads, m, 18), 1 + m / std::max<int64_t>(n, 1)));
     const auto chunk = [&](int part) { return m / parts * part + std::min<int64_t>(part, m % parts); };
     Array<I> counts(parts * n);
     std::vector<char> bad(parts), unsorted(parts);
@@ -230,10 +264,11 @@ class BuildOf final : public Build {
     const bool normalized = recipe.normalization != Normalization::none;
     if (normalized) degree_ = Array<double>(nodes_);
     rows_.each(nodes_, threads, [&](int64_t i, Entry<I, W>* first, Entry<I, W>* last) {
-      if (normalized) degree_[i] = degree(i, first, last);
+      const bool looped = has_loop(i, first, last);
+      if (normalized) degree_[i] = degree(i, first, last, looped);
       sort_row(first, last);
       sizes_[i] = static_cast<I>(groups(first, last));
-      if (recipe.diagonal != Diagonal::given) sizes_[i] += !has_loop(i, first, last);
+      if (recipe.diagonal != Diagonal::given) sizes_[i] += !looped;
     });
     for (int64_t i = 0; i < nodes_; ++i) entries += sizes_[i];
   }
@@ -245,9 +280,9 @@ class BuildOf final : public Build {
 
  private:
   static bool has_loop(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
-    Entry<I, W> wanted{};
-    wanted.col = static_cast<I>(i);
-    return std::binary_search(first, last, wanted, [](const auto& a, const auto& b) { return a.col < b.col; });
+    bool found = false;
+    for (; first < last; ++first) found |= first->col == static_cast<I>(i);
+    return found;
   }
 
   // The weight of the loop of node i, from what is in its row.
@@ -260,15 +295,13 @@ class BuildOf final : public Build {
     return weight;
   }
 
-  double degree(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) const {
+  double degree(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last, bool looped) const {
     const bool given = recipe_.diagonal == Diagonal::given || recipe_.diagonal == Diagonal::step;
     double sum = given ? 0.0 : loop(i, first, last);
-    bool looped = false;
-    for (; first < last; ++first) {
-      const bool is_loop = first->col == static_cast<I>(i);
-      looped |= is_loop;
-      if (given || !is_loop) sum += weight_of(*first);
-    }
+    if (std::is_same_v<W, Nothing> && (given || !looped)) sum += static_cast<double>(last - first);
+    else
+      for (; first < last; ++first)
+        if (given || first->col != static_cast<I>(i)) sum += weight_of(*first);
     return recipe_.count_loops && !looped ? sum + 1.0 : sum;
   }
 
@@ -278,6 +311,7 @@ class BuildOf final : public Build {
     if constexpr (kind == Normalization::row) return degree_[i] > 0 ? weight / degree_[i] : 0.0;
     // the larger factor first, whichever node it is of: symmetric to the last bit
     const double a = degree_[i], b = degree_[j];
+    if constexpr (std::is_same_v<W, Nothing>) return weight * a * b;  // weight 1 but on the diagonal
     return a >= b ? weight * a * b : weight * b * a;
   }
 
@@ -309,6 +343,7 @@ class BuildOf final : public Build {
     std::atomic<bool> finite{true};
     std::atomic<double> largest{0.0};
     const int parts = useful(threads, rows_.start[nodes_] + nodes_);
+    const bool step = recipe_.diagonal == Diagonal::step, has_diagonal = recipe_.diagonal != Diagonal::given;
     for_parts(parts, [&](int part) {
       bool good = true;
       double most = 0;
@@ -319,13 +354,33 @@ class BuildOf final : public Build {
         I* col = cols + rowptr[i];
         T *value = values + rowptr[i], *diagonal = nullptr;
         double total = 0;
-        while (edge < last || (!diagonal && recipe_.diagonal != Diagonal::given)) {
-          if (recipe_.diagonal != Diagonal::given && !diagonal && (edge == last || edge->col >= i)) {
+        if (rowptr[i + 1] - rowptr[i] == last - edge + has_diagonal) {  // no place twice, no loop to be replaced
+          int64_t after = 0;
+          for (int64_t k = 0; k < last - edge; ++k) {
+            const I j = edge[k].col;
+            const bool is_after = has_diagonal && j > i;
+            const double entry = 0.0 + normalized<kind>(weight_of(edge[k]), i, j);
+            after += is_after;
+            total += entry;
+            col[k + is_after] = j;
+            const T made = static_cast<T>(step ? recipe_.scale * entry : entry);
+            value[k + is_after] = made;
+            good &= std::isfinite(made);
+          }
+          if (has_diagonal) {
+            col[last - edge - after] = static_cast<I>(i);
+            diagonal = value + (last - edge - after);
+            if (!step) *diagonal = static_cast<T>(normalized<kind>(recipe_.scale, i, i));
+          }
+          edge = last;
+        }
+        while (edge < last || (!diagonal && has_diagonal)) {
+          if (has_diagonal && !diagonal && (edge == last || edge->col >= i)) {
             const auto* first = edge;
             while (edge < last && edge->col == i) ++edge;
             *col++ = static_cast<I>(i);
             diagonal = value++;
-            if (recipe_.diagonal != Diagonal::step)
+            if (!step)
               *diagonal = static_cast<T>(normalized<kind>(loop(i, first, edge), i, i));
             continue;
           }
@@ -334,10 +389,10 @@ class BuildOf final : public Build {
           for (; edge < last && edge->col == j; ++edge) sum += normalized<kind>(weight_of(*edge), i, j);
           total += sum;
           *col++ = j;
-          *value = static_cast<T>(recipe_.diagonal == Diagonal::step ? recipe_.scale * sum : sum);
+          *value = static_cast<T>(step ? recipe_.scale * sum : sum);
           good &= std::isfinite(*value++);
         }
-        if (recipe_.diagonal == Diagonal::step) *diagonal = static_cast<T>(1.0 - recipe_.scale * total);
+        if (step) *diagonal = static_cast<T>(1.0 - recipe_.scale * total);
         if (diagonal) good &= std::isfinite(*diagonal);
         most = std::max(most, total);
       }

@@ -125,9 +125,9 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
     double* piece_sums = sums.data() + first * num_sums;
     const Pieces own{bounds + first, count}, own_t{bounds_t + first, count};
     const Work<T, I> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, buffer.as<T>(), gap,
-                          own, own, nullptr, piece_sums, num_sums};
+                          own, own, nullptr, nullptr, piece_sums, num_sums};
     const Work<T, I> backward{to.dx ? to.dx + b * size : nullptr, g + b * size, batch * size, batch * size, columns, seed, tile,
-                           buffer.as<T>() + fs.arrays * gap, gap, own_t, own_t, nullptr, piece_sums, num_sums};
+                           buffer.as<T>() + fs.arrays * gap, gap, own_t, own_t, nullptr, nullptr, piece_sums, num_sums};
     std::vector<Dot<T>> list(std::max(3 + r.inputs, r.outputs));
     std::vector<T> lanes(list.size() * kBlock);
     const auto begin = [&](Step<T, I>& s) {

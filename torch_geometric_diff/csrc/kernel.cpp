@@ -2,7 +2,10 @@
 // set: CMake defines TGD_LEVEL (name of the table), TGD_LEVEL_NAME and TGD_VECTOR_BYTES.
 #include "kernel.h"
 
+#include <type_traits>
+
 #include "dropout.h"
+#include "side_by_side.h"
 #include "vectors.h"
 
 namespace tgd {
@@ -17,15 +20,20 @@ struct Csr {
   const T* value;
   const T* source;
   std::int64_t prefetch_end;
+  const I *row, *place;  // of slices
 };
 
 // Row i of the product; visit(e, row) sees every edge with the row of the source that it brings.
-template <class T, class I, int W, class Visit>
+template <bool Placed, class T, class I, int W, class Visit>
 TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, const Visit& visit) {
+  const auto row_at = [&](std::int64_t e) {
+    return m.source + static_cast<std::int64_t>(Placed ? m.place[m.col[e]] : m.col[e]) * W;
+  };
+  if constexpr (Placed) i = m.row[i];
 #pragma GCC unroll 32
   for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = Vec<T, W>{};
   const auto add = [&](std::int64_t e) {
-    const T* from = m.source + static_cast<std::int64_t>(m.col[e]) * W;
+    const T* from = row_at(e);
     const T w = m.value[e];
 #pragma GCC unroll 32
     for (int v = 0; v < kVecs<T, W>; ++v) {
@@ -38,42 +46,13 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, c
   const std::int64_t end = m.rowptr[i + 1];
   if (end <= m.prefetch_end) {
     for (; e < end; ++e) {
-      const T* ahead = m.source + static_cast<std::int64_t>(m.col[e + prefetch_distance(W)]) * W;
+      const T* ahead = row_at(e + prefetch_distance(W));
 #pragma GCC unroll 8
       for (int line = 0; line < W; line += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(ahead + line);
       add(e);
     }
   } else {
     for (; e < end; ++e) add(e);
-  }
-}
-
-// The product of a slice, as many rows side by side as registers hold.
-template <bool Ahead, class T, class I, int W>
-TGD_INLINE void accumulate_slice(const Slices<T, I>& slices, std::int64_t slice, const T* source, Vec<T, W>* acc) {
-  constexpr int vecs = kVecs<T, W>, together = W == 1 ? kSliceRows : 8 / vecs;
-  const std::int64_t begin = slices.start[slice], end = slices.start[slice + 1];
-  for (int first = 0; first < kSliceRows; first += together) {
-    Vec<T, W> sum[together * vecs];  // unrolled loops alone leave it in registers
-#pragma GCC unroll 16
-    for (int v = 0; v < together * vecs; ++v) sum[v] = Vec<T, W>{};
-    for (std::int64_t e = begin + first; e < end; e += kSliceRows)
-#pragma GCC unroll 16
-      for (int r = 0; r < together; ++r) {
-        const T* from = source + static_cast<std::int64_t>(slices.col[e + r]) * W;
-        const T w = slices.value[e + r];
-        if constexpr (Ahead) __builtin_prefetch(source + static_cast<std::int64_t>(slices.col[e + r + kSliceAhead]) * W);
-#pragma GCC unroll 16
-        for (int v = 0; v < vecs; ++v) {
-          sum[r * vecs + v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
-          round_here(sum[r * vecs + v]);
-        }
-      }
-#pragma GCC unroll 16
-    for (int v = 0; v < together * vecs; ++v) {
-      round_here(sum[v]);  // stored one by one
-      acc[first * vecs + v] = sum[v];
-    }
   }
 }
 
@@ -111,7 +90,7 @@ struct Combination {
     load_packed<T, W>(s.edge_rows + i * W, u);
     T* edges = s.edges;
     const T scale = s.scale;
-    accumulate<T, I, W>(csr, i, acc, [&](std::int64_t e, const T* from) {
+    accumulate<false, T, I, W>(csr, i, acc, [&](std::int64_t e, const T* from) {
       V sum{};
 #pragma GCC unroll 32
       for (int v = 0; v < vecs; ++v) sum += u[v] * load<V>(from + v * lanes_of_sum);
@@ -169,11 +148,11 @@ struct Combination {
 // of few terms, any other one, and one with gradients of edges.
 enum Kind { kLoad, kInner, kLast, kTerm, kSum, kFew, kAny, kEdges };
 
-// What most steps are combined from and given to: little enough to be held in registers.
-template <class T, class I, int W, Kind K>
+// What most steps are combined from and given to: little enough to be held in registers. It takes as many
+// elements from row i on as there are in `vecs` vectors.
+template <class T, class I, int W, Kind K, class V = Vec<T, W>, int vecs = kVecs<T, W>>
 struct Few {
-  static constexpr int vecs = kVecs<T, W>;
-  using V = Vec<T, W>;
+  static constexpr int lanes = sizeof(V) / sizeof(T);
 
   static bool holds(const Step<T, I>& s) {
     if (!s.rowptr || s.num_terms > 2 || s.num_sinks > 1 || s.num_dots > 1) return false;
@@ -219,7 +198,7 @@ struct Few {
 
   static TGD_INLINE void add_term(const T* from, T factor, std::int64_t i, V* acc) {
 #pragma GCC unroll 32
-    for (int v = 0; v < vecs; ++v) add_rounded(acc[v], factor, load<V>(from + i * W + v * kLanes<T, W>));
+    for (int v = 0; v < vecs; ++v) add_rounded(acc[v], factor, load<V>(from + i * W + v * lanes));
   }
 
   TGD_INLINE bool has_first() const { return K == kTerm || (is_any && first); }
@@ -244,29 +223,43 @@ struct Few {
 
   TGD_INLINE void multiply(std::int64_t i, const V* acc) {
 #pragma GCC unroll 32
-    for (int v = 0; v < vecs; ++v) dot += acc[v] * load<V>(with + i * W + v * kLanes<T, W>);
+    for (int v = 0; v < vecs; ++v) dot += acc[v] * load<V>(with + i * W + v * lanes);
   }
 
-  TGD_INLINE void give(std::int64_t i, std::int64_t row, int columns, const V* acc) const {
-    V y[vecs] = {};
-    if (K == kSum || add) load_packed<T, W>(sum + i * W, y);
+  // What is given to a sum; the last time, the whole sum of a row.
+  TGD_INLINE void add_sum(std::int64_t i, const V* acc, V* y) const {
 #pragma GCC unroll 32
-    for (int v = 0; v < vecs; ++v) add_rounded(y[v], sink_factor, acc[v]);
-    if (last()) store_row<T, W>(to + row, columns, y);
-    else store_packed<T, W>(sum + i * W, y);
+    for (int v = 0; v < vecs; ++v) {
+      y[v] = K == kSum || add ? load<V>(sum + i * W + v * lanes) : V{};
+      add_rounded(y[v], sink_factor, acc[v]);
+    }
+  }
+
+  TGD_INLINE void give(std::int64_t i, const V* acc) const {
+    V y[vecs];
+    add_sum(i, acc, y);
+    put(sum, i, y);
+  }
+
+  static TGD_INLINE void put(T* to, std::int64_t i, const V* acc) {
+#pragma GCC unroll 32
+    for (int v = 0; v < vecs; ++v) store(to + i * W + v * lanes, acc[v]);
   }
 
   // Adds up in double what a few rows have left in the lanes.
   TGD_INLINE void flush() {
     if (!has_dot()) return;
-    alignas(kBytes) T lanes[kLanes<T, W>];
-    store(lanes, dot);
+    alignas(kBytes) T each[lanes];
+    store(each, dot);
     double total = 0;
-    for (int j = 0; j < kLanes<T, W>; ++j) total += static_cast<double>(lanes[j]);
+    for (int j = 0; j < lanes; ++j) total += static_cast<double>(each[j]);
     *dot_sum += total;
     dot = V{};
   }
 };
+
+template <class T, class I, int W>
+constexpr bool kMaySlice = kHasShort<T, I> && W <= kNarrow;
 
 template <class T, class I>
 Kind kind(const Step<T, I>& s) {
@@ -284,14 +277,35 @@ Kind kind(const Step<T, I>& s) {
   return sums ? kSum : kFew;
 }
 
+// A slice of a step without dropout, if its rows lie side by side and are not the last of an output.
+template <class T, class I, int W, Kind K>
+TGD_INLINE bool combine_slice(const Few<T, I, W, K, Whole, kWholes<W>>& few, std::int64_t i, T* target, Whole* acc) {
+  if (K == kLast || few.last()) return false;
+  if constexpr (K != kInner) {
+    few.scale_product(acc);
+    if (few.has_first()) few.add_term(few.first, few.first_factor, i, acc);
+    if (few.has_second()) few.add_term(few.second, few.second_factor, i, acc);
+    if (few.has_bounds()) few.clamp(acc);
+    if (few.has_sink()) few.give(i, acc);
+    if (K == kFew && !target) return true;
+  }
+  few.put(target, i, acc);
+  return true;
+}
+
+struct Unused {
+  template <class S>
+  explicit Unused(const S&) {}
+};
+
 template <class T, class I, int W, bool Masked, Kind K, bool Sliced>
 void rows(const Step<T, I>& s) {
   constexpr int vecs = kVecs<T, W>;
-  const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end};
+  const Slices<T, I> slices = s.slices ? *s.slices : Slices<T, I>{};
+  const Csr<T, I> csr{s.rowptr, s.col, s.value, s.source, s.prefetch_end, slices.row, slices.place};
   const Combination<T, I, W> other{s};
   constexpr bool is_few = K >= kTerm && K <= kFew;
   Few<T, I, W, K> few(s);
-  const Slices<T, I> slices = Sliced ? *s.slices : Slices<T, I>{};
   const I* original = s.original;
   const std::int64_t last_row = s.last_row, stride = s.stride;
   const int columns = s.tile.columns;
@@ -301,49 +315,38 @@ void rows(const Step<T, I>& s) {
   const T* from = K == kLoad ? s.terms->from + s.tile.first : nullptr;
   T* to = K == kLast ? s.sinks->to + s.tile.first : nullptr;
   const auto ignore = [](std::int64_t, const T*) {};
-  const auto row = [&](std::int64_t i) -> std::int64_t { return Sliced ? static_cast<std::int64_t>(slices.row[i]) : i; };
   const auto name = [&](std::int64_t i) -> std::int64_t { return original ? static_cast<std::int64_t>(original[i]) : i; };
   const bool masked = K < kAny ? Masked : Masked && s.mask;
   Dropout<T, W> dropout(masked ? *s.mask : Mask{}, s.tile.first);
-  Vec<T, W> slice[Sliced ? kSliceRows * vecs : 1];
+  std::conditional_t<Sliced && !Masked, Few<T, I, W, K, Whole, kWholes<W>>, Unused> whole(s);
+  alignas(kBytes) T slice[Sliced ? kSliceRows * W : 1];
   for (std::int64_t i0 = s.first_row; i0 < last_row; i0 += kKeyRows) {
     const int n = static_cast<int>(last_row - i0 < kKeyRows ? last_row - i0 : kKeyRows);
     if (masked) {
-      if (Sliced || original) dropout.keys(n, [&](int r) { return name(row(i0 + r)); });
+      if (original) dropout.keys(n, [&](int r) { return name(i0 + r); });
       else dropout.keys(i0);
     }
-    const std::int64_t number = i0 / kSliceRows;
-    const bool together = Sliced && slices.start[number] < slices.start[number + 1];
-    if (together) {
-      if (csr.prefetch_end) accumulate_slice<true, T, I, W>(slices, number, csr.source, slice);
-      else accumulate_slice<false, T, I, W>(slices, number, csr.source, slice);
-    }
-    if constexpr (Sliced && is_few)
-      if (together && !few.last()) {  // without questions for every row
-        const auto each = [&](const auto& visit) {
-          for (int r = 0; r < n; ++r) visit(r, row(i0 + r), slice + r * vecs);
-        };
-        const auto drop = [&](int r, std::int64_t, Vec<T, W>* acc) { dropout.apply(r, acc); };
-        each([&](int, std::int64_t, Vec<T, W>* acc) { few.scale_product(acc); });
-        if (masked && !mask_target) each(drop);
-        if (few.has_first()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.first, few.first_factor, i, acc); });
-        if (few.has_second()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.add_term(few.second, few.second_factor, i, acc); });
-        if (few.has_bounds()) each([&](int, std::int64_t, Vec<T, W>* acc) { few.clamp(acc); });
-        if (few.has_dot()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.multiply(i, acc); });
-        few.flush();
-        if (few.has_sink()) each([&](int, std::int64_t i, Vec<T, W>* acc) { few.give(i, 0, columns, acc); });
-        if (masked && mask_target) each(drop);
-        if (target) each([&](int, std::int64_t i, Vec<T, W>* acc) { store_packed<T, W>(target + i * W, acc); });
-        continue;
+    bool together = false;
+    if constexpr (Sliced) {
+      const std::int64_t number = i0 / kSliceRows;
+      together = slices.start[number] < slices.start[number + 1];
+      if (together) {
+        Whole acc[kWholes<W>];
+        if (csr.prefetch_end) accumulate_slice<true, W>(slices, number, csr.source, acc);
+        else accumulate_slice<false, W>(slices, number, csr.source, acc);
+        if constexpr (!Masked)
+          if (combine_slice<T, I, W, K>(whole, i0, target, acc)) continue;
+        for (int v = 0; v < kWholes<W>; ++v) store(slice + v * kWhole, acc[v]);
       }
+    }
     for (int r = 0; r < n; ++r) {
-      const std::int64_t i = row(i0 + r);
-      const std::int64_t ahead = i0 + r + kPrefetchRows < last_row ? row(i0 + r + kPrefetchRows) : -1;
+      const std::int64_t i = i0 + r, ahead = i + kPrefetchRows < last_row ? i + kPrefetchRows : -1;
       Vec<T, W> acc[vecs];
       const auto product = [&] {
-        if (!together) return accumulate<T, I, W>(csr, i, acc, ignore);
-#pragma GCC unroll 32
-        for (int v = 0; v < vecs; ++v) acc[v] = slice[Sliced ? r * vecs + v : 0];
+        if (together) return load_packed<T, W>(slice + (Sliced ? r * W : 0), acc);
+        if constexpr (kMaySlice<T, I, W> && K != kEdges)
+          if (Sliced || (K == kAny && csr.place)) return accumulate<true, T, I, W>(csr, i, acc, ignore);
+        accumulate<false, T, I, W>(csr, i, acc, ignore);
       };
       if constexpr (K == kLoad) {
         if (ahead >= 0) prefetch_row<0>(from + name(ahead) * stride, columns);
@@ -361,7 +364,13 @@ void rows(const Step<T, I>& s) {
         if (few.has_second()) few.add_term(few.second, few.second_factor, i, acc);
         if (few.has_bounds()) few.clamp(acc);
         if (few.has_dot()) few.multiply(i, acc);
-        if (few.has_sink()) few.give(i, few.last() ? name(i) * stride : 0, columns, acc);
+        if (few.last()) {
+          Vec<T, W> y[vecs];
+          few.add_sum(i, acc, y);
+          store_row<T, W>(few.to + name(i) * stride, columns, y);
+        } else if (few.has_sink()) {
+          few.give(i, acc);
+        }
         if (K == kFew && !target) continue;
       } else if constexpr (K < kTerm) {
         if (K == kLast && ahead >= 0) prefetch_row<1>(to + name(ahead) * stride, columns);
@@ -400,8 +409,8 @@ template <class T, class I, int W, Kind K>
 void either(const Step<T, I>& s) {
   // Only the short steps are worth a version of their own without dropout.
   const bool masked = K >= kAny || s.mask;
-  if constexpr (kHasShort<T, I> && W <= kNarrow && K >= kInner && K <= kFew)
-    if (s.slices) return masked ? rows<T, I, W, true, K, true>(s) : rows<T, I, W, false, K, true>(s);
+  if constexpr (kMaySlice<T, I, W> && K >= kInner && K <= kFew)
+    if (s.slices) return masked ? rows<T, I, W, true, K < kTerm ? K : kFew, true>(s) : rows<T, I, W, false, K, true>(s);
   masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
 

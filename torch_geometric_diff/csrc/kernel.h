@@ -14,7 +14,7 @@ constexpr int kNarrow = 8;    // of the widest tile that takes rows by slices
 template <class T, class I>
 constexpr bool kHasShort = sizeof(T) == 4 && sizeof(I) == 4;
 constexpr int kSliceRows = 16;
-constexpr int kSliceAhead = 64;  // entries that a prefetch of a slice runs ahead
+constexpr int kSliceAhead = 32;  // entries that a prefetch of a slice runs ahead
 
 // Edges that a prefetch runs ahead.
 constexpr int prefetch_distance(int width) { return 1024 / (width > kBlock ? width : kBlock); }
@@ -33,13 +33,15 @@ struct Tile {
 };
 
 // Rows in an order in which neighbours are about as long, kSliceRows a slice, so that a slice needs no
-// branch at the end of every row. Entry e of row r of slice s is at start[s] + kSliceRows * e + r; short
-// rows are filled up with zeros at a row of zeros, which follows the last one of a packed tile. The rows of
-// an empty slice are read from the matrix itself. kSliceAhead columns more than there are can be read.
+// branch at the end of every row. Packed tiles are in this order: row i of one is that of row[i] of the
+// matrix, and the other way round i = place[row[i]]. Entry e of row r of slice s is at start[s] +
+// kSliceRows * e + r; its column is given by the bytes from the first row of a tile of one column. Short
+// rows are filled up with zeros at a row of zeros, which follows the last slice of a packed tile. The rows
+// of an empty slice are read from the matrix itself. kSliceAhead offsets more than there are can be read.
 template <class T, class I>
 struct Slices {
   const std::int64_t* start;
-  const I *col, *row;
+  const I *row, *place, *offset;
   const T* value;
 };
 
@@ -75,7 +77,7 @@ struct Step {
   const I *rowptr, *col;
   const T* value;
   const I* original;
-  const Slices<T, I>* slices;  // null: rows in their own order; else they are counted in that of the slices
+  const Slices<T, I>* slices;  // null: rows in their own order
   const T* source;             // packed
   T* target;        // packed; null: z goes to the sinks alone
   std::int64_t stride, first_row, last_row, prefetch_end;  // edges from prefetch_end on: no prefetch; 0: none

@@ -12,6 +12,7 @@
 
 namespace tgd {
 
+constexpr std::int64_t kMostSliced = std::int64_t{1} << 28;  // offsets of the rows must fit
 constexpr std::int64_t kWorthSlices = 6;  // steps of narrow tiles that pay for sorting the rows
 const Level* const* levels() {
   static const auto found = [] {
@@ -52,10 +53,11 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   const int team = p.shared ? p.threads : static_cast<int>(std::min<std::int64_t>(p.threads, batch * tiles));
   std::optional<SliceStore<T, I>> store;
   const auto narrow = std::count_if(p.tiles.begin(), p.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
-  if (kHasShort<T, I> && narrow * batch * steps >= kWorthSlices && op.rows == op.sources) store.emplace(op, p.threads);
+  if (kHasShort<T, I> && narrow * batch * steps >= kWorthSlices && op.rows == op.sources && op.rows < kMostSliced)
+    store.emplace(op, p.threads);
   const Slices<T, I> slices = store ? store->slices() : Slices<T, I>{};
 
-  const std::int64_t gap = op.sources * p.tiles[0].width + 1024 / element;  // room for a row of zeros
+  const std::int64_t gap = op.sources * p.tiles[0].width + kSliceRows * kWidest;  // room for a slice and a row of zeros
   const std::int64_t memory = storage.arrays * gap, x_size = op.sources * columns;
   Buffer buffer(sizeof(T) * static_cast<std::size_t>((p.shared ? 1 : team) * memory));
   const auto step = step_function<T, I>(options);
@@ -71,7 +73,7 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
     const std::int64_t own[] = {first_row(thread), first_row(thread + 1)};
     const Work<T, I> work{y + b * size, x + b * x_size, batch * size, batch * x_size, columns,
                           recurrence.threshold ? seeds[b] : 0, tile, memory, gap, {loaded, 1}, {own, 1},
-                          sliced ? &slices : nullptr};
+                          sliced ? &slices : nullptr, sliced ? store->names() : nullptr};
     TileRun<T, I> run(work, op, recurrence, storage, step, barrier);
     run.pack();
     run.steps([](std::int64_t, Step<T, I>&) {});

@@ -108,6 +108,7 @@ struct Work {
   std::int64_t gap;  // between packed arrays
   Pieces loaded, own;
   const Slices<T, I>* slices = nullptr;
+  const I* names = nullptr;  // of the rows, beside slices
   double* sums = nullptr;  // of a thread's first piece; `num_sums` a piece
   std::int64_t num_sums = 0;
 
@@ -123,7 +124,7 @@ class TileRun {
         terms_(recurrence.inputs + 2), sinks_(recurrence.outputs) {
     s_.col = op.col;
     s_.value = op.value;
-    s_.original = op.original;
+    s_.original = work.slices ? work.names : op.original;
     s_.stride = work.columns;
     s_.tile = work.tile;
     s_.slices = work.slices;
@@ -139,9 +140,12 @@ class TileRun {
 
   // Copies the inputs that are to be packed.
   void pack() {
-    if (work_.slices && work_.loaded.bounds[work_.loaded.count] == op_.sources)  // the row of zeros
+    if (work_.slices && work_.loaded.bounds[work_.loaded.count] == op_.sources) {
+      // what is left of the last slice, and the row of zeros
+      const std::int64_t more = kSliceRows - 1 - (op_.sources - 1) % kSliceRows + 1;
       for (int n = 0; n < storage_.arrays; ++n)
-        std::memset(work_.array(n) + op_.sources * work_.tile.width, 0, work_.tile.width * sizeof(T));
+        std::memset(work_.array(n) + op_.sources * work_.tile.width, 0, more * work_.tile.width * sizeof(T));
+    }
     for (int i = 0; i < r_.inputs; ++i)
       if (storage_.copy[i] >= 0) {
         add(work_.x + i * work_.x_size, 1, false);
