@@ -99,13 +99,14 @@ def labels(harness: Harness, case: Case) -> list[Row]:
     y = torch.randint(3, (case.num_nodes,), generator=generator)
     candidates: dict[str, Any] = {}
     layers: Any
+    settings: dict[str, Any] = {"ours": "ours", "repeats": 15}
     for name, graph in [("ours", case.edge_index), *graphs.items()]:
         layers = nn if name == "ours" else pyg
+        model = layers.LabelPropagation(50, 0.9)
         key = name if name == "ours" else f"PyG, {name}"
-        candidates[key] = lambda layers=layers, graph=graph: layers.LabelPropagation(50, 0.9)(
-            y, graph, mask
-        )
-    rows = harness.compare(f"LabelPropagation of 50 steps: {case.name}", candidates, ours="ours")
+        candidates[key] = lambda model=model, graph=graph: model(y, graph, mask)
+    title = f"LabelPropagation of 50 steps: {case.name}"
+    rows = harness.compare(title, candidates, **settings)
     for autoscale in (True, False):
         for name, graph in [("ours", case.edge_index), *graphs.items()]:
             layers = nn if name == "ours" else pyg
@@ -113,7 +114,7 @@ def labels(harness: Harness, case: Case) -> list[Row]:
             key = name if name == "ours" else f"PyG, {name}"
             candidates[key] = lambda model=model, graph=graph: model(soft, truth, mask, graph)
         title = f"CorrectAndSmooth of 50 + 50 steps{'' if autoscale else ', fixed'}: {case.name}"
-        rows += harness.compare(title, candidates, ours="ours")
+        rows += harness.compare(title, candidates, **settings)
     return rows
 
 

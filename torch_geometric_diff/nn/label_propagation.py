@@ -79,13 +79,7 @@ class LabelPropagation(Propagation):
                 given, the output is clamped between 0 and 1, in the kernel.
                 (default: :obj:`None`)
         """
-        if isinstance(y, Tensor) and not y.is_floating_point():
-            flat = y.dtype == torch.long and y.size(0) == y.numel()
-            y = one_hot(y.view(-1)) if flat else y.to(torch.get_default_dtype())
-        out = y
-        if mask is not None:
-            out = torch.zeros_like(y)
-            out[mask] = y[mask]
+        out = _scores(y, mask)
         if post_step is None:
             return self.run(out, edge_index, edge_weight, bounds=(0.0, 1.0))
         self._check_features(out)
@@ -111,3 +105,19 @@ class LabelPropagation(Propagation):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(num_layers={self.num_layers}, alpha={self.alpha})"
+
+
+def _scores(y: Tensor, mask: Optional[Tensor]) -> Tensor:
+    """Rows of class scores, zeros where the mask is not."""
+    known = y if mask is None else y[mask]
+    if isinstance(y, Tensor) and not y.is_floating_point():
+        if y.dtype == torch.long and y.size(0) == y.numel():
+            classes = int(y.max()) + 1 if y.numel() else 0
+            known = one_hot(known.view(-1), num_classes=classes)
+        else:
+            known = known.to(torch.get_default_dtype())
+    if mask is None:
+        return known
+    out = known.new_zeros(y.size(0), *known.shape[1:])
+    out[mask] = known
+    return out
