@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .graph.adjacency import read_edges
+from .ops.derivatives import is_transformed
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -125,6 +126,8 @@ def dirichlet_energy(x: Tensor, edge_index: Tensor, edge_weight: Tensor | None =
 
 
 def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    if torch.compiler.is_compiling() or is_transformed(x):
+        raise NotImplementedError("A number of Python's is returned, which no transform follows")
     if x.dim() != 2 or y.shape != x.shape[:1]:
         raise ValueError(
             f"Expected 'x' of shape [N, F] and 'y' of shape [N] (got {list(x.shape)} and "

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .ops import DiffusionOperator, diffuse
+from .ops.derivatives import is_transformed
 from .writing import write_atomically
 
 _CHUNK = 1 << 26  # bytes of the result that are joined in memory at a time
@@ -126,6 +127,8 @@ def _wait() -> None:
 
 def _open(x: Tensor | np.ndarray | str | Path) -> np.ndarray:
     if isinstance(x, Tensor) and x.layout == torch.strided:
+        if torch.compiler.is_compiling() or is_transformed(x):
+            raise NotImplementedError("The result is a file, which no transform follows")
         x = x.detach().cpu()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy has no bfloat16
     if isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray):

@@ -3,6 +3,7 @@
 A new layer joins by one line in ``CASES``.
 """
 
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,11 +12,17 @@ from typing import Any
 import torch
 from dense import dense_step, dense_weight, random_graph
 from torch import Tensor
+from torch_geometric.data import Data
 
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
-from torch_geometric_diff.metrics import dirichlet_energy
+from torch_geometric_diff.metrics import (
+    dirichlet_energy,
+    distance_diameter_ratio,
+    separability,
+)
 from torch_geometric_diff.nn import (
     APPNP,
+    CorrectAndSmooth,
     DiffConv,
     DiffResNet,
     DiffusedViews,
@@ -37,6 +44,8 @@ from torch_geometric_diff.ops import (
     sparse_mm,
 )
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+from torch_geometric_diff.streaming import diffuse_features
+from torch_geometric_diff.transforms import SIGN, GaussianKNNGraph, Heat, PersonalizedPageRank
 
 N, K, SEED, P = 7, 3, 5, 0.25
 EDGES, WEIGHT = random_graph(N, 8)
@@ -51,7 +60,6 @@ class Case:
         function: The public function, of Tensors that may all be differentiated.
         dense: The same in dense float64 algebra.
         inputs: The Tensors, float64.
-        module: A layer behind ``function``, if there is one.
         refuses: Columns of the table where it says no, and what it says.
     """
 
@@ -59,7 +67,6 @@ class Case:
     function: Callable[..., Tensor]
     dense: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
-    module: torch.nn.Module | None = None
     refuses: dict[str, tuple[type[Exception], str]] = field(default_factory=dict)
 
 
@@ -272,6 +279,68 @@ def labels(y: Tensor, weight: Tensor) -> Tensor:
     return z
 
 
+TRUTH = torch.tensor([1, 0])  # of the held nodes
+
+
+@torch.no_grad()
+def corrected(y: Tensor, weight: Tensor, autoscale: bool = True) -> Tensor:
+    """Correct and smooth, step by step."""
+    truth = torch.nn.functional.one_hot(TRUTH, 2).to(y)
+    matrix = dense_weight(EDGES, weight, N)
+    error = torch.zeros_like(y).index_copy(0, HELD, truth - y[HELD])
+    z = error
+    for _ in range(K):
+        z = 0.7 * (matrix @ z) + 0.3 * error
+        z = z.clamp(-1, 1) if autoscale else z.index_copy(0, HELD, error[HELD])
+    if autoscale:
+        scale = error[HELD].abs().sum() / len(HELD) / z.abs().sum(1, keepdim=True)
+        z = torch.where(scale.isfinite() & (scale <= 1000), scale, 1.0) * z
+    z = start = (y + z).index_copy(0, HELD, truth)
+    for _ in range(K):
+        z = (0.8 * (matrix @ z) + 0.2 * start).clamp(0, 1)
+    return z
+
+
+def correct_and_smooth(autoscale: bool) -> Callable[..., Tensor]:
+    post = CorrectAndSmooth(K, 0.7, K, 0.8, autoscale=autoscale)
+    return lambda y, w: post(y, TRUTH, HELD, EDGES, w)
+
+
+def written(transform: Any, name: str = "x") -> Callable[..., Tensor]:
+    """What a transform writes."""
+
+    def function(x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return transform(Data(x=x, edge_index=EDGES, edge_weight=weight))[name]
+
+    return function
+
+
+def normalised(x: Tensor, weight: Tensor, steps: int) -> Tensor:
+    matrix = dense_weight(EDGES, weight, N)
+    degree = matrix.sum(1)
+    inverse = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
+    return torch.linalg.matrix_power(inverse[:, None] * matrix * inverse, steps) @ x
+
+
+CLASSES = torch.arange(N) % 3
+
+
+def ratio(x: Tensor) -> Tensor:
+    distance, same = torch.cdist(x, x), CLASSES[:, None] == CLASSES
+    return distance[~same].min() / distance[same].max()
+
+
+def share(x: Tensor) -> Tensor:
+    means = torch.stack([x[CLASSES == c].mean(0) for c in range(3)])[CLASSES]
+    return (means - x.mean(0)).square().sum() / (x - x.mean(0)).square().sum()
+
+
+def streamed(x: Tensor) -> Tensor:
+    with tempfile.TemporaryDirectory() as folder:
+        out = diffuse_features(x, operator(), K, f"{folder}/out.npy")
+        return torch.from_numpy(out.copy()).to(x.dtype)
+
+
 X = features(N, 2)
 torch.manual_seed(0)
 NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), DiffusedViews(2, 3, num_steps=K).eval()
@@ -286,6 +355,15 @@ DERIVATIVES = ("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev"
 DERIVATIVES += ("hessian", "jacfwd twice", "jacrev twice", "vmap of grad")
 NEIGHBOURS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), (Exception, "under vmap"))
 NEIGHBOURS |= dict.fromkeys(("compile", "export"), (Exception, "knn_graph.*"))
+NO_GRADIENT: dict[str, tuple[type[Exception], str]] = dict.fromkeys(
+    ("backward", "backward twice", "inference first", "compile"),
+    (RuntimeError, "does not require grad"),
+)
+A_NUMBER = NO_GRADIENT | dict.fromkeys(
+    (*DERIVATIVES[2:], "vmap", "vmap, all", "compile", "export"),
+    (Exception, "no transform follows"),
+)
+OF_DATA: dict[str, tuple[type[Exception], str]] = {"compile": (Exception, "Data")}
 COEFFICIENTS = features(K + 1)
 THETA, PPR = features(4, 2), APPNP(K, 0.2)
 NO_BUILD = dict.fromkeys(("compile", "export"), (Exception, "."))  # steps depend on the graph
@@ -326,7 +404,7 @@ CASES = [
         (X, WEIGHT),
         refuses={"compile": (Exception, "SparseOperator")},
     ),
-    Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT), PLAIN),
+    Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
     Case("DiffConv, cached", lambda x: CACHED(x, EDGES, WEIGHT), lambda x: euler(x, WEIGHT), (X,)),
     Case(
         "DiffConv, learned step",
@@ -395,7 +473,8 @@ CASES = [
         lambda x: SPARSE[torch.float64].to_dense() @ x,
         (X,),
         refuses=dict.fromkeys(
-            (*DERIVATIVES, "inference first", "vmap", "vmap, all"), (ValueError, "no gradient")
+            (*DERIVATIVES, "inference first", "vmap", "vmap, all", "requires_grad"),
+            (ValueError, "no gradient"),
         )
         | dict.fromkeys(("compile", "export"), (Exception, "[Ss]parse")),
     ),
@@ -421,9 +500,84 @@ CASES = [
         lambda y, w: SPREAD(y, EDGES, edge_weight=w),
         labels,
         (features(N, 2).sigmoid(), WEIGHT),
-        refuses=dict.fromkeys(
-            ("backward", "backward twice", "inference first", "compile"),
-            (RuntimeError, "does not require grad"),
-        ),
+        refuses=NO_GRADIENT,
+    ),
+    Case(
+        "CorrectAndSmooth",
+        correct_and_smooth(True),
+        corrected,
+        (features(N, 2).sigmoid(), WEIGHT),
+        refuses=NO_GRADIENT,
+    ),
+    Case(
+        "CorrectAndSmooth, fixed scale",
+        correct_and_smooth(False),
+        lambda y, w: corrected(y, w, False),
+        (features(N, 2).sigmoid(), WEIGHT),
+        refuses=NO_GRADIENT,
+    ),
+    Case(
+        "PersonalizedPageRank",
+        written(PersonalizedPageRank(0.2, K)),
+        torch.no_grad()(appnp),
+        (X, WEIGHT),
+        refuses=NO_GRADIENT | OF_DATA,
+    ),
+    Case(
+        "SIGN",
+        written(SIGN([1, K]), f"x{K}"),
+        torch.no_grad()(lambda x, w: normalised(x, w, K)),
+        (X, WEIGHT),
+        refuses=NO_GRADIENT | OF_DATA,
+    ),
+    Case(
+        "Heat",
+        written(Heat(0.5, tol=1e-13)),
+        torch.no_grad()(heat_layer),
+        (X, WEIGHT),
+        refuses=NO_GRADIENT | NO_BUILD,
+    ),
+    Case(
+        "GaussianKNNGraph",
+        written(GaussianKNNGraph(3, 1.0), "edge_weight"),
+        gaussian_dense,
+        (features(N, 3),),
+        refuses=NEIGHBOURS | OF_DATA,
+    ),
+    Case(
+        "distance_diameter_ratio",
+        lambda x: torch.tensor(distance_diameter_ratio(x, CLASSES), dtype=x.dtype, device="cpu"),
+        ratio,
+        (X,),
+        refuses=A_NUMBER,
+    ),
+    Case(
+        "separability",
+        lambda x: torch.tensor(separability(x, CLASSES), dtype=x.dtype, device="cpu"),
+        share,
+        (X,),
+        refuses=A_NUMBER,
+    ),
+    Case(
+        "diffuse_features",
+        streamed,
+        lambda x: euler(x, WEIGHT),
+        (X,),
+        refuses=A_NUMBER | {"compile": (Exception, ".")},  # the first that is met says it
     ),
 ]
+
+# every layer and model in training, with what it takes beside features and a graph
+LAYERS: dict[str, tuple[torch.nn.Module, dict[str, Any]]] = {
+    "DiffConv": (DiffConv(K, dropout=P), {}),
+    "DiffConv, learned step": (DiffConv(K, learn_step_size=True), {}),
+    "APPNP": (APPNP(K, 0.2, dropout=P), {}),
+    "GPRConv": (GPRConv(K), {}),
+    "HeatConv": (HeatConv(0.5, learn_t=True), {}),
+    "SGConv": (SGConv(2, 4, K), {}),
+    "SSGConv": (SSGConv(2, 4, 0.1, K), {}),
+    "DiffResNet": (DiffResNet(2, 3, K, 0.25), {}),
+    "DiffusedViews": (DiffusedViews(2, 3, num_steps=K), {}),
+    "LabelPropagation": (LabelPropagation(K, 0.8), {"mask": HELD}),
+    "CorrectAndSmooth": (CorrectAndSmooth(K, 0.7, K, 0.8), {"y_true": TRUTH, "mask": HELD}),
+}

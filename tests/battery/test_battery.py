@@ -5,12 +5,16 @@
 
 import copy
 import io
+import pickle
 from typing import Any
 
 import pytest
 import torch
-from battery.cases import CASES, Case
-from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from battery.cases import CASES, EDGES, LAYERS, WEIGHT, Case, N, X
+from dense import as_form
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+from torch_geometric_diff.nn import CorrectAndSmooth
 
 LOOSE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -150,6 +154,26 @@ def elsewhere(case: Case) -> tuple[Any, Any]:
     return out, case.dense(*case.inputs)
 
 
+def followed(case: Case) -> tuple[Any, Any]:
+    """The same bits, whether a gradient follows or not."""
+    out = case.function(*leaves(case))
+    assert torch.equal(out.detach(), case.function(*case.inputs))
+    with torch.no_grad():
+        assert torch.equal(out.detach(), case.function(*leaves(case)))
+    return out, case.dense(*case.inputs)
+
+
+def by_threads(case: Case) -> tuple[Any, Any]:
+    """The same bits, whatever the number of threads."""
+    before, outs = torch.get_num_threads(), []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        outs.append(case.function(*case.inputs))
+    torch.set_num_threads(before)
+    assert torch.equal(*outs)
+    return outs[1], case.dense(*case.inputs)
+
+
 COLUMNS = {
     "value": values,
     "backward": backward,
@@ -172,11 +196,14 @@ COLUMNS = {
     "bfloat16": dtype(torch.bfloat16),
     "inference first": inference_first,
     "other default device": elsewhere,
+    "requires_grad": followed,
+    "threads": by_threads,
 }
 
 
 # what torch 2.4 does too
 ALWAYS = {"value", "backward", "backward twice", "float32", "bfloat16", "inference first"}
+ALWAYS |= {"requires_grad", "threads"}
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -193,21 +220,24 @@ def test_battery(case: Case, column: str) -> None:
     compare(*COLUMNS[column](case), tolerance)
 
 
-MODULES = [case for case in CASES if case.module is not None]
+def call(layer: torch.nn.Module, form: str = "edge_index") -> torch.Tensor:
+    """A layer on a graph without loops, in training, from the same random numbers."""
+    rest = next(rest for other, rest in LAYERS.values() if repr(other) == repr(layer))
+    torch.manual_seed(0)
+    x = X.float().sigmoid()
+    others = EDGES[0] != EDGES[1]
+    graph, weight = as_form(form, EDGES[:, others], WEIGHT[others].float(), N)
+    if isinstance(layer, CorrectAndSmooth):
+        return layer(x, *rest.values(), graph, weight)
+    return layer(x, graph, edge_weight=weight, **rest)
 
 
-@pytest.mark.parametrize("case", MODULES, ids=lambda case: case.name)
-def test_copies_and_pickles(case: Case) -> None:
-    expected = case.function(*case.inputs)
-    for other in (copy.deepcopy(case.module), pickled(case.module)):
-        out = functional_call(other, {}, call_arguments(case))
-        assert torch.equal(out, expected)
-
-
-def call_arguments(case: Case) -> tuple[Any, ...]:
-    from battery.cases import EDGES
-
-    return (case.inputs[0], EDGES, *case.inputs[1:])
+@pytest.mark.parametrize("name", LAYERS)
+def test_copies_and_pickles(name: str) -> None:
+    layer, _ = LAYERS[name]
+    expected = call(layer)
+    for other in (copy.deepcopy(layer), pickled(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(call(other), expected)
 
 
 def pickled(module: torch.nn.Module) -> torch.nn.Module:
@@ -217,7 +247,15 @@ def pickled(module: torch.nn.Module) -> torch.nn.Module:
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("case", MODULES, ids=lambda case: case.name)
-def test_script_is_refused(case: Case) -> None:
+@pytest.mark.parametrize("name", LAYERS)
+def test_forms_of_a_graph(name: str, form: str) -> None:
+    if name in ("LabelPropagation", "CorrectAndSmooth") and form in ("coo", "csr", "csc"):
+        pytest.skip("as in PyG, a torch.sparse matrix is normalised and weights are not")
+    layer, _ = LAYERS[name]
+    torch.testing.assert_close(call(layer, form), call(layer))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_script_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match="cannot be scripted.*'torch.compile'"):
-        torch.jit.script(case.module)
+        torch.jit.script(LAYERS[name][0])

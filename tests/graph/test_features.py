@@ -1,5 +1,6 @@
 """Graphs of features: what counts as near, and what joins what."""
 
+import pytest
 import torch
 
 from torch_geometric_diff.graph import feature_graph, with_feature_neighbors
@@ -48,3 +49,14 @@ def test_the_joined_graph_holds_both() -> None:
     torch.testing.assert_close(weight, torch.cat([torch.ones(2), 0.5 * similarity]))
     for off in ({"neighbors": 0}, {"mix": 0.0}):
         assert with_feature_neighbors(x, edges, torch.ones(2), **off)[0] is edges
+
+
+def test_the_scale_and_type_of_features_change_nothing() -> None:
+    x = torch.randint(1, 50, (20, 4), generator=torch.Generator().manual_seed(0)).double()
+    edges, weight = feature_graph(x, 3)
+    for other in (x * 1e-30, x * 1e30, x.long(), x.float(), x.half() * 1000):
+        found, values = feature_graph(other, 3)
+        assert torch.equal(found, edges)
+        torch.testing.assert_close(values.double(), weight, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match="'x'"):
+        feature_graph(x * torch.nan, 3)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gaussian import gaussian_knn_graph
+from .points import check_points
 
 
 def is_bag_of_words(x: Tensor) -> bool:
@@ -15,7 +16,15 @@ def is_bag_of_words(x: Tensor) -> bool:
 def rare_words(x: Tensor) -> Tensor:
     """Words weighted by how rare they are (tf-idf), in rows of unit length."""
     documents = (x > 0).sum(dim=0).clamp(min=1)
-    return F.normalize(x * (x.size(0) / documents).log(), dim=-1)
+    return _unit_rows(x * (x.size(0) / documents).log())
+
+
+def _unit_rows(x: Tensor) -> Tensor:
+    """The rows at length 1, whatever their scale; zeros stay."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    exponent = torch.frexp(x.abs().amax()).exponent if x.numel() else torch.zeros(())
+    x = torch.ldexp(x, -exponent)  # a power of two changes no bit
+    return F.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 
 def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
@@ -43,7 +52,9 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
         tensor([[1, 0, 3, 2],
                 [0, 1, 2, 3]])
     """
-    points = rare_words(x) if is_bag_of_words(x) else F.normalize(x - x.mean(dim=0), dim=-1)
+    x = check_points(x)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    points = rare_words(x) if is_bag_of_words(x) else _unit_rows(x - x.mean(dim=0))
     width = ("local", neighbors // 2 + 2)
     edge_index, weight = gaussian_knn_graph(points, neighbors + 1, width, symmetrize="mean")
     others = edge_index[0] != edge_index[1]
