@@ -4,7 +4,6 @@ python -m benchmarks.speed --suite propagation --json runs/propagation.json
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch_geometric_diff.ops import SparseOperator
 
 from .graphs import Case, arxiv, citation
 from .harness import Harness, Row
-from .memory import resident
+from .memory import in_child, resident
 from .peers import Step, forms, products
 
 ALPHA, STEPS = 0.1, 10
@@ -180,12 +179,7 @@ def memory() -> list[Row]:
             for name in names:
                 if num_steps > 10 and name == "PyG, edge_index":
                     continue  # minutes
-                arguments = [what, name, str(num_steps)]
-                command = [sys.executable, "-W", "ignore", "-m", __spec__.name, *arguments]
-                done = subprocess.run(
-                    command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE
-                )
-                taken[name] = json.loads(done.stdout.splitlines()[-1])
+                taken[name] = in_child(__spec__.name, what, name, str(num_steps))
             for name, row in taken.items():
                 case = f"{what}, memory of both passes: {graph[0]} x {graph[1]}, K = {num_steps}"
                 rows.append(
