@@ -31,12 +31,31 @@ COMMON = 5  # files that hold a word
 def table(name: str) -> Arrays:
     """A table of scikit-learn, rows joined to the nearest."""
     from sklearn import datasets
-    from sklearn.neighbors import kneighbors_graph
 
     bunch = getattr(datasets, f"load_{name}")()
     x = (bunch.data - bunch.data.mean(axis=0)) / bunch.data.std(axis=0)
-    nearest = kneighbors_graph(x, NEIGHBORS).tocoo()
-    return {"x": x, "edge_index": np.stack([nearest.row, nearest.col]), "y": bunch.target}
+    return {"x": x, "edge_index": nearest(x), "y": bunch.target}
+
+
+def points(name: str) -> Arrays:
+    """Points that scikit-learn generates, joined to the nearest."""
+    from sklearn import datasets
+
+    x, y = {
+        "moons": lambda: datasets.make_moons(600, noise=0.25, random_state=0),
+        "classification": lambda: datasets.make_classification(
+            800, 30, n_informative=8, n_classes=4, random_state=0
+        ),
+    }[name]()
+    return {"x": x, "edge_index": nearest(x), "y": y}
+
+
+def nearest(x: np.ndarray) -> np.ndarray:
+    """Every row joined to the ten nearest."""
+    from sklearn.neighbors import kneighbors_graph
+
+    found = kneighbors_graph(x, NEIGHBORS).tocoo()
+    return np.stack([found.row, found.col])
 
 
 def sources(package: str) -> Arrays:
@@ -89,28 +108,48 @@ def words_of(tree: ast.AST) -> set[str]:
     return {part.lower() for part in parts if len(part) > 2}
 
 
-def blocks(seed: int, inside: float, separation: float) -> Arrays:
-    """A stochastic block model of 1,200 nodes, six classes and three edges a node.
+def blocks(
+    seed: int,
+    inside: float,
+    separation: float,
+    nodes: int = 1200,
+    classes: int = 6,
+    ahead: int | None = None,
+    features: str = "gaussian",
+    hubs: bool = False,
+) -> Arrays:
+    """A stochastic block model of three edges a node.
 
-    A share ``inside`` of the edges stays in a class; ``separation`` is the distance of two class
-    means in standard deviations of the features.
+    A share ``inside`` of the edges stays in a class; the others lead to any other one, or all to
+    the one that is ``ahead`` by so many. ``separation`` is the distance of two class means in
+    standard deviations of the features; ``words`` are features that are there or not, ``constant``
+    ones tell nothing, and each node has one of its ``own``. With ``hubs`` few nodes have most of
+    the edges.
     """
     rng = np.random.default_rng(seed)
-    nodes, classes, width, edges = 1200, 6, 40, 3600
+    width, edges = 40, 3 * nodes
     y = rng.permutation(np.arange(nodes) % classes)
     by_class = np.argsort(y, kind="stable").reshape(classes, -1)
     source = rng.integers(0, nodes, edges)
-    away = np.where(rng.random(edges) < inside, 0, rng.integers(1, classes, edges))
-    target = by_class[(y[source] + away) % classes, rng.integers(0, nodes // classes, edges)]
+    stays = rng.random(edges) < inside
+    away = np.where(stays, 0, rng.integers(1, classes, edges) if ahead is None else ahead)
+    size = nodes // classes
+    within = rng.integers(0, size, edges)
+    if hubs:
+        within = within**3 // size**2
+    target = by_class[(y[source] + away) % classes, within]
     means = rng.standard_normal((classes, width)) * separation / (2 * width) ** 0.5
-    return {
-        "x": rng.standard_normal((nodes, width)) + means[y],
-        "edge_index": np.stack([source, target]),
-        "y": y,
+    x = rng.standard_normal((nodes, width)) + means[y]
+    forms = {
+        "gaussian": x,
+        "words": (x > 1).astype(float),
+        "constant": np.ones((nodes, 1)),
+        "own": np.eye(nodes),
     }
+    return {"x": forms[features], "edge_index": np.stack([source, target]), "y": y}
 
 
-GRAPHS: dict[str, Callable[[], Arrays]] = {
+UNSEEN: dict[str, Callable[[], Arrays]] = {
     "wine": lambda: table("wine"),
     "cancer": lambda: table("breast_cancer"),
     "scipy": lambda: sources("scipy"),
@@ -118,6 +157,30 @@ GRAPHS: dict[str, Callable[[], Arrays]] = {
     "heterophily": lambda: blocks(2, 0.05, 3.0),
     "noise": lambda: blocks(3, 0.7, 0.0),
 }
+TUNING: dict[str, Callable[[], Arrays]] = {
+    "inside": lambda: blocks(101, 0.75, 2.5),
+    "inside-three": lambda: blocks(102, 0.65, 2.0, classes=3),
+    "inside-words": lambda: blocks(103, 0.6, 4.0, features="words"),
+    "inside-hubs": lambda: blocks(104, 0.6, 3.0, hubs=True),
+    "inside-noise": lambda: blocks(105, 0.8, 0.0, classes=5),
+    "inside-constant": lambda: blocks(106, 0.8, 0.0, classes=5, features="constant"),
+    "other": lambda: blocks(107, 0.0, 4.0, classes=5),
+    "other-words": lambda: blocks(108, 0.0, 4.5, classes=5, features="words"),
+    "next": lambda: blocks(109, 0.0, 4.0, classes=5, ahead=1),
+    "next-words": lambda: blocks(110, 0.1, 4.5, classes=4, ahead=1, features="words"),
+    "next-hubs": lambda: blocks(111, 0.1, 3.0, ahead=2, hubs=True),
+    "bipartite": lambda: blocks(112, 0.1, 2.0, classes=2),
+    "chance": lambda: blocks(113, 0.2, 4.0, classes=5),
+    "tiny": lambda: blocks(114, 0.85, 0.0, nodes=40, classes=4, features="own"),
+    "iris": lambda: table("iris"),
+    "moons": lambda: points("moons"),
+    "classification": lambda: points("classification"),
+    "sklearn": lambda: sources("sklearn"),
+    "sympy": lambda: sources("sympy"),
+    "torch_geometric": lambda: sources("torch_geometric"),
+}
+KINDS = {"unseen": UNSEEN, "tuning": TUNING}
+GRAPHS = UNSEEN | TUNING
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,14 +189,17 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="NAME.npz go there")
-    p.add_argument("--graphs", nargs="+", choices=GRAPHS, default=list(GRAPHS))
+    p.add_argument(
+        "--kind", choices=KINDS, default="unseen", help="those of the table, or those to tune on"
+    )
+    p.add_argument("--graphs", nargs="+", choices=GRAPHS, help="(default: all of the kind)")
     return p
 
 
 def main(argv: list[str] | None = None) -> None:
     """Write the graphs."""
     args = parser().parse_args(argv)
-    for name in args.graphs:
+    for name in args.graphs or KINDS[args.kind]:
         path = args.out / f"{name}.npz"
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             arrays: dict[str, Any] = GRAPHS[name]()

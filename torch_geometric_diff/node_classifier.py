@@ -12,11 +12,11 @@ from .graph.arguments import check_integer, check_real
 from .nn import DiffusedViews, consistency
 from .nn.linear import Linear
 from .ops import DiffusionOperator
-from .surroundings import Surroundings
+from .surroundings import Surroundings, Use
 
 ASSUMED = 3.0  # as many labels a class say as much of the shares as the assumption of the labels'
 AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
-USES = ("auto", "joined", "features", "alone")  # of the edges
+USES = ("auto", "joined", "features", "alone", "classes")  # of the edges
 
 T = TypeVar("T")
 
@@ -28,9 +28,12 @@ class NodeClassifier:
     on the edges joined with the nearest neighbours by features
     (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs.
     Features that are no bag of words have mean and deviation taken out before. Where the labelled
-    nodes, left out in turn, say so beyond doubt, the edges are used in another way: what they lead
-    to, one and two steps away, becomes further features (edges that join other classes), or they
-    are diffused over alone, each node with a weight of its own (features that tell nothing). It
+    nodes, left out in turn, say beyond doubt that the edges are better used in another way, the
+    uses are mixed by the weights that make these labels most likely
+    (:class:`~torch_geometric_diff.surroundings.Surroundings`): what edges lead to, one and two
+    steps away, becomes further features; edges are diffused over alone, each node with a weight of
+    its own (features that tell nothing); or which classes edges join is learned along with the
+    classes (edges inside the classes, across them or round them), without a network. A network
     learns by
 
     .. math::
@@ -58,8 +61,8 @@ class NodeClassifier:
         mix (float or sequence of float, optional): What such a neighbour counts beside an edge.
             (default: :obj:`0.75`)
         edges (str, optional): What the edges are for: :obj:`"joined"` with the neighbours by
-            features, :obj:`"features"`, :obj:`"alone"`, or :obj:`"auto"` to let the labels decide.
-            (default: :obj:`"auto"`)
+            features, :obj:`"features"`, :obj:`"alone"`, :obj:`"classes"`, or :obj:`"auto"` to let
+            the labels decide. (default: :obj:`"auto"`)
         step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
         normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
             (default: :obj:`"row"`)
@@ -82,10 +85,11 @@ class NodeClassifier:
         warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`60`)
 
     Attributes:
-        edges_ (str): What the edges were used for.
+        edges_ (str): What the edges were used for, above all.
+        weights_ (dict): What every use counts.
         classes_ (Tensor): The classes, those of the labelled nodes in ascending order.
-        models_ (list of DiffusedViews): The trained networks, one a graph.
-        student_ (Linear): The trained student, if there is one.
+        models_ (list of DiffusedViews): The trained networks, one a graph and use.
+        student_ (Linear): The student that was trained last, if there is one.
         logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
 
     Example:
@@ -195,35 +199,53 @@ class NodeClassifier:
         if train.numel() == 0:
             raise ValueError("Expected 'train' to name at least one node (got none)")
         self.classes_, known = y[train].unique(return_inverse=True)
-        self.edges_ = prepared.choose(train, known) if self.edges == "auto" else self.edges
-        x, operators = getattr(prepared, self.edges_)
-        self.models_ = []
-        probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
-        devices = [x.device] if x.device.type == "cuda" else []
+        uses = {self.edges: Use(1.0, None)}
+        if self.edges == "auto":
+            uses = prepared.weigh(train, known)
+        self.weights_ = {name: use.weight for name, use in uses.items()}
+        self.edges_ = max(self.weights_, key=self.weights_.__getitem__)
+        self.models_: list[DiffusedViews] = []
+        devices = [train.device] if train.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            for num_steps, operator in zip(self.num_steps, operators, strict=True):
-                model = DiffusedViews(
-                    x.size(1),
-                    len(self.classes_),
-                    self.hidden_channels,
-                    num_steps,
-                    self.step_size,
-                    self.num_views,
-                    self.node_dropout,
-                    normalization=self.normalization,
-                ).to(x.device)
-                self._train(model, x, operator, known, train)
-                with torch.no_grad():
-                    probabilities += model.eval()(x, operator).softmax(dim=1) / len(operators)
-                self.models_.append(model)
-        log = probabilities.clamp(min=torch.finfo(x.dtype).tiny).log()
-        self.logits_ = log + self.shares * self._trust(known) * self._log_shares(log, known)
-        if self.student > 0 and self.edges_ != "alone":  # or there is nothing to read
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(seed)
-                self._add_student(x, known, train)
+            each = [
+                self._fit_use(name, use, prepared, known, train, seed) for name, use in uses.items()
+            ]
+        self.logits_ = each[0]
+        if len(each) > 1:
+            weights = torch.tensor([*self.weights_.values()], device=train.device)
+            self.logits_ = _log(torch.einsum("u,unc->nc", weights, torch.stack(each).softmax(-1)))
         return self
+
+    def _fit_use(
+        self, name: str, use: Use, prepared: Surroundings, known: Tensor, train: Tensor, seed: int
+    ) -> Tensor:
+        """Log-probabilities of all nodes by one use of the edges."""
+        if name == "classes":
+            logits = prepared.beliefs.fit(train, known)[0] if use.logits is None else use.logits
+            return self._with_shares(logits.float(), known)
+        x, operators = getattr(prepared, name)
+        probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
+        torch.manual_seed(seed)
+        for num_steps, operator in zip(self.num_steps, operators, strict=True):
+            model = DiffusedViews(
+                x.size(1),
+                len(self.classes_),
+                self.hidden_channels,
+                num_steps,
+                self.step_size,
+                self.num_views,
+                self.node_dropout,
+                normalization=self.normalization,
+            ).to(x.device)
+            self._train(model, x, operator, known, train)
+            with torch.no_grad():
+                probabilities += model.eval()(x, operator).softmax(dim=1) / len(operators)
+            self.models_.append(model)
+        logits = self._with_shares(_log(probabilities), known)
+        if self.student > 0 and name != "alone":  # or there is nothing to read
+            torch.manual_seed(seed)
+            logits = self._with_student(logits, x, known, train)
+        return logits
 
     def _train(
         self,
@@ -257,9 +279,9 @@ class NodeClassifier:
             for parameter, mean in zip(parameters, average, strict=True):
                 parameter.copy_(mean)
 
-    def _add_student(self, x: Tensor, known: Tensor, train: Tensor) -> None:
-        """Train a linear map of the features to the logits so far and mix its probabilities in."""
-        target = (self.logits_ / self.temperature).softmax(dim=1)
+    def _with_student(self, logits: Tensor, x: Tensor, known: Tensor, train: Tensor) -> Tensor:
+        """Train a linear map of the features to these logits and mix its probabilities in."""
+        target = (logits / self.temperature).softmax(dim=1)
         target[train] = F.one_hot(known, len(self.classes_)).to(target)
         student = Linear(x.size(1), len(self.classes_)).to(x.device)
         torch.nn.init.xavier_uniform_(student.weight)
@@ -272,18 +294,19 @@ class NodeClassifier:
         self.student_ = student.eval()
         with torch.no_grad():
             mixed = target.lerp(self.student_(x).softmax(dim=1), self.student)
-        self.logits_ = mixed.clamp(min=torch.finfo(x.dtype).tiny).log()
+        return _log(mixed)
 
     def _trust(self, known: Tensor) -> float:
         """How far the shares that are predicted are trusted."""
         return len(known) / (len(known) + ASSUMED * len(self.classes_)) if self.keep_shares else 1.0
 
-    def _log_shares(self, logits: Tensor, known: Tensor) -> Tensor:
-        """How much larger each class is among the predictions than among the labels, as log."""
+    def _with_shares(self, logits: Tensor, known: Tensor) -> Tensor:
+        """Move by how much larger each class is among the predictions than among the labels."""
         num_classes = logits.size(1)
         found = torch.bincount(logits.argmax(dim=1), minlength=num_classes) + 1.0
         given = torch.bincount(known, minlength=num_classes)
-        return (found / found.sum() / (given / given.sum())).log()
+        larger = (found / found.sum() / (given / given.sum())).log()
+        return logits + self.shares * self._trust(known) * larger
 
     def predict(self) -> Tensor:
         """The class of every node, :math:`(N,)`."""
@@ -296,6 +319,10 @@ class NodeClassifier:
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.endswith("_"))
         return f"{self.__class__.__name__}({settings})"
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
 
 def _of_each_graph(

@@ -8,14 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .beliefs import Beliefs, with_waves
+from .evidence import left_out, log_likelihood, stacked, surely_better
 from .graph import with_feature_neighbors
-from .graph.features import is_bag_of_words
+from .graph.features import is_bag_of_words, rare_words
 from .ops import DiffusionOperator, diffuse
 
 MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
 WITNESSES = 1000  # labelled nodes that are left out in turn
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0)  # parts of the mean diagonal
-SURE = 2.0  # standard deviations
+LEAST = 0.05  # a weight below it is none
+DOUBT = 1e-3  # of all votes goes to each class
+TINY = 1e-9
+
+
+class Use(NamedTuple):
+    """What a use of the edges counts and, where they are at hand, its logits, [N, C]."""
+
+    weight: float
+    logits: Tensor | None
 
 
 class View(NamedTuple):
@@ -26,14 +36,16 @@ class View(NamedTuple):
 
 
 class Surroundings:
-    r"""The three uses of the edges between which the labels decide.
+    r"""The four uses of the edges between which the labels decide.
 
     - ``joined``: one diffuses over the edges joined with the nearest neighbours by features;
     - ``features``: what edges lead to, one and two steps away, are further features,
       :math:`[\mathbf{X}, \mathbf{P} \mathbf{X}, \mathbf{P}^2 \mathbf{X}]`, and one diffuses over
       the nearest neighbours by a node's own: for edges that join different classes, or any;
     - ``alone``: one diffuses over the edges alone and every node has a feature of its own: for
-      features that tell nothing.
+      features that tell nothing;
+    - ``classes``: what classes edges join is learned, and beliefs are propagated along them
+      (:class:`Beliefs`).
 
     Bags of words count as they are, other features after mean and deviation of their columns are
     taken out; all in rows of unit length.
@@ -120,32 +132,52 @@ class Surroundings:
         operator = self.operator(*self.edges)
         return View(each.to_sparse_csr(), [operator] * len(self.num_steps))
 
-    def choose(self, train: Tensor, known: Tensor) -> str:
-        """The use of the edges that labels speak for: ``joined`` unless another is surely better.
+    @cached_property
+    def beliefs(self) -> Beliefs:
+        """What classes edges join, learned along with the classes."""
+        x = rare_words(self.points) if self.words else with_waves(self.points)
+        walk = self.operator(*self.edges, step_size=1.0)
+        return Beliefs(x, self.edges[0], self.alone.operators[0], walk, self.num_steps[0])
 
-        Each use is judged by how it classifies the labelled nodes, each by the labels of others:
-        a ridge regression of diffused features for ``joined``, of those of ``features`` or a node's
-        own, whichever is better, for ``features``, and the labels diffused over the edges for
-        ``alone``.
+    def weigh(self, train: Tensor, known: Tensor) -> dict[str, Use]:
+        """The uses of the edges that labels speak for: the first unless another is surely better.
+
+        Each is judged by how likely it makes the class of every labelled node from the labels of
+        others: a ridge regression of what the networks of ``joined`` and ``features`` see, the
+        labels diffused over the edges for ``alone``, ``classes`` itself. Where one is better beyond
+        doubt, all are weighed so that their mixture makes the labels most likely.
         """
-        if self.num_nodes < 3 or not bool(self.points.any()):
-            return "alone"
         step = -(-train.numel() // WITNESSES)
-        train, target = train[::step], F.one_hot(known[::step]).double()
-        x = F.normalize(self.points, dim=-1)
-        near = diffuse(x, self.joined.operators[0], self.num_steps[0])
-        apart = [left_out(each[train], target) for each in (x, self.wide)]
-        hits = {"joined": left_out(near[train], target), "features": max(apart, key=torch.sum)}
-        source = torch.zeros(self.num_nodes, train.numel(), device=x.device)
-        source[train, torch.arange(train.numel(), device=x.device)] = 1
-        votes = diffuse(source, self.alone.operators[0], self.num_steps[0])[train].double()
-        hits["alone"] = right(votes.fill_diagonal_(0) @ target, target)
-        best = "joined"
-        for name in ("features", "alone"):
-            gained, lost = (hits[name] & ~hits[best]).sum(), (hits[best] & ~hits[name]).sum()
-            if float(gained - lost) > SURE * float(gained + lost) ** 0.5:
-                best = name
-        return best
+        nodes, classes = train[::step], known[::step]
+        target = F.one_hot(classes, int(known.max()) + 1).double()
+        found = {}
+        if self.num_nodes > 2 and bool(self.points.any()):
+            x = F.normalize(self.points, dim=-1)
+            for name, z, view in (
+                ("joined", x, self.joined),
+                ("features", self.wide, self.features),
+            ):
+                seen = diffuse(z, view.operators[0], self.num_steps[0])[nodes]
+                found[name] = log_likelihood(left_out(seen, target), classes)
+        found["alone"] = log_likelihood(self.votes(nodes, target), classes)
+        logits = {}
+        if self.num_nodes > 2 and self.beliefs.possible(target.size(1)):
+            logits["classes"], likelihood = self.beliefs.fit(train, known)
+            found["classes"] = likelihood[::step]
+        first, *others = found
+        if not any(surely_better(found[name], found[first]) for name in others):
+            return {first: Use(1.0, None)}
+        weights = {n: weight for n, weight in stacked(found).items() if weight > LEAST}
+        return {n: Use(w / sum(weights.values()), logits.get(n)) for n, w in weights.items()}
+
+    def votes(self, nodes: Tensor, target: Tensor) -> Tensor:
+        """Logits of labelled nodes: the labels of others, diffused over the edges."""
+        count = torch.arange(nodes.numel(), device=nodes.device)
+        source = torch.zeros(self.num_nodes, nodes.numel(), device=nodes.device)
+        source[nodes, count] = 1
+        found = diffuse(source, self.alone.operators[0], self.num_steps[0])[nodes].double()
+        votes = found.fill_diagonal_(0) @ target
+        return (votes + DOUBT * votes.sum(dim=1, keepdim=True) + TINY).log()
 
 
 def standardised(x: Tensor) -> Tensor:
@@ -162,24 +194,3 @@ def rows(x: Tensor) -> Tensor:
     if torch.count_nonzero(x) <= MOSTLY_ZERO * x.numel():
         x = x.to_sparse_csr()
     return x
-
-
-def left_out(x: Tensor, target: Tensor) -> Tensor:
-    """Which rows a ridge regression of all others classifies right, with its best penalty."""
-    x = x.double()
-    kernel = x @ x.t()
-    scale = kernel.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
-    found = []
-    for ridge in RIDGES:
-        inverse = torch.linalg.inv(kernel / scale + ridge * identity)
-        residual = (inverse @ target) / inverse.diagonal()[:, None]
-        found.append(right(target - residual, target))
-    return max(found, key=lambda hits: int(hits.sum()))
-
-
-def right(scores: Tensor, target: Tensor) -> Tensor:
-    """Whether the highest score is that of the class, ties counting as wrong."""
-    own = (scores * target).sum(dim=1)
-    others = scores.masked_fill(target > 0, -torch.inf).amax(dim=1)
-    return own > others

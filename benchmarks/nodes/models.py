@@ -476,7 +476,6 @@ class NodeClassifierMethod(Method):
         """Train from the seed of a trial."""
         model = NodeClassifier(**self.options, **training)
         model.fit_prepared(self.prepared, self.data.y, trial.train, trial.init_seed)
-        self.trained = model.models_[0]
         return Fit(model.logits_, best_epoch=model.max_epochs - 1, epochs=model.max_epochs)
 
 
