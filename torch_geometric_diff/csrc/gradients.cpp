@@ -2,8 +2,9 @@
 //   dx_i = sum_k c_ik lambda_k,  dP_ij = sum_k a_k <lambda_k[i], u_k[j]>  with u_k = M_k z_{k-1},
 //   da_k = <P^T lambda_k, u_k>,  dd_k = <lambda_k, u_k>,  db_k = <lambda_k, z_{k-2}>,
 //   dc_ik = <lambda_k, x_i>,  dw_ok = <g_o, z_k>.
-// Threads own rows and take the tiles one after the other together, and inner products are added up over
-// fixed pieces of the rows, so that the order of every sum is that of one thread.
+// Threads own tiles where there are enough of them and no edges to be added up over all; else they own rows
+// and take the tiles one after the other together. Inner products are added up over fixed pieces of the
+// rows, and of edges over all tiles, so that the order of every sum is that of one thread.
 #include "gradients.h"
 
 #include <algorithm>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kPieces = 64;
 constexpr std::int64_t kMostMemory = std::int64_t{256} << 20;
+constexpr std::int64_t kMostOwned = std::int64_t{16} << 20;  // of all threads: more is new to the system at every call
 
 std::vector<double> transposed_table(const Recurrence& r) {
   const std::int64_t columns = r.steps + 1;
@@ -106,8 +108,12 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
   const std::int64_t work = 2 * (edges + rows) * columns * batch * std::max<std::int64_t>(r.steps, 1);
   const int team = options.width ? options.threads : static_cast<int>(std::min<std::int64_t>(options.threads, 1 + (work >> 17)));
 
-  Buffer buffer(sizeof(T) * static_cast<std::size_t>(arrays * gap));
-  std::vector<double> sums(kPieces * num_sums);
+  const auto count_tiles = static_cast<std::int64_t>(tiles.size()), runs = batch * count_tiles;
+  const TileCost cost{caches().fit(rows * static_cast<std::int64_t>(sizeof(T)))};
+  const bool by_tile = !to.dvalue, fits = team * arrays * gap * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned;
+  const bool own = by_tile && (team == 1 || (fits && busy(tiles, cost, batch, team) >= 0.6));
+  Buffer buffer(sizeof(T) * static_cast<std::size_t>((own ? team : 1) * arrays * gap));
+  std::vector<double> sums((own ? team : by_tile ? runs : 1) * kPieces * num_sums), of_tile(own ? runs * num_sums : 0);
   std::vector<T> edge_sums(to.dvalue ? edges : 0);
   std::int64_t bounds[kPieces + 1], bounds_t[kPieces + 1];
   for (int p = 0; p <= kPieces; ++p) {
@@ -117,17 +123,16 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
   const auto step = step_function<T, I>(options);
   const auto sum_of = [&](int row, std::int64_t k) { return row * (r.steps + 1) + k; };
 
-  const auto run = [&](std::int64_t n, int first, int count, Barrier& barrier) {
-    const auto count_tiles = static_cast<std::int64_t>(tiles.size());
+  const auto run = [&](std::int64_t n, int first, int count, Barrier& barrier, T* memory, double* all_sums) {
     const std::int64_t b = n / count_tiles;
     const Tile& tile = tiles[n % count_tiles];
     const std::uint64_t seed = r.threshold ? seeds[b] : 0;
-    double* piece_sums = sums.data() + first * num_sums;
+    double* piece_sums = all_sums + first * num_sums;
     const Pieces own{bounds + first, count}, own_t{bounds_t + first, count};
-    const Work<T, I> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, buffer.as<T>(), gap,
+    const Work<T, I> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, memory, gap,
                           own, own, nullptr, nullptr, piece_sums, num_sums};
     const Work<T, I> backward{to.dx ? to.dx + b * size : nullptr, g + b * size, batch * size, batch * size, columns, seed, tile,
-                           buffer.as<T>() + fs.arrays * gap, gap, own_t, own_t, nullptr, nullptr, piece_sums, num_sums};
+                           memory + fs.arrays * gap, gap, own_t, own_t, nullptr, nullptr, piece_sums, num_sums};
     std::vector<Dot<T>> list(std::max(3 + r.inputs, r.outputs));
     std::vector<T> lanes(list.size() * kBlock);
     const auto begin = [&](Step<T, I>& s) {
@@ -167,13 +172,29 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
     });
   };
 
-  parallel_together(team, [&](int thread, int got, Barrier& barrier) {
-    const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
-    for (std::int64_t n = 0; n < batch * static_cast<std::int64_t>(tiles.size()); ++n) run(n, first, last - first, barrier);
-  });
+  if (own) {
+    std::atomic<std::int64_t> next{0};
+    parallel(team, [&](int thread, int) {
+      Barrier alone(1);
+      double* mine = sums.data() + thread * kPieces * num_sums;
+      for (std::int64_t n; (n = next.fetch_add(1, std::memory_order_relaxed)) < runs;) {
+        std::fill(mine, mine + kPieces * num_sums, 0.0);
+        run(n, 0, kPieces, alone, buffer.as<T>() + thread * arrays * gap, mine);
+        for (std::int64_t at = 0; at < kPieces * num_sums; ++at) of_tile[n * num_sums + at % num_sums] += mine[at];
+      }
+    });
+  } else {
+    parallel_together(team, [&](int thread, int got, Barrier& barrier) {
+      const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
+      for (std::int64_t n = 0; n < runs; ++n)
+        run(n, first, last - first, barrier, buffer.as<T>(), sums.data() + (by_tile ? n : 0) * kPieces * num_sums);
+    });
+    of_tile.resize((by_tile ? runs : 1) * num_sums);
+    for (std::int64_t at = 0; at < static_cast<std::int64_t>(sums.size()); ++at)
+      of_tile[at / (kPieces * num_sums) * num_sums + at % num_sums] += sums[at];
+  }
   if (to.dtable)
-    for (int p = 0; p < kPieces; ++p)
-      for (std::int64_t n = 0; n < num_sums; ++n) to.dtable[n] += sums[p * num_sums + n];
+    for (std::int64_t at = 0; at < static_cast<std::int64_t>(of_tile.size()); ++at) to.dtable[at % num_sums] += of_tile[at];
   if (to.dvalue) untranspose(to.dvalue, edge_sums.data(), op, transpose);
 }
 
