@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, jvp, vmap
 
+from torch_geometric_diff.nn import linear as linear_module
 from torch_geometric_diff.nn.linear import Linear
 from torch_geometric_diff.ops import sparse_mm
 
@@ -135,3 +136,18 @@ def test_sparse_input_within_torch_compile() -> None:
         torch.testing.assert_close(compiled(x), linear(x))
     product = torch.compile(lambda dense: sparse_mm(x, dense + 1), backend="eager")
     assert torch.equal(product(torch.ones(5, 2)), 2 * torch.ones(5, 2))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_the_transpose_in_blocks(dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "BLOCK_ROWS", 100)
+    linear, x = layer(dropout=dropout), words(1030)
+    csr = x.to_sparse_csr()
+    torch.manual_seed(2)
+    out = linear(csr)
+    torch.manual_seed(2)
+    values = F.dropout(csr.values(), dropout)
+    dense = torch.sparse_csr_tensor(csr.crow_indices(), csr.col_indices(), values, csr.shape)
+    (gradient,) = torch.autograd.grad(out.square().sum(), linear.weight)
+    assert len(csr._places[1]) > 2
+    torch.testing.assert_close(gradient, 2 * out.detach().t() @ dense.to_dense())

@@ -10,11 +10,15 @@ from torch import Tensor
 from ..ops.diffusion import multiply
 
 
+Blocks = list[Tensor]  # CSR matrices side by side
+BLOCK_ROWS = 2048  # so that columns of a block of the other factor lie in the nearest cache
+
+
 class _Constant(NamedTuple):
     """A CSR matrix without a gradient and its transpose, each made when a product asks for it."""
 
-    matrix: Callable[[], Tensor]
-    transpose: Callable[[], Tensor]
+    matrix: Callable[[], Blocks]
+    transpose: Callable[[], Blocks]
 
     def t(self) -> "_Constant":
         return _Constant(self.transpose, self.matrix)
@@ -25,7 +29,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(dense: Tensor, bias: Tensor | None, constant: _Constant) -> Tensor:
-        out = multiply(constant.matrix(), dense)
+        out = _multiply(constant.matrix(), dense)
         return out if bias is None else out.add_(bias)
 
     @staticmethod
@@ -54,6 +58,16 @@ class _Product(torch.autograd.Function):
         if bias is None:
             return out, 1
         return out + (bias if in_dims[1] is None else bias.movedim(in_dims[1], 0)), 1
+
+
+def _multiply(blocks: Blocks, dense: Tensor) -> Tensor:
+    if len(blocks) == 1:
+        return multiply(blocks[0], dense)
+    parts = dense.split([block.size(1) for block in blocks])
+    out = multiply(blocks[0], parts[0])
+    for block, part in zip(blocks[1:], parts[1:], strict=True):
+        out += multiply(block, part)
+    return out
 
 
 def _once(x: Tensor, name: str, function: Callable[[Tensor], Any]) -> Any:
@@ -87,28 +101,54 @@ def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Any) -> Tensor:
     return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)
 
 
-def _transposed(x: Tensor) -> Tensor:
-    return x.t().to_sparse_csr()
+class _Place(NamedTuple):
+    """A block of the transpose, and where its values lie among those of the matrix."""
+
+    rows: Tensor
+    columns: Tensor
+    entry: Tensor
+    shape: tuple[int, int]
 
 
-def _places(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns of the transpose, and where its values lie among those of ``x``."""
-    position = torch.arange(x.values().numel(), dtype=torch.float64, device=x.device)
-    moved = _transposed(_csr(x.crow_indices(), x.col_indices(), position, x.shape))
-    kind = x.crow_indices().dtype
-    return moved.crow_indices().to(kind), moved.col_indices().to(kind), moved.values().long()
+def _places(x: Tensor) -> list[_Place]:
+    """The transpose in blocks of so many rows of ``x`` that each has some work for every row."""
+    rows, columns, kind = x.crow_indices(), x.col_indices(), x.crow_indices().dtype
+    position = torch.arange(columns.numel(), dtype=torch.float64, device=x.device)
+    count = min(x.size(0) // BLOCK_ROWS, columns.numel() // (64 * max(x.size(1), 1)))
+    size = -(-x.size(0) // max(count, 1)) if x.device.type == "cpu" else x.size(0)
+    places = []
+    for first in range(0, max(x.size(0), 1), max(size, 1)):
+        own = rows[first : first + size + 1]
+        entries, shape = slice(int(own[0]), int(own[-1])), (own.numel() - 1, x.size(1))
+        block = _csr(own - own[0], columns[entries], position[entries], shape)
+        moved = block.t().to_sparse_csr()
+        index = moved.crow_indices().to(kind), moved.col_indices().to(kind)
+        places.append(_Place(*index, moved.values().long(), shape[::-1]))
+    return places
+
+
+def _transposed(x: Tensor, values: Tensor) -> Blocks:
+    """The transpose of the matrix that has these values in the place of its own."""
+    return [
+        _csr(place.rows, place.columns, values[place.entry], place.shape)
+        for place in _once(x, "_places", _places)
+    ]
 
 
 def _dropped(x: Tensor, p: float) -> _Constant:
     """The matrix with each entry dropped with probability ``p``, the others scaled up."""
     values = F.dropout(x.values(), p)
-
-    def transpose() -> Tensor:
-        rows, columns, place = _once(x, "_places", _places)
-        return _csr(rows, columns, values[place], x.shape[::-1])
-
     matrix = _csr(x.crow_indices(), x.col_indices(), values, x.shape)
-    return _Constant(lambda: matrix, transpose)
+    return _Constant(lambda: [matrix], lambda: _transposed(x, values))
+
+
+def _whole(x: Tensor) -> _Constant:
+    """The matrix itself; its transpose is made once."""
+
+    def transpose() -> Blocks:
+        return _once(x, "_transposed", lambda x: _transposed(x, x.values()))
+
+    return _Constant(lambda: [x], transpose)
 
 
 class Linear(torch.nn.Linear):
@@ -168,7 +208,7 @@ class Linear(torch.nn.Linear):
         if self.training and self.dropout > 0:
             constant = _dropped(input, self.dropout)
         else:
-            constant = _Constant(lambda: input, lambda: _once(input, "_transposed", _transposed))
+            constant = _whole(input)
         return _Product.apply(self.weight.t(), self.bias, constant)
 
     def extra_repr(self) -> str:
