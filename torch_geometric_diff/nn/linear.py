@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..ops.diffusion import multiply
 
-
 Blocks = list[Tensor]  # CSR matrices side by side
 BLOCK_ROWS = 2048  # so that columns of a block of the other factor lie in the nearest cache
 
