@@ -160,6 +160,7 @@ template <class I, class W>
 struct Rows {
   Array<I> start;  // of every row
   Array<Entry<I, W>> edges;
+  bool sorted = false;  // every row by column, as edges come that are in the order of either end
 
   // False on an index out of range or a weight that `good` refuses; weight(e) is that of edge e.
   template <class Weight, class Good>
@@ -170,13 +171,13 @@ struct Rows {
     const int parts = static_cast<int>(std::min<int64_t>(useful(threads, m, 18), 1 + m / std::max<int64_t>(n, 1)));
     const auto chunk = [&](int part) { return m / parts * part + std::min<int64_t>(part, m % parts); };
     Array<I> counts(parts * n);
-    std::vector<char> bad(parts), unsorted(parts);
+    std::vector<char> bad(parts), unsorted(parts), mixed(parts), mixed_rows(parts);
     for_parts(parts, [&](int part) {
       I* own = counts.get() + part * n;
       std::memset(own, 0, sizeof(I) * static_cast<std::size_t>(n));
       const int64_t first = chunk(part), last = chunk(part + 1);
-      int64_t previous = first > 0 ? row[first - 1] : 0;
-      bool disorder = false;
+      int64_t previous = first > 0 ? row[first - 1] : 0, beside = first > 0 ? col[first - 1] : 0;
+      bool disorder = false, by_row = true, by_col = true;
       for (int64_t e = first; e < last; ++e) {
         const int64_t r = row[e];
         const bool inside = static_cast<std::uint64_t>(r) < static_cast<std::uint64_t>(n) &&
@@ -186,10 +187,15 @@ struct Rows {
           return;
         }
         disorder |= r < previous;
+        by_row &= (r != previous) | (col[e] >= beside);
+        by_col &= col[e] >= beside;
         previous = r;
+        beside = col[e];
         ++own[r];
       }
       unsorted[part] = disorder;
+      mixed[part] = !by_col;
+      mixed_rows[part] = disorder || !by_row;
     });
     if (std::count(bad.begin(), bad.end(), true)) return false;
     start = Array<I>(n + 1);
@@ -204,7 +210,9 @@ struct Rows {
     }
     start[n] = at;
     edges = Array<Entry<I, W>>(m);
-    const bool in_order = !std::count(unsorted.begin(), unsorted.end(), true);
+    const auto none = [](const std::vector<char>& flags) { return !std::count(flags.begin(), flags.end(), true); };
+    const bool in_order = none(unsorted);
+    sorted = none(mixed) || none(mixed_rows);
     const bool far = sizeof(Entry<I, W>) * static_cast<std::size_t>(m) > (std::size_t{1} << 22);
     const auto entry = [&](int64_t e) -> Entry<I, W> {
       if constexpr (std::is_same_v<W, Nothing>) return {static_cast<I>(col[e])};
@@ -264,11 +272,12 @@ class BuildOf final : public Build {
     const bool normalized = recipe.normalization != Normalization::none;
     if (normalized) degree_ = Array<double>(nodes_);
     rows_.each(nodes_, threads, [&](int64_t i, Entry<I, W>* first, Entry<I, W>* last) {
-      const bool looped = has_loop(i, first, last);
-      if (normalized) degree_[i] = degree(i, first, last, looped);
-      sort_row(first, last);
-      sizes_[i] = static_cast<I>(groups(first, last));
-      if (recipe.diagonal != Diagonal::given) sizes_[i] += !looped;
+      if (normalized && !kOnes) degree_[i] = degree(i, first, last);
+      if (!rows_.sorted) sort_row(first, last);
+      const Shape row = shape(i, first, last);
+      if (normalized && kOnes) degree_[i] = row.looped ? degree(i, first, last) : degree_of_ones(last - first);
+      sizes_[i] = row.groups;
+      if (recipe.diagonal != Diagonal::given) sizes_[i] += !row.looped;
     });
     for (int64_t i = 0; i < nodes_; ++i) entries += sizes_[i];
   }
@@ -279,10 +288,29 @@ class BuildOf final : public Build {
   }
 
  private:
-  static bool has_loop(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
-    bool found = false;
-    for (; first < last; ++first) found |= first->col == static_cast<I>(i);
-    return found;
+  static constexpr bool kOnes = std::is_same_v<W, Nothing>;
+
+  struct Shape {
+    I groups;  // of entries at one place
+    bool looped;
+  };
+
+  // Of a sorted row, in one pass: its end is what a processor cannot foresee.
+  static Shape shape(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
+    Shape row{0, false};
+    for (I previous = -1; first < last; ++first) {
+      row.groups += first->col != previous;
+      row.looped |= first->col == static_cast<I>(i);
+      previous = first->col;
+    }
+    return row;
+  }
+
+  bool is_given() const { return recipe_.diagonal == Diagonal::given || recipe_.diagonal == Diagonal::step; }
+
+  // The degree of a node without a loop.
+  double degree_of_ones(int64_t count) const {
+    return (is_given() ? 0.0 : recipe_.scale) + static_cast<double>(count) + (recipe_.count_loops ? 1.0 : 0.0);
   }
 
   // The weight of the loop of node i, from what is in its row.
@@ -295,13 +323,14 @@ class BuildOf final : public Build {
     return weight;
   }
 
-  double degree(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last, bool looped) const {
-    const bool given = recipe_.diagonal == Diagonal::given || recipe_.diagonal == Diagonal::step;
-    double sum = given ? 0.0 : loop(i, first, last);
-    if (std::is_same_v<W, Nothing> && (given || !looped)) sum += static_cast<double>(last - first);
-    else
-      for (; first < last; ++first)
-        if (given || first->col != static_cast<I>(i)) sum += weight_of(*first);
+  double degree(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) const {
+    double sum = is_given() ? 0.0 : loop(i, first, last);
+    bool looped = false;
+    for (; first < last; ++first) {
+      const bool is_loop = first->col == static_cast<I>(i);
+      looped |= is_loop;
+      if (is_given() || !is_loop) sum += weight_of(*first);
+    }
     return recipe_.count_loops && !looped ? sum + 1.0 : sum;
   }
 
@@ -311,7 +340,7 @@ class BuildOf final : public Build {
     if constexpr (kind == Normalization::row) return degree_[i] > 0 ? weight / degree_[i] : 0.0;
     // the larger factor first, whichever node it is of: symmetric to the last bit
     const double a = degree_[i], b = degree_[j];
-    if constexpr (std::is_same_v<W, Nothing>) return weight * a * b;  // weight 1 but on the diagonal
+    if constexpr (kOnes) return weight * a * b;  // weight 1 but on the diagonal
     return a >= b ? weight * a * b : weight * b * a;
   }
 
@@ -421,7 +450,7 @@ class PatternOf final : public Pattern {
     if (!valid) return;
     sizes_ = Array<I>(nodes_);
     rows_.each(nodes_, threads, [&](int64_t i, Entry<I, I>* first, Entry<I, I>* last) {
-      sort_row(first, last);
+      if (!rows_.sorted) sort_row(first, last);
       sizes_[i] = static_cast<I>(groups(first, last));
     });
     for (int64_t i = 0; i < nodes_; ++i) entries += sizes_[i];
