@@ -1,13 +1,15 @@
-"""Write graphs that no search of settings has seen, of what scikit-learn and SciPy bring along.
+"""Write graphs of what scikit-learn and installed packages bring along, and generated ones.
 
 python -m benchmarks.make_graphs --out runs/graphs
 python -m benchmarks.nodes --dataset runs/graphs/wine.npz --model node-classifier --num_splits 20
+python -m benchmarks.make_graphs --kind tuning --out runs/tuning
 
-``wine`` and ``cancer`` are scikit-learn's tables, standardised, every row joined to its ten
-nearest; ``scipy`` are the source files of SciPy: words are parts of names in the code, an edge is
-an import, the class is the subpackage; ``homophily`` and ``heterophily`` are stochastic block
-models whose edges join nodes of one class or of different ones; ``noise`` is one of the first kind
-with features that tell nothing.
+Those of the kind ``unseen`` are reported, and no search of settings has seen them; those of
+``tuning`` are what the defaults of NodeClassifier were made on. Tables of scikit-learn are
+standardised, every row joined to its ten nearest; of the source files of a package (``scipy``,
+``networkx``), words are parts of names in the code, an edge is an import, the class is the
+subpackage; the others are stochastic block models: edges join nodes of one class, of different ones
+or of each class and the next (``cycle``), and features of ``noise`` tell nothing.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from torch_geometric_diff.experiment import command_line, write_atomically
 Arrays = dict[str, np.ndarray]
 NEIGHBORS = 10
 COMMON = 5  # files that hold a word
+CLASSES = 20  # of a table, at most
 
 
 def table(name: str) -> Arrays:
@@ -34,7 +37,10 @@ def table(name: str) -> Arrays:
 
     bunch = getattr(datasets, f"load_{name}")()
     x = (bunch.data - bunch.data.mean(axis=0)) / bunch.data.std(axis=0)
-    return {"x": x, "edge_index": nearest(x), "y": bunch.target}
+    y = bunch.target
+    if np.unique(y).size > CLASSES:  # a number: low, middle or high
+        y = np.searchsorted(np.quantile(y, [1 / 3, 2 / 3]), y)
+    return {"x": x, "edge_index": nearest(x), "y": y}
 
 
 def points(name: str) -> Arrays:
@@ -156,6 +162,9 @@ UNSEEN: dict[str, Callable[[], Arrays]] = {
     "homophily": lambda: blocks(1, 0.7, 3.0),
     "heterophily": lambda: blocks(2, 0.05, 3.0),
     "noise": lambda: blocks(3, 0.7, 0.0),
+    "cycle": lambda: blocks(4, 0.1, 2.5, classes=4, ahead=1, hubs=True),
+    "diabetes": lambda: table("diabetes"),
+    "networkx": lambda: sources("networkx"),
 }
 TUNING: dict[str, Callable[[], Arrays]] = {
     "inside": lambda: blocks(101, 0.75, 2.5),

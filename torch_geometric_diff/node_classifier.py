@@ -70,12 +70,14 @@ class NodeClassifier:
             (default: none)
         num_views (int, optional): See there. (default: :obj:`4`)
         node_dropout (float, optional): See there. (default: :obj:`0.5`)
-        consistency (float, optional): The weight :math:`\lambda`. (default: :obj:`2.0`)
+        consistency (float, optional): The weight :math:`\lambda`, without labels if
+            ``keep_shares``. (default: :obj:`2.0`)
         temperature (float, optional): See :func:`~torch_geometric_diff.nn.consistency`.
             (default: :obj:`0.5`)
         keep_shares (bool, optional): Whether consistency keeps to shares of the classes, between
-            those of the labels and, the more labels there are, those predicted. Without it few
-            labels, or a graph that tells little, can end up as one class. (default: :obj:`True`)
+            those of the labels and, the more labels there are, those predicted, and counts the less
+            the more labels there are. Without it few labels, or a graph that tells little, can end
+            up as one class. (default: :obj:`True`)
         shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
         student (float, optional): The part of the student in the probabilities; with 0 there is
             none. (default: :obj:`0.5`)
@@ -258,16 +260,17 @@ class NodeClassifier:
         parameters = [*model.parameters()]
         optimizer = Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         average = [torch.zeros_like(parameter) for parameter in parameters]
-        prior, trust = None, 1.0
+        prior, trust, most = None, 1.0, self.consistency
         if self.keep_shares:
             prior, trust = known.bincount() / len(known), self._trust(known)
+            most *= 1 - trust
         target = known.repeat_interleave(self.num_views)
         first = self.max_epochs - max(1, round(AVERAGED * self.max_epochs))
         for epoch in range(self.max_epochs):
             logits = model(x, operator)
             loss = F.cross_entropy(logits[train].flatten(0, 1), target)
-            if self.consistency > 0:
-                weight = self.consistency * min(1.0, epoch / self.warmup)
+            if most > 0:
+                weight = most * min(1.0, epoch / self.warmup)
                 loss = loss + weight * consistency(logits, self.temperature, prior, trust)
             optimizer.zero_grad()
             loss.backward()
