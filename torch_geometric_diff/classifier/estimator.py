@@ -12,7 +12,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .evidence import decide, learn_weight, refine
+from .evidence import graph_says, learn_weight, refine
 from .gaussian import GaussianClasses
 from .heat import HeatGraph, mean_of_neighbours, neighbour_weights
 from .labels import read_labels
@@ -42,16 +42,18 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
     equally many labels in each class both give the same labels).
 
     The features are taken for Gaussian classes of one covariance, with log-likelihoods
-    :math:`\ell_{ic}`. A point's label distribution combines what diffused to it, what its features
-    say and what its neighbours are,
+    :math:`\ell_{ic}`. A point's label distribution combines what diffused to it and what its
+    neighbours are with what its features say,
 
     .. math::
-        q_{ic} \propto \exp 2 \bigl( \log p_{ic} + t \, \ell_{ic}
-        + (\mathbf{P} \mathbf{Q})_{ic} \bigr),
+        q_{ic} \propto \exp \bigl( (1 - t) \, 2 \, (\log p_{ic} + (\mathbf{P} \mathbf{Q})_{ic})
+        + t \, \ell_{ic} \bigr) \, \pi_c / \bar{q}_c,
 
-    iterated with the classes fitted to :math:`\mathbf{Q}`. The weight :math:`t` is that by which
-    labels left out of five folds are most likely, so a graph that is right is left alone, and a
-    graph that is not is overruled. Given labels are kept.
+    iterated with the classes fitted to :math:`\mathbf{Q}`, and with its means
+    :math:`\bar{\mathbf{q}}`, which it draws towards the proportions :math:`\boldsymbol{\pi}` of
+    the labels. Learned is the weight :math:`t` by which labels left out of five folds are likely
+    and few edges join different labels, so a graph that is right is left alone, and a graph that
+    is not is overruled. Given labels are kept.
 
     Points that no source reaches take the weighted mean of :math:`\mathbf{p}` over the
     ``n_neighbors`` nearest among the others, and so do new points, whose :math:`\mathbf{q}`
@@ -63,8 +65,9 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         num_steps (int, optional): Diffusion steps :math:`K`. (default: :obj:`150`)
         metric (str, optional): :obj:`"euclidean"` or :obj:`"cosine"`, which suits embeddings and
             texts; a row of zeros is as far from all others. (default: :obj:`"euclidean"`)
-        feature_weight (float or str, optional): The weight :math:`t` of the features, 0 for the
-            graph alone. (default: :obj:`"auto"`, learned from the labels)
+        feature_weight (float or str, optional): The weight :math:`t` of the features from 0, the
+            graph alone, to 1, where the graph is but the first guess. (default: :obj:`"auto"`,
+            learned)
         priors (array-like, optional): The proportions of the classes, in the order of ``classes_``.
             (default: those of the labels)
         device (str, optional): Where to compute, such as :obj:`"cuda"`. (default: the CPU)
@@ -142,7 +145,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         labelled, labels = read_labels(y)
         check_consistent_length(X, labelled)
         self.classes_, encoded = np.unique(labels, return_inverse=True)
-        share = self._share_of_sources(np.bincount(encoded))
+        count = np.bincount(encoded)
+        proportion = self._proportions(count)
 
         edge_index, distance = among(points, int(self.n_neighbors))
         weight = neighbour_weights(distance, self._power).flatten()
@@ -150,7 +154,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         given = torch.from_numpy(np.flatnonzero(labelled)).to(weight.device)
         label = torch.from_numpy(encoded).to(weight.device)
         one_hot = F.one_hot(label, len(self.classes_)).to(weight)
-        heat = one_hot * torch.from_numpy(share).to(weight)
+        wanted = torch.from_numpy(proportion).to(weight)
+        heat = one_hot * torch.from_numpy(proportion * count.sum() / count).to(weight)
 
         def diffuse(kept: Tensor, heat: Tensor = heat) -> Iterator[Tensor]:
             """Distributions for each row of a mask of labels; several columns at once cost less."""
@@ -167,12 +172,21 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         if self.feature_weight != 0 and len(self.classes_) > 1:
             self._classes = classes = GaussianClasses(points)
             self.feature_weight_ = (
-                learn_weight(classes, lambda kept: diffuse(kept, heat.float()), given, label)
+                learn_weight(
+                    classes.moments,
+                    diffused,
+                    lambda kept: diffuse(kept, heat.float()),
+                    given,
+                    label,
+                    wanted,
+                    edge_index,
+                    graph.mean,
+                )
                 if self.feature_weight == "auto"
                 else float(self.feature_weight)
             )
-            self._shares, self._likelihood = refine(
-                classes, diffused, given, self.feature_weight_, graph.mean
+            self._shares, self._beliefs = refine(
+                classes.moments, diffused, given, self.feature_weight_, wanted, graph.mean
             )
         self._known = NearestKnown(points, int(self.n_neighbors))
         self.label_distributions_ = self._shares.cpu().numpy()
@@ -207,20 +221,20 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
         weight = self.feature_weight
-        number = isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight < np.inf
+        number = isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight <= 1
         if not number and not (isinstance(weight, str) and weight == "auto"):
             raise ValueError(
-                f"Expected 'feature_weight' to be 'auto' or a number from 0 on (got {weight!r})"
+                f"Expected 'feature_weight' to be 'auto' or a number from 0 to 1 (got {weight!r})"
             )
         if self.metric not in ("euclidean", "cosine"):
             raise ValueError(
                 f"Expected 'metric' to be 'euclidean' or 'cosine' (got {self.metric!r})"
             )
 
-    def _share_of_sources(self, count: np.ndarray) -> np.ndarray:
-        """The heat of each label of a class, so that the classes have the proportions wanted."""
+    def _proportions(self, count: np.ndarray) -> np.ndarray:
+        """Those of the classes that are wanted."""
         if self.priors is None:
-            return np.ones(len(count))
+            return count / count.sum()
         try:
             priors = np.asarray(self.priors, dtype=np.float64)
         except (TypeError, ValueError):
@@ -230,7 +244,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
                 f"Expected 'priors' to be {len(count)} positive numbers of sum 1, one for each "
                 f"class in 'y' (got {self.priors!r})"
             )
-        return priors * count.sum() / count
+        return priors
 
     def _read(self, X: Any, **settings: Any) -> Points:
         """Check points and bring them into the form that is searched."""
@@ -270,5 +284,4 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         """What the features add to the means of the neighbours of new points."""
         assert self._classes is not None
         diffused, share = mean.chunk(2, dim=1)
-        likelihood = self._likelihood(self._classes.read(points))
-        return decide(diffused, likelihood, self.feature_weight_, share)
+        return self._beliefs(graph_says(diffused, share), self._classes.read(points)).softmax(1)

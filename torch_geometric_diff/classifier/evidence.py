@@ -1,105 +1,166 @@
 r"""Graph and features together: how far to trust the features, and the labels that follow.
 
-A point's distribution combines what diffused to it, :math:`\mathbf{p}_i`, what its features say,
-:math:`\boldsymbol{\ell}_i`, and what its neighbours are,
+A point's distribution combines what diffused to it, :math:`\mathbf{p}_i`, and what its neighbours
+are with what its features say, :math:`\boldsymbol{\ell}_i`,
 
 .. math::
-    q_{ic} \propto \exp 2 \bigl( \log p_{ic} + t \, \ell_{ic} + (\mathbf{P} \mathbf{Q})_{ic} \bigr),
+    q_{ic} \propto \exp \bigl( (1 - t) \, 2 \, (\log p_{ic} + (\mathbf{P} \mathbf{Q})_{ic})
+    + t \, \ell_{ic} \bigr) \, \pi_c / \bar{q}_c,
 
-which is iterated with the classes that it fits. The 2 sharpens what diffused, which is flat.
+:math:`\bar{q}_c` its mean over all points and :math:`\pi_c` the proportion that the class should
+have, which is iterated with the classes that it fits. The 2 sharpens what diffused, which is flat.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gaussian import GaussianClasses, LogLikelihood
+from .gaussian import LogLikelihood, Moments
 
 SHARPNESS = 2.0
-WEIGHTS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
-USUAL, SPREAD = 0.1, 4.0  # the weight where labels say little, and a width in logarithms
+WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 SHARPNESSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # a weight is judged at the one that suits it best
+CUT, CUT_OF_LABELS = 3.0, 0.1  # how much cut edges count, beside how many labels
+TASTE = 0.2  # for features
 MAX_FOLDS = 5
 MAX_ITERATIONS = 10
+TRIAL_ITERATIONS, TRIAL_POINTS = 5, 1000  # to judge a weight
 
 
-def combine(diffused: Tensor, likelihood: Tensor, weight: float) -> Tensor:
-    """The logarithms, up to a term a point, of what graph and features say together [N, C]."""
-    return diffused.clamp(min=1e-12).log() + weight * likelihood.to(diffused)
+class Beliefs(NamedTuple):
+    """What turns heat and features into distributions."""
+
+    weight: float  # of the features
+    likelihood: LogLikelihood
+    pull: Tensor  # of each class towards its proportion [..., 1, C], logarithms
+
+    def __call__(self, graph: Tensor, x: Tensor) -> Tensor:
+        """Logarithms, up to a term a point, from :func:`graph_says` and features [..., N, C]."""
+        likelihood = self.likelihood(x).to(graph)
+        return (1 - self.weight) * graph + self.weight * likelihood + self.pull.to(graph)
 
 
-def decide(diffused: Tensor, likelihood: Tensor, weight: float, mean: Tensor) -> Tensor:
-    """The distributions, of the neighbours' mean ``mean`` too."""
-    return torch.softmax(SHARPNESS * (combine(diffused, likelihood, weight) + mean), 1)
+def graph_says(diffused: Tensor, mean: Tensor | float = 0.0) -> Tensor:
+    """What distributions from the graph, and their neighbours' mean, say of the classes."""
+    return SHARPNESS * (diffused.clamp(min=1e-12).log() + mean)
+
+
+def pull_towards(proportion: Tensor, share: Tensor) -> Tensor:
+    """Logarithms by which classes above their proportion lose and those below it gain."""
+    return -(share.mean(-2, keepdim=True) / proportion).clamp(min=1e-3).log()
 
 
 def refine(
-    classes: GaussianClasses,
+    features: Moments,
     diffused: Tensor,
     given: Tensor,
     weight: float,
+    proportion: Tensor,
     mean: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, LogLikelihood]:
-    """The distributions of all points and the classes that fit them, in turn until labels stay.
+    iterations: int = MAX_ITERATIONS,
+) -> tuple[Tensor, Beliefs]:
+    """The distributions of all points and what fits them, in turn until labels stay.
 
     Args:
-        classes (GaussianClasses): The classes to fit.
+        features (Moments): Those of the points.
         diffused (Tensor): Distributions [N, C] from the graph, one-hot at the given labels.
         given (Tensor): The points that have a label, as indices.
         weight (float): The weight of the features.
+        proportion (Tensor): The proportions of the classes [C].
         mean (callable): The means over the neighbours of all points.
+        iterations (int): At most so many. (default: 10)
     """
     share, label = diffused, diffused.argmax(1)
-    for _ in range(MAX_ITERATIONS):
-        likelihood = classes.fit(share)
-        share = decide(diffused, likelihood(classes.x), weight, mean(share))
+    for _ in range(iterations):
+        beliefs = Beliefs(weight, features.fit(share), pull_towards(proportion, share))
+        share = beliefs(graph_says(diffused, mean(share)), features.x).softmax(1)
         share[given] = diffused[given]
         before, label = label, share.argmax(1)
         if torch.equal(before, label):
             break
-    return share, likelihood
+    return share, beliefs
 
 
 def learn_weight(
-    classes: GaussianClasses,
+    features: Moments,
+    diffused: Tensor,
     diffuse: Callable[[Tensor], Iterator[Tensor]],
     given: Tensor,
     label: Tensor,
+    proportion: Tensor,
+    edge_index: Tensor,
+    mean: Callable[[Tensor], Tensor],
 ) -> float:
-    """The weight of the features by which labels that are left out are most likely.
+    r"""The weight of the features by which labels are likely and edges whole.
 
-    A wide prior about the usual weight decides where there are few labels to leave out.
+    A weight is worth :math:`\log p - (3 + m / 10) (\log c - t / 5)`: p the probability of the m
+    labels that are left out, found on some of the points; c the share of edges between points of
+    different labels, as a multiple of chance. Labels to leave out may be few or none; all edges
+    count, but a border that cuts few may still be wrong.
 
     Args:
-        classes (GaussianClasses): The classes to fit.
-        diffuse (callable): Distributions [N, C] for each row of a mask of the labels to be used.
+        features (Moments): Those of the points.
+        diffused (Tensor): Distributions [N, C] from the graph, one-hot at the given labels.
+        diffuse (callable): The same for each row of a mask of the labels to be used.
         given (Tensor): The points that have a label, as indices.
         label (Tensor): The class of each.
+        proportion (Tensor): The proportions of the classes [C].
+        edge_index (Tensor): The edges.
+        mean (callable): The means over the neighbours of all points.
     """
+    single, diffused, proportion = features.single(), diffused.float(), proportion.float()
     without = folds(label)
-    if len(without) == 0:
-        return USUAL
-    left_out = []
-    for fold, distribution in zip(without, diffuse(~without), strict=True):
-        distribution = distribution.nan_to_num(1 / distribution.size(1))  # nothing came there
-        likelihood = classes.fit(distribution)(classes.x[given[fold]])
-        left_out.append((distribution[given[fold]], likelihood, label[fold]))
-    diffused, likelihood, truth = (torch.cat(parts) for parts in zip(*left_out, strict=True))
+    count = int(without.sum())
+    if count > 0:
+        rows = with_others(given, len(diffused))
+        some = Moments.of(single.x[rows])
+        start = torch.stack([each[rows].float() for each in diffuse(~without)])
+        start.nan_to_num_(1 / diffused.size(1))  # nothing came there
+        graph = graph_says(start)
+        known = F.pad(~without, (0, len(rows) - len(given))).unsqueeze(2)
+        fold, tested = without.nonzero(as_tuple=True)
+
+    def likely(weight: float) -> float:
+        share = start
+        for _ in range(TRIAL_ITERATIONS):
+            beliefs = Beliefs(weight, some.fit(share), pull_towards(proportion, share))
+            logits = beliefs(graph, some.x)
+            share = torch.where(known, start, logits.softmax(2))
+        return log_probability(logits[fold, tested], label[tested])
 
     def score(weight: float) -> float:
-        evidence = combine(diffused, likelihood, weight)
-        loss = min(
-            float(
-                F.cross_entropy(sharpness * evidence, truth, reduction="none").clamp(max=30).sum()
-            )
-            for sharpness in SHARPNESSES
-        )
-        return -loss - (math.log(weight / USUAL) / SPREAD) ** 2 / 2
+        share, _ = refine(single, diffused, given, weight, proportion, mean, TRIAL_ITERATIONS)
+        whole = TASTE * weight - math.log(cut(share.argmax(1), edge_index) + 0.005)
+        return (likely(weight) if count > 0 else 0.0) + (CUT + CUT_OF_LABELS * count) * whole
 
     return max(WEIGHTS, key=score)
+
+
+def log_probability(logits: Tensor, label: Tensor) -> float:
+    """That of all labels [S], each at least e^-30, at the sharpness that suits them best."""
+    losses = (
+        F.cross_entropy(sharpness * logits, label, reduction="none").clamp(max=30).sum()
+        for sharpness in SHARPNESSES
+    )
+    return -float(min(losses))
+
+
+def cut(label: Tensor, edge_index: Tensor) -> float:
+    """The share of edges between different labels [N], as a multiple of that by chance."""
+    chance = 1 - (torch.bincount(label) / len(label)).square().sum()
+    differ = (label[edge_index[0]] != label[edge_index[1]]).float().mean()
+    return float(differ / chance.clamp(min=0.02))
+
+
+def with_others(given: Tensor, count: int) -> Tensor:
+    """The given points of ``count`` and some others, as indices."""
+    order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    order = order.to(given.device)
+    return torch.cat([given, order[torch.isin(order, given, invert=True)][:TRIAL_POINTS]])
 
 
 def folds(label: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ SHRINKAGE = 0.2
 class LogLikelihood(NamedTuple):
     """Of each class, up to a common term: linear in the features."""
 
-    coefficient: Tensor  # [D, C]
-    intercept: Tensor  # [C]
+    coefficient: Tensor  # [..., D, C]
+    intercept: Tensor  # [..., 1, C]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The log-likelihoods [N, C] of features [N, D]."""
+        """The log-likelihoods [..., N, C] of features [N, D]."""
         return x @ self.coefficient + self.intercept
 
 
@@ -49,7 +49,7 @@ class GaussianClasses:
         self.scale = power_of_two(x.abs().max())
         self.mean = (x / self.scale).mean(0)
         self.x = self.read(points)
-        self.scatter = self.x.t() @ self.x
+        self.moments = Moments.of(self.x)
 
     def _features(self, points: Points) -> Tensor:
         if self.svd is not None:
@@ -62,15 +62,55 @@ class GaussianClasses:
 
     def fit(self, share: Tensor) -> LogLikelihood:
         """The likelihood for shares [N, C] of the points."""
-        share = share.double()
-        total = share.sum(0)
-        mean = share.t() @ self.x / total.clamp(min=1e-30).unsqueeze(1)
-        within = (self.scatter - mean.t() @ (mean * total.unsqueeze(1))) / total.sum()
-        variance = within.diagonal().mean()
-        within = (1 - SHRINKAGE) * within
-        within.diagonal().add_(SHRINKAGE * variance + 1e-30)
-        coefficient = torch.linalg.solve(within, mean.t())
-        return LogLikelihood(coefficient, -(mean.t() * coefficient).sum(0) / 2)
+        return self.moments.fit(share)
+
+
+class Moments:
+    r"""Features in numbers that a fit needs, whatever the shares of the classes.
+
+    In the principal axes the covariance of all points is diagonal, and that inside the classes is
+    :math:`\mathbf{A} - \mathbf{M}^{\top} \mathbf{M}`, :math:`\mathbf{A}` diagonal and the rows
+    of :math:`\mathbf{M}` in proportion to the means: its inverse needs that of a matrix
+    :math:`C \times C` alone, :math:`(\mathbf{A} - \mathbf{M}^{\top} \mathbf{M})^{-1}
+    \mathbf{M}^{\top} = \mathbf{A}^{-1} \mathbf{M}^{\top}
+    (\mathbf{I} - \mathbf{M} \mathbf{A}^{-1} \mathbf{M}^{\top})^{-1}`.
+
+    Args:
+        x (Tensor): Features [N, D], in the precision in which they are used.
+        square (Tensor): Their mean squares along the axes [D], of double precision.
+        axes (Tensor): The axes [D, D], as columns.
+    """
+
+    def __init__(self, x: Tensor, square: Tensor, axes: Tensor) -> None:
+        self.x, self.square, self.axes = x, square, axes
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Moments":
+        """Those of features [N, D]."""
+        square, axes = torch.linalg.eigh(x.double().t() @ x.double() / len(x))
+        return cls(x, square.clamp(min=0), axes)
+
+    def single(self) -> "Moments":
+        """The same with features in single precision."""
+        return Moments(self.x.float(), self.square, self.axes)
+
+    def fit(self, share: Tensor) -> LogLikelihood:
+        """The likelihoods for shares [..., N, C] of the points."""
+        share = share.to(self.x)
+        total = share.sum(-2).double().clamp(min=1e-30).unsqueeze(-1)
+        mean = (share.mT @ self.x).double() / total @ self.axes  # [..., C, D]
+        part = total / total.sum(-2, keepdim=True)
+        within = self.square.mean() - (part * mean.square()).sum((-1, -2)) / len(self.square)
+        within = within.clamp(min=1e-6 * float(self.square.mean()) + 1e-30)[..., None, None]
+        a = (1 - SHRINKAGE) * self.square + SHRINKAGE * within  # [..., 1, D]
+        root = ((1 - SHRINKAGE) * part).sqrt()
+        rows = root * mean
+        inverse = rows / a
+        one = torch.eye(rows.size(-2), dtype=rows.dtype, device=rows.device)
+        white = torch.linalg.solve(one - inverse @ rows.mT, inverse) / root  # [..., C, D]
+        intercept = -(mean * white).sum(-1) / 2
+        coefficient = self.axes @ white.mT
+        return LogLikelihood(coefficient.to(share), intercept.unsqueeze(-2).to(share))
 
 
 def _plain(points: Points) -> Any:
