@@ -104,6 +104,11 @@ def test_duplicates_cosine_and_single_precision():
         ({"n_neighbors": 0}, "'n_neighbors' to be a positive integer"),
         ({"num_steps": 2.5}, "'num_steps' to be a positive integer"),
         ({"metric": "manhattan"}, "'metric' to be 'euclidean' or 'cosine'"),
+        ({"feature_weight": 1.5}, "'feature_weight' to be 'auto' or a number from 0 to 1"),
+        ({"feature_weight": -0.1}, "'feature_weight' to be 'auto' or a number from 0 to 1"),
+        ({"feature_weight": float("nan")}, "'feature_weight' to be 'auto' or a number"),
+        ({"feature_weight": True}, "'feature_weight' to be 'auto' or a number"),
+        ({"feature_weight": "learned"}, "'feature_weight' to be 'auto' or a number"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):

@@ -7,7 +7,14 @@ import torch
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
 from torch_geometric_diff.classifier import neighbours  # noqa: E402
-from torch_geometric_diff.classifier.evidence import folds, learn_weight, refine  # noqa: E402
+from torch_geometric_diff.classifier.evidence import (  # noqa: E402
+    SHARPNESSES,
+    cut,
+    folds,
+    learn_weight,
+    log_probability,
+    refine,
+)
 from torch_geometric_diff.classifier.gaussian import GaussianClasses, Moments  # noqa: E402
 from torch_geometric_diff.classifier.neighbours import NearestKnown, among  # noqa: E402
 
@@ -109,7 +116,43 @@ def test_the_weight_follows_the_evidence(right) -> None:
         weight = learn_weight(
             moments, known, diffuse, given[:count], label[:count], even, edges, torch.zeros_like
         )
-        assert weight >= 0.7 if right == "features" else weight <= 0.5
-    share, _ = refine(moments, known, given, weight, even, torch.zeros_like)
-    assert (share.argmax(1) == label).double().mean() > 0.98
+        assert weight == 1.0 if right == "features" else weight < 1.0
+        share, _ = refine(moments, known, given, weight, even, torch.zeros_like)
+        assert (share.argmax(1) == label).double().mean() > 0.98
     assert torch.equal(share[given], known[given])
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_one_round_is_that_of_the_formula(weight) -> None:
+    rng = np.random.default_rng(0)
+    x, diffused = rng.normal(size=(30, 4)), rng.dirichlet(np.ones(3), size=30)
+    given, proportion = np.array([4, 7]), np.array([0.2, 0.5, 0.3])
+    walk = rng.dirichlet(np.ones(30), size=30)
+    classes = GaussianClasses(torch.from_numpy(x))
+    likelihood = classes.fit(torch.from_numpy(diffused))(classes.x).numpy()
+    logits = (1 - weight) * 2 * (np.log(diffused) + walk @ diffused) + weight * likelihood
+    expected = np.exp(logits) * proportion / diffused.mean(0)
+    expected /= expected.sum(1, keepdims=True)
+    expected[given] = diffused[given]
+    tensors = (torch.from_numpy(a) for a in (diffused, given))
+    share, beliefs = refine(
+        classes.moments,
+        *tensors,
+        weight,
+        torch.from_numpy(proportion),
+        lambda values: torch.from_numpy(walk) @ values,
+        iterations=1,
+    )
+    np.testing.assert_allclose(share.numpy(), expected, rtol=1e-9)
+    assert beliefs.weight == weight
+
+
+def test_cut_edges_and_probable_labels() -> None:
+    label = torch.tensor([0, 0, 1, 1])
+    assert cut(label, torch.tensor([[0, 1, 2, 3], [1, 2, 3, 2]])) == pytest.approx(0.25 / 0.5)
+    assert cut(torch.zeros(4, dtype=torch.long), torch.tensor([[0], [1]])) == 0
+    logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [100.0, -100.0]])
+    assert log_probability(logits, torch.tensor([0, 1, 0])) == pytest.approx(0, abs=1e-6)
+    wrong = log_probability(logits, torch.tensor([0, 1, 1]))
+    losses = [2 * np.log1p(np.exp(-4 * s)) + min(30, 200 * s) for s in SHARPNESSES]
+    assert wrong == pytest.approx(-min(losses), rel=1e-5)

@@ -44,6 +44,12 @@ class Beliefs(NamedTuple):
         return (1 - self.weight) * graph + self.weight * likelihood + self.pull.to(graph)
 
 
+def distributions(logits: Tensor) -> Tensor:
+    """The softmax over few classes [..., C], which torch's own is slow for."""
+    share = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return share.div_(share.sum(-1, keepdim=True))
+
+
 def graph_says(diffused: Tensor, mean: Tensor | float = 0.0) -> Tensor:
     """What distributions from the graph, and their neighbours' mean, say of the classes."""
     return SHARPNESS * (diffused.clamp(min=1e-12).log() + mean)
@@ -77,7 +83,7 @@ def refine(
     share, label = diffused, diffused.argmax(1)
     for _ in range(iterations):
         beliefs = Beliefs(weight, features.fit(share), pull_towards(proportion, share))
-        share = beliefs(graph_says(diffused, mean(share)), features.x).softmax(1)
+        share = distributions(beliefs(graph_says(diffused, mean(share)), features.x))
         share[given] = diffused[given]
         before, label = label, share.argmax(1)
         if torch.equal(before, label):
@@ -129,7 +135,7 @@ def learn_weight(
         for _ in range(TRIAL_ITERATIONS):
             beliefs = Beliefs(weight, some.fit(share), pull_towards(proportion, share))
             logits = beliefs(graph, some.x)
-            share = torch.where(known, start, logits.softmax(2))
+            share = torch.where(known, start, distributions(logits))
         return log_probability(logits[fold, tested], label[tested])
 
     def score(weight: float) -> float:
