@@ -12,7 +12,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .evidence import distributions, graph_says, learn_weight, refine
+from .evidence import SHARPNESS, distributions, graph_says, learn_weight, refine
 from .gaussian import GaussianClasses
 from .heat import HeatGraph, mean_of_neighbours, neighbour_weights
 from .labels import read_labels
@@ -284,4 +284,5 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         """What the features add to the means of the neighbours of new points."""
         assert self._classes is not None
         diffused, share = mean.chunk(2, dim=1)
-        return distributions(self._beliefs(graph_says(diffused, share), self._classes.read(points)))
+        graph = graph_says(diffused) + SHARPNESS * share
+        return distributions(self._beliefs(graph, self._classes.read(points)))

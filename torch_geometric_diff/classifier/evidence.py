@@ -39,7 +39,7 @@ class Beliefs(NamedTuple):
     pull: Tensor  # of each class towards its proportion [..., 1, C], logarithms
 
     def __call__(self, graph: Tensor, x: Tensor) -> Tensor:
-        """Logarithms, up to a term a point, from :func:`graph_says` and features [..., N, C]."""
+        """Logarithms, up to a term a point, from what the graph says and features [..., N, C]."""
         likelihood = self.likelihood(x).to(graph)
         return (1 - self.weight) * graph + self.weight * likelihood + self.pull.to(graph)
 
@@ -50,9 +50,9 @@ def distributions(logits: Tensor) -> Tensor:
     return share.div_(share.sum(-1, keepdim=True))
 
 
-def graph_says(diffused: Tensor, mean: Tensor | float = 0.0) -> Tensor:
-    """What distributions from the graph, and their neighbours' mean, say of the classes."""
-    return SHARPNESS * (diffused.clamp(min=1e-12).log() + mean)
+def graph_says(diffused: Tensor) -> Tensor:
+    """What distributions from the graph say of the classes; their neighbours' mean adds to it."""
+    return SHARPNESS * diffused.clamp(min=1e-12).log()
 
 
 def pull_towards(proportion: Tensor, share: Tensor) -> Tensor:
@@ -80,10 +80,10 @@ def refine(
         mean (callable): The means over the neighbours of all points.
         iterations (int): At most so many. (default: 10)
     """
-    share, label = diffused, diffused.argmax(1)
+    share, label, graph = diffused, diffused.argmax(1), graph_says(diffused)
     for _ in range(iterations):
         beliefs = Beliefs(weight, features.fit(share), pull_towards(proportion, share))
-        share = distributions(beliefs(graph_says(diffused, mean(share)), features.x))
+        share = distributions(beliefs(graph + SHARPNESS * mean(share), features.x))
         share[given] = diffused[given]
         before, label = label, share.argmax(1)
         if torch.equal(before, label):
@@ -138,12 +138,20 @@ def learn_weight(
             share = torch.where(known, start, distributions(logits))
         return log_probability(logits[fold, tested], label[tested])
 
-    def score(weight: float) -> float:
+    def whole(weight: float) -> float:
         share, _ = refine(single, diffused, given, weight, proportion, mean, TRIAL_ITERATIONS)
-        whole = TASTE * weight - math.log(cut(share.argmax(1), edge_index) + 0.005)
-        return (likely(weight) if count > 0 else 0.0) + (CUT + CUT_OF_LABELS * count) * whole
+        kept = TASTE * weight - math.log(cut(share.argmax(1), edge_index) + 0.005)
+        return (CUT + CUT_OF_LABELS * count) * kept
 
-    return max(WEIGHTS, key=score)
+    bounds = {weight: whole(weight) for weight in WEIGHTS}  # no label is more than certain
+    best, best_score = WEIGHTS[0], -math.inf
+    for weight in sorted(WEIGHTS, key=bounds.__getitem__, reverse=True):
+        if bounds[weight] <= best_score:
+            break
+        score = bounds[weight] + (likely(weight) if count > 0 else 0.0)
+        if score > best_score:
+            best, best_score = weight, score
+    return best
 
 
 def log_probability(logits: Tensor, label: Tensor) -> float:
