@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.nodes.graphs import path
 from torch_geometric_diff.experiment import command_line, write_atomically
 
 Arrays = dict[str, np.ndarray]
@@ -67,9 +68,9 @@ def nearest(x: np.ndarray) -> np.ndarray:
 def sources(package: str) -> Arrays:
     """The source files of a package."""
     root = Path(str(importlib.import_module(package).__file__)).parent
-    paths = [path for path in sorted(root.rglob("*.py")) if path.parent != root]
-    names = [(package, *path.relative_to(root).with_suffix("").parts) for path in paths]
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    files = [file for file in sorted(root.rglob("*.py")) if file.parent != root]
+    names = [(package, *file.relative_to(root).with_suffix("").parts) for file in files]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files]
     module = {".".join(n for n in name if n != "__init__"): i for i, name in enumerate(names)}
     edges = [
         (i, module[found])
@@ -77,9 +78,9 @@ def sources(package: str) -> Arrays:
         for found in imports(tree, name, module)
     ]
     words = [Counter(words_of(tree)) for tree in trees]
-    files = Counter(word for found in words for word in found)
-    column = {w: i for i, w in enumerate(sorted(w for w, n in files.items() if n >= COMMON))}
-    x = np.zeros((len(paths), len(column)), dtype=np.float32)
+    spread = Counter(word for found in words for word in found)
+    column = {w: i for i, w in enumerate(sorted(w for w, n in spread.items() if n >= COMMON))}
+    x = np.zeros((len(files), len(column)), dtype=np.float32)
     for row, found in zip(x, words, strict=True):
         row[[column[word] for word in found if word in column]] = 1
     _, y = np.unique([name[1] for name in names], return_inverse=True)
@@ -197,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
     )
-    p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="NAME.npz go there")
+    p.add_argument("--out", type=path, required=True, metavar="FOLDER", help="NAME.npz go there")
     p.add_argument(
         "--kind", choices=KINDS, default="unseen", help="those of the table, or those to tune on"
     )
@@ -209,11 +210,11 @@ def main(argv: list[str] | None = None) -> None:
     """Write the graphs."""
     args = parser().parse_args(argv)
     for name in args.graphs or KINDS[args.kind]:
-        path = args.out / f"{name}.npz"
-        with write_atomically(path) as temporary, open(temporary, "wb") as file:
+        target = args.out / f"{name}.npz"
+        with write_atomically(target) as temporary, open(temporary, "wb") as file:
             arrays: dict[str, Any] = GRAPHS[name]()
             np.savez_compressed(file, **arrays)
-        print(f"wrote {path}")
+        print(f"wrote {target}")
 
 
 if __name__ == "__main__":

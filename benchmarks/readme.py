@@ -170,18 +170,25 @@ def paired() -> str:
 
 def unseen() -> str:
     """Every model with its default settings on graphs that no search has seen."""
-    found: dict[str, dict[str, list[report.Row]]] = {}
-    for row in rows("unseen"):
-        found.setdefault(row["dataset"], {}).setdefault(row["model"], []).append(row)
-    names = list(dict.fromkeys(name for models in found.values() for name in models))
+    return by_graph(rows("unseen"))
+
+
+def by_graph(found: list[report.Row]) -> str:
+    """A row a graph, ours first; cells of fewer splits than ours say of how many."""
+    graphs: dict[str, dict[str, dict[int, float]]] = {}
+    for row in found:
+        models = graphs.setdefault(Path(row["dataset"]).stem, {})
+        models.setdefault(row["model"], {})[row["split"]] = 100 * row["test_acc"]
+    names = dict.fromkeys(name for models in graphs.values() for name in models)
+    names = dict.fromkeys(["node-classifier", *sorted(names)])
     lines = [f"| graph | splits | {' | '.join(names)} |", "| --- " * (len(names) + 2) + "|"]
-    for dataset, models in found.items():
-        shared = set.intersection(*({row["split"] for row in own} for own in models.values()))
-        cells = [Path(dataset).stem, str(len(shared))]
+    for graph, models in sorted(graphs.items()):
+        ours = models.get("node-classifier", {})
+        cells = [graph, str(len(ours))]
         for name in names:
-            own = [row["test_acc"] for row in models.get(name, []) if row["split"] in shared]
-            values = 100 * np.array(own)
-            cells.append(f"{values.mean():.2f} ± {values.std():.2f}" if own else "-")
+            own = [value for split, value in models.get(name, {}).items() if split in ours]
+            fewer = f" ({len(own)})" if len(own) < len(ours) else ""
+            cells.append(f"{np.mean(own):.2f} ± {np.std(own):.2f}{fewer}" if own else "-")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -34,6 +34,7 @@ from benchmarks.nodes.graphs import (
     file_name,
     open_graph,
     open_splits,
+    path,
 )
 from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.settings import FOLDER, TRAINING
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_splits", type=int, default=10)
     p.add_argument("--seed", type=int, default=7, help="of the splits and of the search")
     p.add_argument("--max_epochs", type=int, default=10_000)
-    p.add_argument("--out", type=Path, required=True, metavar="FILE", help="rows, to go on with")
+    p.add_argument("--out", type=path, required=True, metavar="FILE", help="rows, to go on with")
     p.add_argument("--num_train", type=int, default=20, help="per class (default: 20)")
     p.add_argument(
         "--num_val",
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--write", action="store_true", help="put the best settings into benchmarks/nodes/settings"
     )
-    p.add_argument("--settings", type=Path, metavar="FILE", help="put them into FILE instead")
+    p.add_argument("--settings", type=path, metavar="FILE", help="put them into FILE instead")
     return p
 
 
@@ -242,13 +243,13 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_settings(path: Path, model: str, table: str) -> None:
+def write_settings(file: Path, model: str, table: str) -> None:
     """Put a model's table into a settings file in place of the one it has, comment included."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
     old = re.compile(rf"(^#[^\n]*\n)*^\[{model}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
     text = old.sub("", text).rstrip("\n")
     text = f"{text}\n\n" if text else ""
-    with write_atomically(path) as temporary:
+    with write_atomically(file) as temporary:
         temporary.write_text(text + table, encoding="utf-8")
 
 
@@ -290,8 +291,8 @@ def main(argv: list[str] | None = None) -> None:
     table = to_toml(winner, file.rows, args.num_splits, args.seed)
     print(table, end="")
     if args.write:
-        path = args.settings or FOLDER / f"{file_name(data.name)}.toml"
-        write_settings(path, args.model, table)
+        target = args.settings or FOLDER / f"{file_name(data.name)}.toml"
+        write_settings(target, args.model, table)
 
 
 if __name__ == "__main__":

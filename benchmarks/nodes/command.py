@@ -24,6 +24,7 @@ from benchmarks.nodes.graphs import (
     file_name,
     open_graph,
     open_splits,
+    path,
 )
 from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.own import find_method
@@ -86,14 +87,14 @@ def parser(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         help=f"trials to train side by side (default: {GPU_BATCH} on a GPU where the model can,"
         "\nelse 1); the rows do not depend on it",
     )
-    p.add_argument("--out", type=Path, help="result file (default: a new one in runs)")
+    p.add_argument("--out", type=path, help="result file (default: a new one in runs)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")
     p.add_argument(
         "--fallback",
         choices=["digits"],
         help="run on this graph if the data set is unreachable;\nits rows go to OUT-digits",
     )
-    p.add_argument("--settings", type=Path, metavar="FILE", help="TOML file, a table a model")
+    p.add_argument("--settings", type=path, metavar="FILE", help="TOML file, a table a model")
     settings = p.add_argument_group(
         "settings (default: of FILE, benchmarks/nodes/settings/DATASET.toml or default.toml)"
     )

@@ -39,6 +39,13 @@ class Protocol(NamedTuple):
     num_splits: int
 
 
+def path(text: str) -> Path:
+    """A path that is given; an empty one would mean the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a path (got {text!r})")
+    return Path(text)
+
+
 def add_graph_flags(p: argparse.ArgumentParser, dataset: str | None) -> None:
     """The flags that choose a graph and its form; ``dataset`` is the default."""
     p.add_argument(
@@ -53,7 +60,7 @@ def add_graph_flags(p: argparse.ArgumentParser, dataset: str | None) -> None:
         choices=["planetoid", "shchur"],
         help="files of a citation graph (default: shchur where DATA_ROOT has it)",
     )
-    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
+    p.add_argument("--data_root", type=path, help="folder of data sets (default: DATA_ROOT)")
     p.add_argument("--component", choices=COMPONENTS, default="largest", help="(default: largest)")
     p.add_argument(
         "--words",

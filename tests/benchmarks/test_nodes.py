@@ -178,6 +178,11 @@ def write(path: Path, text: str) -> str:
     ("flags", "message"),
     [
         (["--dataset", "coral"], "no graph 'coral'"),
+        (["--dataset", ""], "Expected the name of a graph, a file or a folder (got '')"),
+        (["--dataset", "  "], "Expected the name of a graph, a file or a folder (got ' ')"),
+        (["--out", ""], "--out: expected a path (got '')"),
+        (["--settings", " "], "--settings: expected a path (got ' ')"),
+        (["--data_root", ""], "--data_root: expected a path (got '')"),
         (["--dataset", "none.npz"], "'none.npz' does not exist"),
         (["--dataset", "cora"], "lacks ind.cora.x"),
         (["--dataset", "pubmed", "--source", "shchur"], "lacks pubmed.npz"),

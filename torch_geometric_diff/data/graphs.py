@@ -110,6 +110,8 @@ def load_graph(
         >>> data.num_nodes, data.num_features, int(data.y.max()) + 1
         (1797, 64, 10)
     """
+    if not name.strip():
+        raise ValueError(f"Expected the name of a graph, a file or a folder (got {name!r})")
     folder = Path(root) if root is not None else data_root()
     if source is not None and name not in FOLDERS:
         raise ValueError(f"A 'source' is for {', '.join(FOLDERS)} (got '{name}')")
