@@ -86,6 +86,12 @@ def test_labels_that_cannot_be_read(y, error, message) -> None:
         read_labels(y)
 
 
+def test_one_label_a_class_is_no_regression() -> None:
+    """scikit-learn warns of more than half as many classes as labels, and warnings are errors."""
+    model = DiffusionClassifier(n_neighbors=2).fit(np.arange(40.0)[:, None], np.arange(40))
+    assert (model.predict(np.arange(40.0)[:, None]) == np.arange(40)).all()
+
+
 def test_minus_one_and_one_alone_are_two_classes() -> None:
     X, y = make_blobs(60, centers=2, random_state=0)
     assert (DiffusionClassifier().fit_predict(X, 2 * y - 1) == 2 * y - 1).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from dense import dense_weight, random_graph
 
-from torch_geometric_diff.nn import DiffConv, GPRConv
+from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv
 from torch_geometric_diff.ops import Recurrence, SparseOperator, propagate
 from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 from torch_geometric_diff.ops.recurrence import transposed
@@ -288,3 +288,18 @@ def test_learned_and_compiled(kernel, layer):
         out = one(x, edge_index, weight)
         found.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled by torch 2.9 or newer")
+def test_a_graph_that_leaves_sizes_and_numbers_open():
+    """With dynamic=True a float of a layer is a symbol, which can be compared and no more."""
+    torch._dynamo.reset()
+    layer = APPNP(K, 0.2, feature_dropout=0.3)
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)
+    for nodes in (N, 7):
+        edge_index, _ = random_graph(nodes, 2 * nodes)
+        x = torch.randn(nodes, 3)
+        torch.manual_seed(0)
+        expected = layer(x, edge_index)
+        torch.manual_seed(0)
+        torch.testing.assert_close(compiled(x, edge_index), expected)

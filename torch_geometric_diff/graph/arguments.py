@@ -1,8 +1,11 @@
 """What is asked of numbers that users pass: Python's or NumPy's, never a bool."""
 
+import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
+
+import torch
 
 
 def check_integer(name: str, value: Any, least: int) -> int:
@@ -28,9 +31,16 @@ def check_real(name: str, value: Any, fits: Callable[[float], bool], range: str)
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
-    if not fits(float(value)):
+    # a compiled graph may leave a number open, which can be compared and nothing else
+    number = value if torch.compiler.is_compiling() else float(value)
+    if not fits(number):
         raise ValueError(f"Expected '{name}' to {range} (got {value})")
-    return float(value)
+    return number
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite."""
+    return -math.inf < value < math.inf
 
 
 def check_dropout(dropout: Any, name: str = "dropout") -> float:

@@ -10,7 +10,7 @@ from .distances import nearest_by_length
 from .points import Points
 from .ranking import nearest
 from .search import BACKENDS, TorchCluster
-from .untransformed import uncompiled
+from .untransformed import in_memory, uncompiled
 
 try:
     from torch_geometric_diff import _C
@@ -73,7 +73,7 @@ def _compiled(index: Tensor, points: Points, run: list[tuple[int, int]]) -> None
     if torch.compiler.is_compiling():
         return _uncompiled(index, points, run)
     first, last = run[0][0], run[-1][1]
-    rows = points.rows[first:last].cpu()
+    rows = in_memory(points.rows[first:last].cpu())
     start = torch.tensor([begin - first for begin, _ in run] + [last - first], device="cpu")
     found = torch.empty(last - first, index.size(1), dtype=torch.long, device="cpu")
     _C.knn(
@@ -101,7 +101,7 @@ def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return _nearest_known(asked, known, k, single)
-    asked, known = asked.cpu().contiguous(), known.cpu().contiguous()
+    asked, known = in_memory(asked.cpu()), in_memory(known.cpu())
     found = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
     _C.knn_of(
         found.data_ptr(),

@@ -28,6 +28,14 @@ def uncompiled(function: Callable) -> Any:
     return call
 
 
+def in_memory(x: Tensor) -> Tensor:
+    """The Tensor for C++, contiguous and with its values in memory: torch puts off the sign of an
+    imaginary part, and gives no memory to tangents that are zero.
+    """
+    x = x.contiguous()
+    return x.clone() if x.is_neg() or x._is_zerotensor() else x
+
+
 def plain(x: Tensor) -> Tensor:
     """A Tensor without the levels of ``torch.func`` that it was made at: all its values."""
     while not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x):

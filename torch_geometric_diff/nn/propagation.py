@@ -1,6 +1,5 @@
 """What the layers that propagate share: the operator and its cache, the kernel, the messages."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
@@ -21,7 +20,7 @@ from ..graph.adjacency import (
     read_edges,
     sparse_matrix,
 )
-from ..graph.arguments import check_real
+from ..graph.arguments import check_real, is_finite
 from ..ops import Recurrence, SparseOperator, propagate
 from ..ops.propagate import check_features
 from ..ops.sparse import SparseProduct
@@ -270,7 +269,7 @@ class Propagation(MessagePassing):
 def check_alpha(alpha: Any) -> Any:
     """A coefficient: a finite number, or a Tensor of one, which may be learned."""
     if not isinstance(alpha, Tensor):
-        return check_real("alpha", alpha, math.isfinite, "be finite")
+        return check_real("alpha", alpha, is_finite, "be finite")
     if alpha.numel() != 1 or not alpha.is_floating_point():
         raise ValueError(
             f"Expected 'alpha' to be one floating number (got shape {list(alpha.shape)})"

@@ -82,7 +82,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         ``value`` holds learned entries, in the order of the pattern.
         """
         if value is not None:
-            return CSR(self.pattern.rowptr, self.pattern.col, value.contiguous()), None
+            return CSR(self.pattern.rowptr, self.pattern.col, value), None
         if self.operator.is_reordered and kernel_for(self.operator.device) is cpu:
             return self.operator.reordered_csr(self.reverse)
         return self.operator.csr(self.reverse), None
@@ -96,10 +96,9 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         csr, order = self.matrix(value)
         kernel: Any = kernel_for(x.device)
         seeds = self.seeds.repeat(self.copies) if self.copies > 1 else self.seeds
-        coefficients = self.coefficients(table).contiguous()
-        rest: Any = (coefficients, self.threshold, seeds, self.reverse, self.bounds)
+        rest: Any = (self.coefficients(table), self.threshold, seeds, self.reverse, self.bounds)
         if kernel is cpu:
-            return kernel.propagate(x.contiguous(), *csr, *rest, order)
+            return kernel.propagate(x, *csr, *rest, order)
         with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
             return kernel.propagate(x.contiguous(), *csr, *rest)
 
@@ -151,7 +150,7 @@ class _Propagate(Function):
             return *gradients(x, g, value, table, plan, needs), None
         (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(turned(value, plan))
         return *cpu.gradients(
-            x.contiguous(), g.contiguous(), csr, csr_t, plan.coefficients(table).contiguous(),
+            x, g, csr, csr_t, plan.coefficients(table),
             plan.threshold, plan.seeds, (*needs[:2], plan.learned if needs[2] else ""), order,
         ), None  # fmt: skip
 

@@ -14,7 +14,7 @@ from ..graph.adjacency import (
     wide_dtype,
     with_weights,
 )
-from ..graph.untransformed import plain
+from ..graph.untransformed import in_memory, plain
 from .derivatives import is_differentiated
 from .kernels import cpu
 from .pattern import Pattern, index_dtype, kept, native
@@ -70,8 +70,8 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
         if weight.dtype not in (torch.float32, torch.float64):
             half = weight.dtype in (torch.float16, torch.bfloat16)
             weight = weight.to(torch.float32 if half else torch.float64)
-        weight = weight.contiguous()
-    row, col, threads = row.contiguous(), col.contiguous(), torch.get_num_threads()
+        weight = in_memory(weight)
+    row, col, threads = in_memory(row), in_memory(col), torch.get_num_threads()
     made = cpu._C.build(
         row.data_ptr(),
         col.data_ptr(),
@@ -163,7 +163,7 @@ def _compress_torch(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, 
 
 
 def _compress_native(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]:
-    row, col, threads = row.contiguous(), col.contiguous(), torch.get_num_threads()
+    row, col, threads = in_memory(row), in_memory(col), torch.get_num_threads()
     made = cpu._C.pattern(row.data_ptr(), col.data_ptr(), row.numel(), num_nodes, threads)
     assert made.valid, "the indices were checked"
     index = torch.int64 if made.is_int64 else torch.int32

@@ -80,7 +80,7 @@ def _gradients_op(
         raise NotImplementedError("Second derivatives of learned coefficients are not compiled")
     if kernel_for(x.device) is cpu:
         grads = cpu.gradients(
-            x.contiguous(), g.contiguous(), csr, csr_t, table.contiguous(), threshold, seeds,
+            x, g, csr, csr_t, table, threshold, seeds,
             (True, permutation is not None, LETTERS), order,
         )  # fmt: skip
     else:

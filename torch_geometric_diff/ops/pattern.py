@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..graph.untransformed import untransformed
+from ..graph.untransformed import in_memory, untransformed
 from .kernels import cpu
 
 
@@ -119,7 +119,7 @@ class Pattern:
             return same and torch.equal(value[self.permutation], value)
         if value.dtype not in (torch.float32, torch.float64):
             value = value.float()
-        symmetry = self._symmetry(value.contiguous())
+        symmetry = self._symmetry(in_memory(value))
         self._is_symmetric = symmetry > 0
         return symmetry == 2
 

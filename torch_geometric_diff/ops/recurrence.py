@@ -14,14 +14,13 @@ pass of a recurrence is a recurrence.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..graph.arguments import check_integer, check_real
+from ..graph.arguments import check_integer, check_real, is_finite
 from ..graph.untransformed import untransformed
 
 LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
@@ -256,9 +255,9 @@ def _check_coefficients(name: str, value: Any, length: int, scalar: bool = True)
     if not isinstance(value, Iterable) or isinstance(value, str):
         if not scalar:
             raise TypeError(f"Expected '{name}' to be a sequence of numbers (got {value!r})")
-        check_real(name, value, math.isfinite, "be finite")
+        check_real(name, value, is_finite, "be finite")
         return
-    numbers = [check_real(name, number, math.isfinite, "be finite") for number in value]
+    numbers = [check_real(name, number, is_finite, "be finite") for number in value]
     if len(numbers) != length:
         raise ValueError(
             f"Expected '{name}' of length {length}, a coefficient for every "

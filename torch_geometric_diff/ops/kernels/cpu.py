@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ...graph.untransformed import uncompiled
+from ...graph.untransformed import in_memory, uncompiled
 
 _missing: str | None = None
 try:
@@ -57,10 +57,10 @@ def propagate(
     on the width of the tiles, to the last bit.
 
     Args:
-        x: The inputs, contiguous, float32 or float64.
+        x: The inputs, float32 or float64.
         rowptr: Row pointers, contiguous, int32 or int64.
         col: Columns, contiguous, of the type of :obj:`rowptr`.
-        value: Values, contiguous, of the type of :obj:`x`.
+        value: Values, of the type of :obj:`x`.
         table: The coefficients, contiguous, float64 on the CPU.
         threshold: An element is dropped with probability ``threshold / 65536``; not with
             :math:`b_k \neq 0`.
@@ -81,6 +81,7 @@ def propagate(
     if torch.compiler.is_compiling():
         arguments = (x, rowptr, col, value, table, threshold, seeds, reverse, bounds, perm)
         return _propagate(*arguments, level=level, width=width)
+    x, value, table = in_memory(x), in_memory(value), in_memory(table)
     inputs, batch, sources, channels = x.shape
     outputs, rows = table.shape[0] - 3 - inputs, rowptr.shape[0] - 1
     y = x.new_empty(outputs, batch, rows, channels)
@@ -140,7 +141,7 @@ def gradients(
 
     Args:
         x: The inputs.
-        g: The gradient by the outputs, contiguous, of the type of :obj:`x`.
+        g: The gradient by the outputs, of the type of :obj:`x`.
         csr: Row pointers, columns and values of the operator.
         csr_t: Those of its transpose; the same where it is symmetric.
         table: The coefficients.
@@ -163,6 +164,8 @@ def gradients(
     if torch.compiler.is_compiling():
         arguments = (x, g, csr, csr_t, table, threshold, seeds, need, perm)
         return _gradients(*arguments, level=level, width=width)
+    x, g, table = in_memory(x), in_memory(g), in_memory(table)
+    value, value_t = in_memory(csr[2]), in_memory(csr_t[2])
     inputs, batch, rows, channels = x.shape
     dx = torch.empty_like(x) if need[0] else None
     dvalue = torch.empty_like(csr[2]) if need[1] else None
@@ -176,10 +179,10 @@ def gradients(
         g.data_ptr(),
         csr[0].data_ptr(),
         csr[1].data_ptr(),
-        csr[2].data_ptr(),
+        value.data_ptr(),
         csr_t[0].data_ptr(),
         csr_t[1].data_ptr(),
-        csr_t[2].data_ptr(),
+        value_t.data_ptr(),
         _address(perm),
         rows,
         batch,
