@@ -102,9 +102,9 @@ double weight_of(const Entry<I, W>& entry) {
   if constexpr (std::is_same_v<W, Nothing>) return 1.0; else return static_cast<double>(entry.weight);
 }
 
-constexpr int kShort = 8;
+constexpr int kShort = 8, kMiddle = 256;
 
-// In ascending order, without a branch.
+// Eight keys in ascending order, without a branch.
 template <class K>
 inline void sort_short(K* key) {
   const auto order = [key](int a, int b) {
@@ -119,29 +119,63 @@ inline void sort_short(K* key) {
   order(1, 2), order(3, 4), order(5, 6);
 }
 
+// Keys in ascending order, in the one array or the other, whose size is that of n in whole eights.
+template <class K>
+K* sort_keys(K* key, K* other, int n) {
+  for (int first = 0; first < n; first += kShort) sort_short(key + first);
+  for (int half = kShort; half < n; half *= 2) {
+    for (int first = 0; first < n; first += 2 * half) {
+      int a = first, to = first;
+      const int middle = std::min(first + half, n), end = std::min(first + 2 * half, n);
+      for (int b = middle; a < middle && b < end;) {  // what a processor cannot foresee is no branch
+        const bool takes = key[b] < key[a];
+        other[to++] = takes ? key[b] : key[a];
+        b += takes;
+        a += !takes;
+        if (a == middle) while (b < end) other[to++] = key[b++];
+      }
+      while (a < middle) other[to++] = key[a++];
+    }
+    std::swap(key, other);
+  }
+  return key;
+}
+
+// The same for a row of `most` edges at most.
+template <int most, class W>
+void sort_row_by_keys(Entry<int32_t, W>* first, int n) {
+  constexpr bool bare = std::is_same_v<W, Nothing>;
+  using K = std::conditional_t<bare, int32_t, int64_t>;
+  K keys[most], others[most == kShort ? 1 : most];
+  Entry<int32_t, W> given[bare ? 1 : most];
+  const int size = most == kShort ? kShort : (n + kShort - 1) / kShort * kShort;
+  for (int k = most == kShort ? 0 : n; k < size; ++k) keys[k] = std::numeric_limits<K>::max();
+  for (int k = 0; k < n; ++k) {
+    if constexpr (bare) {
+      keys[k] = first[k].col;
+    } else {
+      given[k] = first[k];
+      keys[k] = static_cast<K>(first[k].col) * most + k;
+    }
+  }
+  const K* sorted = keys;
+  if constexpr (most == kShort) sort_short(keys); else sorted = sort_keys(keys, others, size);
+  for (int k = 0; k < n; ++k) {
+    if constexpr (bare) first[k].col = sorted[k]; else first[k] = given[sorted[k] % most];
+  }
+}
+
 // Edges of a row by column, equal ones in the order given.
 template <class I, class W>
 void sort_row(Entry<I, W>* first, Entry<I, W>* last) {
   using E = Entry<I, W>;
-  if (const auto n = static_cast<int>(std::min<int64_t>(last - first, kShort + 1)); n <= kShort && sizeof(I) == 4) {
-    // what a processor cannot foresee of short rows costs more than to sort eight keys
-    constexpr bool bare = std::is_same_v<W, Nothing>;
-    using K = std::conditional_t<bare, I, int64_t>;
-    K key[kShort];
-    E given[kShort];
-    for (int k = 0; k < kShort; ++k) key[k] = std::numeric_limits<K>::max();
-    for (int k = 0; k < n; ++k) {
-      if constexpr (!bare) given[k] = first[k];
-      key[k] = bare ? static_cast<K>(first[k].col) : static_cast<K>(static_cast<int64_t>(first[k].col) * kShort + k);
-    }
-    sort_short(key);
-    for (int k = 0; k < n; ++k) {
-      if constexpr (bare) first[k].col = key[k]; else first[k] = given[key[k] % kShort];
-    }
-    return;
+  if constexpr (sizeof(I) == 4) {
+    if (last - first <= kShort) return sort_row_by_keys<kShort>(first, static_cast<int>(last - first));
+    if (last - first > 4 * kShort && last - first <= kMiddle)
+      return sort_row_by_keys<kMiddle>(first, static_cast<int>(last - first));
   }
   const auto before = [](const E& a, const E& b) { return a.col < b.col; };
-  if (last - first > 32) {
+  if (last - first > 4 * kShort) {
     if (std::is_sorted(first, last, before)) return;
     if constexpr (std::is_same_v<W, Nothing>) std::sort(first, last, before);
     else std::stable_sort(first, last, before);
@@ -177,25 +211,25 @@ struct Rows {
       std::memset(own, 0, sizeof(I) * static_cast<std::size_t>(n));
       const int64_t first = chunk(part), last = chunk(part + 1);
       int64_t previous = first > 0 ? row[first - 1] : 0, beside = first > 0 ? col[first - 1] : 0;
-      bool disorder = false, by_row = true, by_col = true;
+      int disorder = 0, row_mixed = 0, col_mixed = 0;  // no branch
       for (int64_t e = first; e < last; ++e) {
-        const int64_t r = row[e];
+        const int64_t r = row[e], c = col[e];
         const bool inside = static_cast<std::uint64_t>(r) < static_cast<std::uint64_t>(n) &&
-                            static_cast<std::uint64_t>(col[e]) < static_cast<std::uint64_t>(n);
+                            static_cast<std::uint64_t>(c) < static_cast<std::uint64_t>(n);
         if (!(inside && good(weight(e)))) {
           bad[part] = true;
           return;
         }
         disorder |= r < previous;
-        by_row &= (r != previous) | (col[e] >= beside);
-        by_col &= col[e] >= beside;
+        row_mixed |= (r == previous) & (c < beside);
+        col_mixed |= c < beside;
         previous = r;
-        beside = col[e];
+        beside = c;
         ++own[r];
       }
       unsorted[part] = disorder;
-      mixed[part] = !by_col;
-      mixed_rows[part] = disorder || !by_row;
+      mixed[part] = col_mixed;
+      mixed_rows[part] = disorder | row_mixed;
     });
     if (std::count(bad.begin(), bad.end(), true)) return false;
     start = Array<I>(n + 1);
@@ -273,11 +307,11 @@ class BuildOf final : public Build {
     if (normalized) degree_ = Array<double>(nodes_);
     rows_.each(nodes_, threads, [&](int64_t i, Entry<I, W>* first, Entry<I, W>* last) {
       if (normalized && !kOnes) degree_[i] = degree(i, first, last);
+      const bool looped = has_loop(i, first, last);
+      if (normalized && kOnes) degree_[i] = looped ? degree(i, first, last) : degree_of_ones(last - first);
       if (!rows_.sorted) sort_row(first, last);
-      const Shape row = shape(i, first, last);
-      if (normalized && kOnes) degree_[i] = row.looped ? degree(i, first, last) : degree_of_ones(last - first);
-      sizes_[i] = row.groups;
-      if (recipe.diagonal != Diagonal::given) sizes_[i] += !row.looped;
+      sizes_[i] = static_cast<I>(groups(first, last));
+      if (recipe.diagonal != Diagonal::given) sizes_[i] += !looped;
     });
     for (int64_t i = 0; i < nodes_; ++i) entries += sizes_[i];
   }
@@ -290,20 +324,10 @@ class BuildOf final : public Build {
  private:
   static constexpr bool kOnes = std::is_same_v<W, Nothing>;
 
-  struct Shape {
-    I groups;  // of entries at one place
-    bool looped;
-  };
-
-  // Of a sorted row, in one pass: its end is what a processor cannot foresee.
-  static Shape shape(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
-    Shape row{0, false};
-    for (I previous = -1; first < last; ++first) {
-      row.groups += first->col != previous;
-      row.looped |= first->col == static_cast<I>(i);
-      previous = first->col;
-    }
-    return row;
+  static bool has_loop(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
+    bool found = false;
+    for (; first < last; ++first) found |= first->col == static_cast<I>(i);
+    return found;
   }
 
   bool is_given() const { return recipe_.diagonal == Diagonal::given || recipe_.diagonal == Diagonal::step; }
