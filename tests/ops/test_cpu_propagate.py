@@ -135,6 +135,38 @@ def test_fuzzed_recurrences(level: str, dtype: torch.dtype) -> None:
         case.check(case.run(dtype, index, order, level=level))
 
 
+def short_table(rng: np.random.Generator, steps: int) -> np.ndarray:
+    """Steps that add a term, are added to a sum, add two terms, or do nothing of these."""
+    table = np.zeros((5, steps + 1))
+    table[0], table[3, 0], table[4, -1] = 0.5, 1, 1
+    kind = rng.integers(5)
+    if kind == 1:
+        table[3] = 1
+    elif kind == 2:
+        table[4] = 0.25
+    elif kind == 3:
+        table[2], table[4] = -0.5, 0.25
+    elif kind == 4:
+        table[1], table[2], table[3] = 0.5, -0.5, 0.25
+    return table
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_narrow_tiles_of_many_steps(level: str) -> None:
+    """Their rows lie side by side, but for those that differ much in length or are too long."""
+    rng = np.random.default_rng(5)
+    for columns, drop in itertools.product((1, 2, 4, 7), (0, 16384)):
+        case = random_case(rng, x=torch.tensor(rng.standard_normal((1, 1, 299, columns))))
+        dense = rng.standard_normal((299, 299)) * (rng.random((299, 299)) < 0.02) / 3
+        dense[7], dense[8:40] = rng.standard_normal(299) / 20, 0
+        table = short_table(rng, 9)
+        threshold = 0 if table[2].any() else drop
+        case = case._replace(matrix=scipy.sparse.csr_matrix(dense), table=table)
+        case = case._replace(threshold=threshold, seeds=torch.tensor([3]))
+        order = rng.permutation(299)
+        case.check(case.run(torch.float32, order=order if columns % 2 else None, level=level))
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_same_bits_for_any_threads_and_tiles(level: str, dtype: torch.dtype) -> None:
