@@ -220,3 +220,12 @@ def test_no_warning_of_ours_when_weights_are_learned_and_stable():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         DiffusionOperator(EDGE, torch.ones(4, requires_grad=True), step_size=0.9)
+
+
+@pytest.mark.parametrize("index", [2**48, 2**62, 2**63 - 1])
+def test_absurd_numbers_of_nodes(index):
+    """An index that is garbage ends in an error, not beyond the memory that was asked for."""
+    with pytest.raises(ValueError, match="at most 2\\^48 nodes"):
+        DiffusionOperator(torch.tensor([[0], [index]]))
+    with pytest.raises(ValueError, match="at most 2\\^48 nodes"):
+        DiffusionOperator(torch.tensor([[0], [1]]), num_nodes=index + 1)

@@ -103,6 +103,7 @@ def parse_edges(
             size = adj.sparse_size() if isinstance(adj, EdgeIndex) else ()
             known = [n for n in size if n is not None]
             num_nodes = max(known) if known else (max(int(adj.max()) + 1, 0) if adj.numel() else 0)
+            num_nodes = _as_count(num_nodes)
         col, row = (adj.as_tensor() if isinstance(adj, EdgeIndex) else adj).long()
         weight = edge_weight
     else:
@@ -135,6 +136,9 @@ def _index(index: Tensor) -> Tensor:
     return index
 
 
+MOST_NODES = 2**48  # bytes of more are no 64-bit number, and memory ends long before
+
+
 def _as_count(num_nodes: Any) -> Any:
     if num_nodes is None or torch.compiler.is_compiling() or isinstance(num_nodes, torch.SymInt):
         return num_nodes
@@ -142,6 +146,8 @@ def _as_count(num_nodes: Any) -> Any:
         raise TypeError(f"Expected 'num_nodes' to be an integer (got {num_nodes!r})")
     if num_nodes < 0:
         raise ValueError(f"Expected 'num_nodes' not to be negative (got {num_nodes})")
+    if num_nodes > MOST_NODES:
+        raise ValueError(f"Expected a graph of at most 2^48 nodes (got {num_nodes})")
     return int(num_nodes)
 
 
