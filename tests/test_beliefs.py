@@ -126,6 +126,14 @@ def test_labels_are_hidden_once_and_every_class_is_spread() -> None:
     assert held.likelihood(logits)[-1] == pytest.approx(0.0, abs=0.01)
 
 
+def test_too_many_edges_are_left_to_the_other_uses(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, edge_index, y = ring_of_classes(directed=False)
+    assert Beliefs.possible(edge_index, 3) and not Beliefs.possible(edge_index[:, :0], 3)
+    monkeypatch.setattr("torch_geometric_diff.beliefs.LARGEST", 1000)
+    model = NodeClassifier(max_epochs=5).fit(x, edge_index, y, torch.arange(36))
+    assert "classes" not in model.weights_
+
+
 def test_pairs_and_features() -> None:
     edge_index = torch.tensor([[0, 1, 1, 2, 2, 0, 0], [1, 0, 2, 1, 2, 1, 1]])
     first, second, symmetric = Pairs.of(edge_index, 3)

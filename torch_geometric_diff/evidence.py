@@ -6,7 +6,7 @@ from torch import Tensor
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # parts of the mean square of a row
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # from scores to logits
 BLUR = 0.01  # of a probability is spread evenly: nothing is certain
-SURE = 2.0  # standard deviations
+SURE = 1.75  # standard deviations
 ITERATIONS = 100
 
 

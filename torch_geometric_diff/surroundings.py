@@ -161,7 +161,7 @@ class Surroundings:
                 found[name] = log_likelihood(left_out(seen, target), classes)
         found["alone"] = log_likelihood(self.votes(nodes, target), classes)
         logits = {}
-        if self.num_nodes > 2 and self.beliefs.possible(target.size(1)):
+        if self.num_nodes > 2 and Beliefs.possible(self.edges[0], target.size(1)):
             logits["classes"], likelihood = self.beliefs.fit(train, known)
             found["classes"] = likelihood[::step]
         first, *others = found
