@@ -78,6 +78,12 @@ def test_gaussian_classes_are_those_of_the_definition() -> None:
     found = classes.fit(torch.from_numpy(share))(classes.x).numpy()
     differences = [values - values[:, :1] for values in (found, expected)]
     np.testing.assert_allclose(*differences, rtol=1e-9, atol=1e-12)
+    rotated = classes.moments.leading(4)
+    values = rotated.fit(torch.from_numpy(share))(rotated.x).numpy()
+    np.testing.assert_allclose(values - values[:, :1], differences[0], rtol=1e-4, atol=1e-4)
+    fewer = classes.moments.leading(2)
+    assert fewer.x.shape == (30, 2) and fewer.width == 4
+    assert fewer.trace == pytest.approx(classes.moments.trace, rel=1e-6)
 
 
 def test_folds_leave_a_label_of_each_class() -> None:
@@ -108,7 +114,7 @@ def test_the_weight_follows_the_evidence(right) -> None:
             each[given[mask]] = torch.eye(2, dtype=torch.float64)[label[given[mask]]]
             yield each
 
-    moments, even = Moments.of(x), torch.full((2,), 0.5, dtype=torch.float64)
+    moments, even = Moments(x), torch.full((2,), 0.5, dtype=torch.float64)
     (known,) = diffuse(torch.ones(1, 100, dtype=torch.bool))
     order = (label if right == "graph" else x[:, 0]).argsort(stable=True)
     edges = torch.stack([order[:-1], order[1:]])  # that cut few

@@ -28,7 +28,7 @@ CUT, CUT_OF_LABELS = 3.0, 0.1  # how much cut edges count, beside how many label
 TASTE = 0.2  # for features
 MAX_FOLDS = 5
 MAX_ITERATIONS = 10
-TRIAL_ITERATIONS, TRIAL_POINTS = 5, 1000  # to judge a weight
+TRIAL_ITERATIONS, TRIAL_POINTS, TRIAL_DIRECTIONS = 5, 1000, 128  # to judge a weight
 
 
 class Beliefs(NamedTuple):
@@ -104,9 +104,9 @@ def learn_weight(
     r"""The weight of the features by which labels are likely and edges whole.
 
     A weight is worth :math:`\log p - (3 + m / 10) (\log c - t / 5)`: p the probability of the m
-    labels that are left out, found on some of the points; c the share of edges between points of
-    different labels, as a multiple of chance. Labels to leave out may be few or none; all edges
-    count, but a border that cuts few may still be wrong.
+    labels that are left out, found on some of the points and directions; c the share of edges
+    between points of different labels, as a multiple of chance. Labels to leave out may be few or
+    none; all edges count, but a border that cuts few may still be wrong.
 
     Args:
         features (Moments): Those of the points.
@@ -118,12 +118,13 @@ def learn_weight(
         edge_index (Tensor): The edges.
         mean (callable): The means over the neighbours of all points.
     """
-    single, diffused, proportion = features.single(), diffused.float(), proportion.float()
+    leading = features.leading(TRIAL_DIRECTIONS)
+    diffused, proportion = diffused.float(), proportion.float()
     without = folds(label)
     count = int(without.sum())
     if count > 0:
         rows = with_others(given, len(diffused))
-        some = Moments.of(single.x[rows])
+        some = Moments(leading.x[rows], leading.beyond, leading.width)
         start = torch.stack([each[rows].float() for each in diffuse(~without)])
         start.nan_to_num_(1 / diffused.size(1))  # nothing came there
         graph = graph_says(start)
@@ -139,7 +140,7 @@ def learn_weight(
         return log_probability(logits[fold, tested], label[tested])
 
     def whole(weight: float) -> float:
-        share, _ = refine(single, diffused, given, weight, proportion, mean, TRIAL_ITERATIONS)
+        share, _ = refine(leading, diffused, given, weight, proportion, mean, TRIAL_ITERATIONS)
         kept = TASTE * weight - math.log(cut(share.argmax(1), edge_index) + 0.005)
         return (CUT + CUT_OF_LABELS * count) * kept
 

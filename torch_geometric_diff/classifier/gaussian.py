@@ -49,7 +49,7 @@ class GaussianClasses:
         self.scale = power_of_two(x.abs().max())
         self.mean = (x / self.scale).mean(0)
         self.x = self.read(points)
-        self.moments = Moments.of(self.x)
+        self.moments = Moments(self.x)
 
     def _features(self, points: Points) -> Tensor:
         if self.svd is not None:
@@ -76,23 +76,24 @@ class Moments:
     (\mathbf{I} - \mathbf{M} \mathbf{A}^{-1} \mathbf{M}^{\top})^{-1}`.
 
     Args:
-        x (Tensor): Features [N, D], in the precision in which they are used.
-        square (Tensor): Their mean squares along the axes [D], of double precision.
-        axes (Tensor): The axes [D, D], as columns.
+        x (Tensor): Features [N, D].
+        beyond (float, optional): The sum of the mean squares of features that are left out.
+            (default: ``0``)
+        width (int, optional): The number of features with these. (default: D)
     """
 
-    def __init__(self, x: Tensor, square: Tensor, axes: Tensor) -> None:
-        self.x, self.square, self.axes = x, square, axes
+    def __init__(self, x: Tensor, beyond: float = 0.0, width: int | None = None) -> None:
+        self.x = x
+        square, self.axes = torch.linalg.eigh(x.double().t() @ x.double() / len(x))
+        self.square = square.clamp(min=0)  # the largest at last
+        self.beyond, self.trace = beyond, float(self.square.sum()) + beyond
+        self.width = x.size(1) if width is None else width
 
-    @classmethod
-    def of(cls, x: Tensor) -> "Moments":
-        """Those of features [N, D]."""
-        square, axes = torch.linalg.eigh(x.double().t() @ x.double() / len(x))
-        return cls(x, square.clamp(min=0), axes)
-
-    def single(self) -> "Moments":
-        """The same with features in single precision."""
-        return Moments(self.x.float(), self.square, self.axes)
+    def leading(self, count: int) -> "Moments":
+        """Those of the ``count`` leading directions, in single precision."""
+        x = (self.x @ self.axes[:, -count:]).float()
+        beyond = float(self.square[:-count].sum()) + self.beyond
+        return Moments(x, beyond, self.width)
 
     def fit(self, share: Tensor) -> LogLikelihood:
         """The likelihoods for shares [..., N, C] of the points."""
@@ -100,8 +101,8 @@ class Moments:
         total = share.sum(-2).double().clamp(min=1e-30).unsqueeze(-1)
         mean = (share.mT @ self.x).double() / total @ self.axes  # [..., C, D]
         part = total / total.sum(-2, keepdim=True)
-        within = self.square.mean() - (part * mean.square()).sum((-1, -2)) / len(self.square)
-        within = within.clamp(min=1e-6 * float(self.square.mean()) + 1e-30)[..., None, None]
+        within = (self.trace - (part * mean.square()).sum((-1, -2))) / self.width
+        within = within.clamp(min=1e-6 * self.trace / self.width + 1e-30)[..., None, None]
         a = (1 - SHRINKAGE) * self.square + SHRINKAGE * within  # [..., 1, D]
         root = ((1 - SHRINKAGE) * part).sqrt()
         rows = root * mean
