@@ -144,11 +144,12 @@ def _as_count(num_nodes: Any) -> Any:
         return num_nodes
     if isinstance(num_nodes, bool) or not isinstance(num_nodes, Integral):
         raise TypeError(f"Expected 'num_nodes' to be an integer (got {num_nodes!r})")
-    if num_nodes < 0:
-        raise ValueError(f"Expected 'num_nodes' not to be negative (got {num_nodes})")
-    if num_nodes > MOST_NODES:
-        raise ValueError(f"Expected a graph of at most 2^48 nodes (got {num_nodes})")
-    return int(num_nodes)
+    count = int(num_nodes)
+    if count < 0:
+        raise ValueError(f"Expected 'num_nodes' not to be negative (got {count})")
+    if count > MOST_NODES:
+        raise ValueError(f"Expected a graph of at most 2^48 nodes (got {count})")
+    return count
 
 
 def weight_dtype(edges: RawEdges, dtype: torch.dtype | None = None) -> torch.dtype:

@@ -32,7 +32,7 @@ def check_real(name: str, value: Any, fits: Callable[[float], bool], range: str)
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
     # a compiled graph may leave a number open, which can be compared and nothing else
-    number = value if torch.compiler.is_compiling() else float(value)
+    number: Any = value if torch.compiler.is_compiling() else float(value)
     if not fits(number):
         raise ValueError(f"Expected '{name}' to {range} (got {value})")
     return number
