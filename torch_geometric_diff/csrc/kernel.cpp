@@ -410,7 +410,7 @@ void either(const Step<T, I>& s) {
   // Only the short steps are worth a version of their own without dropout.
   const bool masked = K >= kAny || s.mask;
   if constexpr (kMaySlice<T, I, W> && K >= kInner && K <= kFew)
-    if (s.slices) return masked ? rows<T, I, W, true, K == kLast ? K : kFew, true>(s) : rows<T, I, W, false, K, true>(s);
+    if (s.slices) return masked ? rows<T, I, W, true, K == kInner ? K : kFew, true>(s) : rows<T, I, W, false, K, true>(s);
   masked ? rows<T, I, W, true, K, false>(s) : rows<T, I, W, K >= kAny, K, false>(s);
 }
 
