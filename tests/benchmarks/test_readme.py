@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
-from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, fill, main
+from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, by_graph, fill, main
 from torch_geometric_diff.experiment import command_line
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,20 @@ def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
         "ablation_cora_encoders.png",
     ):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_cells_of_fewer_splits_say_so() -> None:
+    ours = [
+        {"dataset": "a.npz", "model": "node-classifier", "split": split, "test_acc": accuracy}
+        for split, accuracy in enumerate((0.9, 0.8))
+    ]
+    other = {"dataset": "a.npz", "model": "gcn", "split": 1, "test_acc": 0.7}
+    beyond = {**other, "split": 2, "test_acc": 0.1}  # of no split of ours
+    assert by_graph([other, beyond, *ours]).splitlines() == [
+        "| graph | splits | node-classifier | gcn |",
+        "| --- | --- | --- | --- |",
+        "| a | 2 | 85.00 ± 5.00 | 70.00 ± 0.00 (1) |",
+    ]
 
 
 def test_the_front_page_is_short() -> None:
