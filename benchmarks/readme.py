@@ -110,7 +110,12 @@ def suites() -> str:
 
 
 def _ours(row: dict[str, Any]) -> str:
-    return f"{row['MB']:.3g} MB" if "MB" in row else f"{1e3 * row['seconds']:.3g}"
+    return f"{row['MB']:.3g} MB" if "MB" in row else _milliseconds(row)
+
+
+def _milliseconds(row: dict[str, Any]) -> str:
+    """Three digits, as people write them."""
+    return np.format_float_positional(1e3 * row["seconds"], 3, fractional=False, trim="-")
 
 
 def _others(row: dict[str, Any]) -> str:
@@ -124,7 +129,7 @@ def accelerated() -> str:
     lines = ["| | before | after | accuracy before, after |", "| --- | --- | --- | --- |"]
     for ours, before in zip(found[::2], found[1::2], strict=True):
         what = re.sub(r" \(.*?\), seconds of", ",", ours["case"])
-        times = (f"{1e3 * row['seconds']:.3g} ms" for row in (before, ours))
+        times = (f"{_milliseconds(row)} ms" for row in (before, ours))
         accuracies = (f"{100 * row['accuracy']:.1f}" for row in (before, ours))
         lines.append(f"| {what} | {' | '.join(times)} | {', '.join(accuracies)} |")
     return "\n".join(lines)

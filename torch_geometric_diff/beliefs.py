@@ -154,6 +154,7 @@ class Beliefs:
         x (Tensor): Features :math:`(N, F)`.
         edge_index (Tensor): Edges.
         operator (DiffusionOperator): The operator that diffuses labels.
+        walk (DiffusionOperator): The mean over the nodes that edges come from, for the features.
         num_steps (int): Its steps.
     """
 

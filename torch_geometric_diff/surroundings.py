@@ -1,5 +1,6 @@
 """What edges are good for: what a classifier of nodes may read of a graph."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from .beliefs import Beliefs, with_waves
 from .evidence import left_out, log_likelihood, stacked, surely_better
 from .graph import with_feature_neighbors
+from .graph.adjacency import Edges, sparse_matrix
 from .graph.features import is_bag_of_words, rare_words
 from .ops import DiffusionOperator, diffuse
 
@@ -81,16 +83,28 @@ class Surroundings:
         self.mix = mix
         self.step_size, self.normalization = step_size, normalization
 
-    def operator(
-        self, edge_index: Tensor, edge_weight: Tensor | None = None, step_size: float | None = None
-    ) -> DiffusionOperator:
+    def operator(self, edge_index: Tensor, edge_weight: Tensor | None = None) -> DiffusionOperator:
         """The operator of a step."""
+        return self._operator(edge_index, edge_weight, self.step_size, self.normalization)
+
+    @cached_property
+    def walk(self) -> DiffusionOperator:
+        """The mean over the nodes that edges come from."""
+        return self._operator(*self.edges, 1.0, "row")
+
+    def _operator(
+        self,
+        edge_index: Tensor,
+        edge_weight: Tensor | None,
+        step_size: float,
+        normalization: str | None,
+    ) -> DiffusionOperator:
         return DiffusionOperator(
             edge_index,
             edge_weight,
             num_nodes=self.num_nodes,
-            step_size=self.step_size if step_size is None else step_size,
-            normalization=self.normalization if step_size is None else "row",
+            step_size=step_size,
+            normalization=normalization,
             dtype=torch.float32,
         )
 
@@ -107,9 +121,8 @@ class Surroundings:
     @cached_property
     def wide(self) -> Tensor:
         """The features of a node, of its neighbours and of theirs, side by side."""
-        walk = self.operator(*self.edges, step_size=1.0)
         x = F.normalize(self.points, dim=-1)
-        near = [x, diffuse(x, walk, 1), diffuse(x, walk, 2)]
+        near = [x, diffuse(x, self.walk, 1), diffuse(x, self.walk, 2)]
         near = [each - each.mean(dim=0) if self.words else standardised(each) for each in near]
         return torch.cat([F.normalize(each, dim=-1) for each in near], dim=1)
 
@@ -128,16 +141,16 @@ class Surroundings:
         """Edges, and a feature for each node."""
         index = torch.arange(self.num_nodes, device=self.points.device)
         ones = torch.ones(self.num_nodes, device=index.device)
-        each = torch.sparse_coo_tensor(torch.stack([index, index]), ones, is_coalesced=True)
+        each = sparse_matrix(Edges(index, index, ones, self.num_nodes))
         operator = self.operator(*self.edges)
-        return View(each.to_sparse_csr(), [operator] * len(self.num_steps))
+        return View(each, [operator] * len(self.num_steps))
 
     @cached_property
     def beliefs(self) -> Beliefs:
         """What classes edges join, learned along with the classes."""
         x = rare_words(self.points) if self.words else with_waves(self.points)
-        walk = self.operator(*self.edges, step_size=1.0)
-        return Beliefs(x, self.edges[0], self.alone.operators[0], walk, self.num_steps[0])
+        operators = self.alone.operators[0], self.walk
+        return Beliefs(x, self.edges[0], *operators, self.num_steps[0])
 
     def weigh(self, train: Tensor, known: Tensor) -> dict[str, Use]:
         """The uses of the edges that labels speak for: the first unless another is surely better.
@@ -192,5 +205,7 @@ def rows(x: Tensor) -> Tensor:
     """Rows of unit length, sparse where most of their entries are zero."""
     x = F.normalize(x, dim=-1)
     if torch.count_nonzero(x) <= MOSTLY_ZERO * x.numel():
-        x = x.to_sparse_csr()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+            x = x.to_sparse_csr()
     return x

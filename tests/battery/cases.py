@@ -315,6 +315,11 @@ def written(transform: Any, name: str = "x") -> Callable[..., Tensor]:
     return function
 
 
+def a_number(metric: Callable[..., float]) -> Callable[[Tensor], Tensor]:
+    """What a metric of classes returns, as a Tensor."""
+    return lambda x: torch.tensor(metric(x, CLASSES), dtype=x.dtype, device="cpu")
+
+
 def normalised(x: Tensor, weight: Tensor, steps: int) -> Tensor:
     matrix = dense_weight(EDGES, weight, N)
     degree = matrix.sum(1)
@@ -546,14 +551,14 @@ CASES = [
     ),
     Case(
         "distance_diameter_ratio",
-        lambda x: torch.tensor(distance_diameter_ratio(x, CLASSES), dtype=x.dtype, device="cpu"),
+        a_number(distance_diameter_ratio),
         ratio,
         (X,),
         refuses=A_NUMBER,
     ),
     Case(
         "separability",
-        lambda x: torch.tensor(separability(x, CLASSES), dtype=x.dtype, device="cpu"),
+        a_number(separability),
         share,
         (X,),
         refuses=A_NUMBER,

@@ -2,25 +2,15 @@
 // CMakeLists.txt). All arrays have exactly the size they need.
 #include "build.h"
 
+#include "draws.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <memory>
 #include <random>
 #include <vector>
 
 namespace {
-
-std::mt19937_64 random_bits(11);
-
-std::int64_t draw(std::int64_t low, std::int64_t high) {
-  return std::uniform_int_distribution<std::int64_t>(low, high)(random_bits);
-}
-
-template <class T>
-std::unique_ptr<T[]> exact(std::int64_t size) {
-  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(size)]);
-}
 
 bool differs(double a, double b) { return std::abs(a - b) > 1e-9 * (1 + std::abs(b)); }
 
@@ -137,6 +127,7 @@ int trial(std::int64_t n, std::int64_t count, int threads) {
 }  // namespace
 
 int main() {
+  random_bits.seed(11);
   int wrong = 0;
   for (int i = 0; i < 2000; ++i) wrong += trial(draw(1, 40), draw(0, 200), static_cast<int>(draw(1, 4)));
   for (int i = 0; i < 6; ++i) wrong += trial(draw(1, 300), 150000 + 2 * i, i + 1);

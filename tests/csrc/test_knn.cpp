@@ -2,26 +2,16 @@
 // sets, under the sanitizers (see CMakeLists.txt). All arrays have exactly the size they need.
 #include "knn.h"
 
+#include "draws.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
 #include <random>
 #include <utility>
 #include <vector>
 
 namespace {
-
-std::mt19937_64 random_bits(13);
-
-std::int64_t draw(std::int64_t low, std::int64_t high) {
-  return std::uniform_int_distribution<std::int64_t>(low, high)(random_bits);
-}
-
-template <class T>
-std::unique_ptr<T[]> exact(std::int64_t size) {
-  return std::unique_ptr<T[]>(new T[static_cast<std::size_t>(size)]);
-}
 
 // Of what lies in [-1, 1]: a coarse grid, on which many distances tie, anything, or points so near to one
 // another that single precision cannot tell them apart.
@@ -108,6 +98,7 @@ int trial(std::int64_t most) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  random_bits.seed(13);
   const int trials = argc > 1 ? std::atoi(argv[1]) : 300;
   int wrong = 0;
   for (int i = 0; i < trials; ++i) wrong += trial(i % 50 ? 60 : 900);

@@ -5,21 +5,15 @@
 #include "gradients.h"
 #include "propagate.h"
 
+#include "draws.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
-#include <random>
 #include <vector>
 
 namespace {
-
-std::mt19937_64 random_bits(7);
-
-std::int64_t draw(std::int64_t low, std::int64_t high) {
-  return std::uniform_int_distribution<std::int64_t>(low, high)(random_bits);
-}
 
 std::uint32_t mix32(std::uint32_t h) {
   h ^= h >> 16;
@@ -47,7 +41,7 @@ bool keep(std::uint64_t seed, std::int64_t step, std::uint32_t row, std::uint32_
   return ((h >> (16 * ((column >> 4) & 1))) & 0xffff) >= threshold;
 }
 
-// An exactly sized array on the heap, so that a read past its end is seen.
+// The same with these values.
 template <class T>
 std::unique_ptr<T[]> exact(const std::vector<double>& values) {
   std::unique_ptr<T[]> array(new T[values.size()]);
@@ -291,6 +285,7 @@ int gradient_trial() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  random_bits.seed(7);
   const int trials = argc > 1 ? std::atoi(argv[1]) : 100;
   int failed = 0;
   for (int i = 0; i < trials; ++i) {

@@ -6,7 +6,8 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
-from .neighbours import Points, power_of_two
+from ..graph.points import power_of_two
+from .neighbours import Points
 
 MAX_FEATURES = 1024  # beyond, and of sparse points, the leading directions count
 DIRECTIONS = 256

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..graph import knn_graph
 from ..graph.distances import centre
+from ..graph.points import power_of_two
 from ..graph.sets import missing, nearest_known
 
 BLOCK_BYTES = 64 * 2**20  # of intermediates at a time
@@ -196,12 +197,6 @@ def _sparse_search(points: scipy.sparse.csr_matrix, k: int) -> NearestNeighbors:
 def take(points: Points, mask: Tensor) -> Points:
     """The rows where ``mask`` is true."""
     return points[mask if isinstance(points, Tensor) else mask.cpu().numpy()]
-
-
-def power_of_two(x: Tensor) -> Tensor:
-    """A power of two between half of each entry and the entry; 1 for 0."""
-    exponent = torch.frexp(x).exponent - 1
-    return torch.where(x > 0, torch.ldexp(torch.ones_like(x), exponent), torch.ones_like(x))
 
 
 def unit_rows(points: Points) -> Points:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .points import directions
+from .points import directions, power_of_two
 
 FEW_DIMENSIONS = 16
 
@@ -49,8 +49,7 @@ def length(gap: Tensor) -> Tensor:
     """The norms of the last dimension, without overflow or underflow."""
     largest = gap.detach().abs().amax(dim=-1)
     zero = largest == 0
-    # a power of two, so that no rounding depends on it
-    scale = torch.where(zero, 1.0, largest / (2 * largest.frexp().mantissa))
+    scale = power_of_two(largest)  # so that no rounding depends on it
     square = (gap / scale.unsqueeze(-1)).square().sum(dim=-1)
     return torch.where(zero, 0.0, torch.where(zero, 1.0, square).sqrt() * scale)
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .gaussian import gaussian_knn_graph
-from .points import check_points
+from .points import check_points, power_of_two
 
 
 def is_bag_of_words(x: Tensor) -> bool:
@@ -22,8 +22,8 @@ def rare_words(x: Tensor) -> Tensor:
 def _unit_rows(x: Tensor) -> Tensor:
     """The rows at length 1, whatever their scale; zeros stay."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    exponent = torch.frexp(x.abs().amax()).exponent if x.numel() else torch.zeros(())
-    x = torch.ldexp(x, -exponent)  # a power of two changes no bit
+    if x.numel() > 0:
+        x = x / power_of_two(x.abs().amax())  # which changes no bit
     return F.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 

@@ -91,6 +91,12 @@ def read_points(x: Tensor, start: list[int], cosine: bool) -> Points:
     return Points(rows.contiguous(), start, wide.tolist(), single)
 
 
+def power_of_two(x: Tensor) -> Tensor:
+    """A power of two between half of each entry and the entry; 1 for 0."""
+    exponent = torch.frexp(x).exponent - 1
+    return torch.where(x > 0, torch.ldexp(torch.ones_like(x), exponent), torch.ones_like(x))
+
+
 def directions(x: Tensor) -> Tensor:
     r"""The rows at length 1 in double precision, whose squared distances are
     :math:`2 - 2 \cos(x_i, x_j)`; differentiable.
