@@ -103,6 +103,8 @@ def test_duplicates_cosine_and_single_precision():
     [
         ({"n_neighbors": 0}, "'n_neighbors' to be a positive integer"),
         ({"num_steps": 2.5}, "'num_steps' to be a positive integer"),
+        ({"device": "abacus"}, "'device' to be one that computes"),
+        ({"device": "meta"}, "'device' to be one that computes"),
         ({"metric": "manhattan"}, "'metric' to be 'euclidean' or 'cosine'"),
         ({"feature_weight": 1.5}, "'feature_weight' to be 'auto' or a number from 0 to 1"),
         ({"feature_weight": -0.1}, "'feature_weight' to be 'auto' or a number from 0 to 1"),

@@ -116,7 +116,7 @@ def test_dense_and_sparse_features_agree(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_refuses_what_does_not_fit() -> None:
     x, edge_index, y = blocks()
-    with pytest.raises(ValueError, match=r"'y' of shape \[N\] \(got \[120, 30\] and \[5\]\)"):
+    with pytest.raises(ValueError, match=r"'y' to be a Tensor of shape \[120\].*\(got \[5\]\)"):
         NodeClassifier().fit(x, edge_index, y[:5], FEW)
     with pytest.raises(ValueError, match="'train' to name at least one node"):
         NodeClassifier().fit(x, edge_index, y, FEW[:0])
@@ -126,3 +126,27 @@ def test_refuses_what_does_not_fit() -> None:
         NodeClassifier(num_steps=(1, 2), mix=(0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="'neighbors' to be at least 0"):
         NodeClassifier(neighbors=(4, -1), num_steps=2, mix=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": [[1.0]]}, TypeError, "'x' to be a Tensor"),
+        ({"x": torch.eye(120).to("meta")}, ValueError, "'x' to have values"),
+        ({"x": torch.full((120, 2), torch.nan)}, ValueError, "'x' to be finite"),
+        ({"x": torch.ones(120, 0)}, ValueError, "'x' of shape"),
+        ({"edge_index": torch.tensor([[0], [120]])}, ValueError, "indices of 'edge_index'"),
+        ({"edge_weight": torch.ones(3)}, ValueError, "'edge_weight' of shape"),
+        ({"y": [0, 1]}, ValueError, "'y' to be a Tensor of shape"),
+        ({"y": torch.full((120,), torch.nan)}, ValueError, "'y' to hold the classes .* NaN"),
+        ({"train": [0, 1]}, TypeError, "'train' to be a mask or indices"),
+        ({"train": torch.tensor([120])}, ValueError, "indices 'train' to lie in"),
+        ({"train": torch.ones(7, dtype=torch.bool)}, ValueError, "a mask 'train' of 120 nodes"),
+        ({"seed": 0.5}, TypeError, "'seed' to be an integer"),
+    ],
+)
+def test_names_what_it_refuses(change: dict, error: type[Exception], message: str) -> None:
+    x, edge_index, y = blocks()
+    given = {"x": x, "edge_index": edge_index, "y": y, "train": FEW, **change}
+    with pytest.raises(error, match=message):
+        NodeClassifier(**SMALL).fit(**given)

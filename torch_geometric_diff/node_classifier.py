@@ -1,6 +1,7 @@
 """Classes of all nodes of a graph from those of a few."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -8,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam
 
+from .graph.adjacency import check_values, parse_edges
 from .graph.arguments import check_integer, check_real
+from .graph.points import check_points
 from .nn import DiffusedViews, consistency
 from .nn.linear import Linear
 from .ops import DiffusionOperator
+from .ops.stepwise import row_mask
 from .surroundings import Surroundings, Use
 
 ASSUMED = 3.0  # as many labels a class say as much of the shares as the assumption of the labels'
@@ -148,27 +152,31 @@ class NodeClassifier:
         self.warmup = check_integer("warmup", warmup, 1)
 
     def prepare(
-        self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None
+        self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None
     ) -> Surroundings:
         """What the networks read of a graph, made once for several calls of :meth:`fit_prepared`.
 
         Args:
-            x (Tensor): Dense features :math:`(N, F)`.
-            edge_index (Tensor): Edges :math:`(2, E)`.
+            x (Tensor): Dense features :math:`(N, F)`, of any scale.
+            edge_index (Tensor, EdgeIndex or SparseTensor): Edges, in any form that
+                :class:`~torch_geometric_diff.nn.DiffConv` takes.
             edge_weight (Tensor, optional): Their weights. (default: ones)
         """
-        if x.dim() != 2 or not bool(x.isfinite().all()):
-            raise ValueError(
-                f"Expected 'x' to be finite, of shape [N, F] (got {list(x.shape)}"
-                f"{', some not finite' if x.dim() == 2 else ''})"
-            )
-        each = (self.num_steps, self.neighbors, self.mix)
-        return Surroundings(x, edge_index, edge_weight, *each, self.step_size, self.normalization)
+        if isinstance(x, Tensor) and x.dtype == torch.bool:
+            x = x.to(torch.uint8)
+        x = check_points(x)
+        edges = parse_edges(edge_index, edge_weight, x.size(0))
+        check_values(edges, signed=False)
+        with _own_settings(x.device):
+            weight = None if edges.weight is None else _constant(edges.weight)
+            given = _constant(x), _constant(torch.stack([edges.col, edges.row])), weight
+            each = (self.num_steps, self.neighbors, self.mix)
+            return Surroundings(*given, *each, self.step_size, self.normalization)
 
     def fit(
         self,
         x: Tensor,
-        edge_index: Tensor,
+        edge_index: Any,
         y: Tensor,
         train: Tensor,
         edge_weight: Tensor | None = None,
@@ -177,29 +185,39 @@ class NodeClassifier:
         """Learn from the labels of some nodes.
 
         Args:
-            x (Tensor): Dense features :math:`(N, F)`.
-            edge_index (Tensor): Edges :math:`(2, E)`.
+            x (Tensor): Dense features :math:`(N, F)`, of any scale.
+            edge_index (Tensor, EdgeIndex or SparseTensor): Edges, in any form that
+                :class:`~torch_geometric_diff.nn.DiffConv` takes.
             y (Tensor): Classes :math:`(N,)`; those of other nodes than ``train`` are not read.
             train (Tensor): The labelled nodes, as indices or as a mask.
             edge_weight (Tensor, optional): Weights of the edges. (default: ones)
             seed (int, optional): Seed of all random numbers; torch's own generator stays as it is.
                 (default: :obj:`0`)
         """
-        if x.dim() != 2 or y.shape != x.shape[:1]:
-            raise ValueError(
-                f"Expected 'x' of shape [N, F] and 'y' of shape [N] "
-                f"(got {list(x.shape)} and {list(y.shape)})"
-            )
         return self.fit_prepared(self.prepare(x, edge_index, edge_weight), y, train, seed)
 
     def fit_prepared(
         self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int = 0
     ) -> "NodeClassifier":
         """:meth:`fit` on what :meth:`prepare` returned."""
+        if not isinstance(y, Tensor) or y.shape != (prepared.num_nodes,):
+            got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(
+                f"Expected 'y' to be a Tensor of shape [{prepared.num_nodes}], a class for every "
+                f"node (got {got})"
+            )
+        mask = row_mask("train", train, prepared.num_nodes)
+        if not bool(mask.any()):
+            raise ValueError("Expected 'train' to name at least one node (got none)")
         if train.dtype == torch.bool:
             train = train.nonzero().view(-1)
-        if train.numel() == 0:
-            raise ValueError("Expected 'train' to name at least one node (got none)")
+        if bool((y[train] != y[train]).any()):
+            raise ValueError("Expected 'y' to hold the classes of the nodes 'train' (got NaN)")
+        seed = check_integer("seed", seed, -(2**63))
+        with _own_settings(prepared.points.device):
+            return self._fit(prepared, _constant(y), _constant(train).long(), seed)
+
+    def _fit(self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int) -> "NodeClassifier":
         self.classes_, known = y[train].unique(return_inverse=True)
         uses = {self.edges: Use(1.0, None)}
         if self.edges == "auto":
@@ -322,6 +340,24 @@ class NodeClassifier:
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.endswith("_"))
         return f"{self.__class__.__name__}({settings})"
+
+
+@contextmanager
+def _own_settings(device: torch.device) -> Iterator[None]:
+    """Gradients, single precision and the device of the input, whatever is set outside."""
+    dtype, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            with torch.device(device) if elsewhere else nullcontext():  # it slows every call
+                yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+def _constant(given: Tensor) -> Tensor:
+    """A Tensor that training may keep and that no gradient reaches."""
+    return given.clone() if given.is_inference() else given.detach()
 
 
 def _log(probabilities: Tensor) -> Tensor:

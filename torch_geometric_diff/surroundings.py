@@ -14,6 +14,7 @@ from .evidence import left_out, log_likelihood, stacked, surely_better
 from .graph import with_feature_neighbors
 from .graph.adjacency import Edges, sparse_matrix
 from .graph.features import is_bag_of_words, rare_words
+from .graph.points import scaled
 from .ops import DiffusionOperator, diffuse
 
 MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
@@ -77,7 +78,8 @@ class Surroundings:
         self.num_nodes = x.size(0)
         self.edges = (edge_index, edge_weight)
         self.words = is_bag_of_words(x)
-        self.points = x.float() if self.words else standardised(x.float())
+        points = scaled(x).float()
+        self.points = points if self.words else standardised(points)
         self.num_steps = num_steps
         self.neighbors = [min(number, self.num_nodes - 1) for number in neighbors]
         self.mix = mix

@@ -5,7 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from battery import test_estimators
 from battery.cases import CASES
+from battery.estimators import ESTIMATORS, Estimator
 from battery.test_battery import COLUMNS
 
 HEAD = """# Under every transform
@@ -22,7 +24,34 @@ def table() -> str:
     for case in CASES:
         cells = ("no" if column in case.refuses else "yes" for column in COLUMNS)
         lines.append(f"| {case.name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *estimators()]) + "\n"
+
+
+ABOUT = """
+## Estimators
+
+*yes*: equal to dense float64 algebra in the first row, and to the answers for double precision in
+the others. *no*: refused likewise. Numbers in brackets: does not apply, see below. Copies and other
+defaults give the same bits, numbers of threads the same to rounding: torch cuts the sums of dense
+products by threads.
+"""
+
+
+def estimators() -> list[str]:
+    """A row for what is done, a column for each estimator, and what speaks against a cell."""
+    reasons = [*dict.fromkeys(why for case in ESTIMATORS for why in case.beside.values())]
+
+    def cell(case: Estimator, column: str) -> str:
+        if column in case.beside:
+            return f"({1 + reasons.index(case.beside[column])})"
+        return "no" if column in case.refuses else "yes"
+
+    lines = [ABOUT, "| | " + " | ".join(case.name for case in ESTIMATORS) + " |"]
+    lines.append("| --- |" + " --- |" * len(ESTIMATORS))
+    for column in test_estimators.COLUMNS:
+        cells = [cell(case, column) for case in ESTIMATORS]
+        lines.append(f"| {column} | " + " | ".join(cells) + " |")
+    return [*lines, "", *(f"({i}) {why}  " for i, why in enumerate(reasons, 1))]
 
 
 if __name__ == "__main__":

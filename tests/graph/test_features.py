@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from dense import as_form, dense_weight, random_graph
 
 from torch_geometric_diff.graph import feature_graph, with_feature_neighbors
 from torch_geometric_diff.graph.features import is_bag_of_words, rare_words
@@ -48,13 +49,21 @@ def test_the_joined_graph_holds_both() -> None:
     assert torch.equal(joined, torch.cat([edges, others], 1))
     torch.testing.assert_close(weight, torch.cat([torch.ones(2), 0.5 * similarity]))
     for off in ({"neighbors": 0}, {"mix": 0.0}):
-        assert with_feature_neighbors(x, edges, torch.ones(2), **off)[0] is edges
+        assert torch.equal(with_feature_neighbors(x, edges, torch.ones(2), **off)[0], edges)
+
+
+def test_a_graph_of_any_form_is_joined(form: str) -> None:
+    x = torch.randn(10, 4, generator=torch.Generator().manual_seed(0))
+    edges, weight = random_graph(10, 20)
+    expected = dense_weight(*with_feature_neighbors(x, edges, weight, 2), 10)
+    found = dense_weight(*with_feature_neighbors(x, *as_form(form, edges, weight, 10), 2), 10)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_scale_and_type_of_features_change_nothing() -> None:
     x = torch.randint(1, 50, (20, 4), generator=torch.Generator().manual_seed(0)).double()
     edges, weight = feature_graph(x, 3)
-    for other in (x * 1e-30, x * 1e30, x.long(), x.float(), x.half() * 1000):
+    for other in (x * 1e-30, x * 1e306, (x * 6e36).float(), x.long(), x.float(), x.half() * 1000):
         found, values = feature_graph(other, 3)
         assert torch.equal(found, edges)
         torch.testing.assert_close(values.double(), weight, rtol=1e-3, atol=1e-3)

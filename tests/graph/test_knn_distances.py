@@ -143,7 +143,10 @@ def test_near_points_beside_far_ones():
 def test_rows_of_zeros_with_cosine(gradient):
     x = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]).requires_grad_(gradient)
     edge_index, distance = knn_graph(x, 3, cosine=True, return_distances=True)
-    assert edge_index[0].view(4, 3).tolist() == [[2, 1, 3], [3, 0, 2], [0, 1, 3], [1, 0, 2]]
+    near = edge_index[0].view(4, 3).tolist()
+    assert near[0] == [2, 1, 3] and near[2] == [0, 1, 3]
+    for row, other in ((1, 3), (3, 1)):  # rounding of the directions decides what follows a copy
+        assert near[row][0] == other and sorted(near[row][1:]) == [0, 2]
     angle = 1 - 0.5**0.5
     expected = [angle, 1, 1, 0, 1, 1, angle, 1, 1, 0, 1, 1]
     torch.testing.assert_close(distance, torch.tensor(expected))

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -135,7 +136,7 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         """Diffuse the labels over the points.
 
         Args:
-            X (array-like or sparse matrix): Points, ``(n_samples, n_features)``.
+            X (array-like, sparse matrix or Tensor): Points, ``(n_samples, n_features)``.
             y (array-like): Labels, ``(n_samples,)``. A point without one has a missing value (None,
                 NaN, pandas' NA, a masked entry) or the number -1. (Where -1 and 1 are all there is,
                 they are read as two classes in their usual coding.)
@@ -230,6 +231,12 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"Expected 'metric' to be 'euclidean' or 'cosine' (got {self.metric!r})"
             )
+        try:
+            known = torch.device(self.device or "cpu").type != "meta"
+        except (RuntimeError, TypeError):
+            known = False
+        if not known:
+            raise ValueError(f"Expected 'device' to be one that computes (got {self.device!r})")
 
     def _proportions(self, count: np.ndarray) -> np.ndarray:
         """Those of the classes that are wanted."""
@@ -248,6 +255,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _read(self, X: Any, **settings: Any) -> Points:
         """Check points and bring them into the form that is searched."""
+        if isinstance(X, Tensor):
+            X = _from_torch(X)
         X = validate_data(
             self, X, dtype=[np.float64, np.float32], accept_sparse="csr", order="C", **settings
         )
@@ -286,3 +295,16 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         diffused, share = mean.chunk(2, dim=1)
         graph = graph_says(diffused) + SHARPNESS * share
         return distributions(self._beliefs(graph, self._classes.read(points)))
+
+
+def _from_torch(X: Tensor) -> Any:
+    """The values of a Tensor in the form of NumPy or SciPy."""
+    if X.is_meta:
+        raise ValueError("Expected 'X' to have values (got a Tensor on the device 'meta')")
+    X = X.detach().cpu()
+    if X.dtype == torch.bfloat16:
+        X = X.float()
+    if X.layout == torch.strided:
+        return X.numpy()
+    X = X.to_sparse_coo().coalesce()
+    return scipy.sparse.coo_array((X.values().numpy(), X.indices().numpy()), X.shape).tocsr()

@@ -9,8 +9,8 @@ from torch import Tensor
 from ..graph.points import power_of_two
 from .neighbours import Points
 
-MAX_FEATURES = 1024  # beyond, and of sparse points, the leading directions count
-DIRECTIONS = 256
+MAX_FEATURES = 1024  # beyond, the leading directions count; of sparse points as soon as they are
+DIRECTIONS = 256  # fewer than the features
 SHRINKAGE = 0.2
 
 
@@ -43,7 +43,8 @@ class GaussianClasses:
 
     def __init__(self, points: Points) -> None:
         self.svd: TruncatedSVD | None = None
-        if not isinstance(points, Tensor) or points.size(1) > MAX_FEATURES:
+        most = MAX_FEATURES if isinstance(points, Tensor) else DIRECTIONS
+        if points.shape[1] > most:
             directions = min(DIRECTIONS, *(size - 1 for size in points.shape))
             self.svd = TruncatedSVD(max(1, directions), random_state=0).fit(_plain(points))
         x = self._features(points)
@@ -55,6 +56,8 @@ class GaussianClasses:
     def _features(self, points: Points) -> Tensor:
         if self.svd is not None:
             return torch.from_numpy(self.svd.transform(_plain(points))).double()
+        if not isinstance(points, Tensor):
+            points = torch.from_numpy(points.toarray())
         return points.double()
 
     def read(self, points: Points) -> Tensor:

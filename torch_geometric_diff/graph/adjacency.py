@@ -320,5 +320,8 @@ def sparse_matrix(edges: Edges) -> Tensor:
     size = (edges.num_nodes, edges.num_nodes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        matrix = torch.sparse_coo_tensor(index, edges.weight, size, check_invariants=False)
+        device = index.device  # or torch takes its default
+        matrix = torch.sparse_coo_tensor(
+            index, edges.weight, size, device=device, check_invariants=False
+        )
         return matrix.coalesce().to_sparse_csr()

@@ -1,11 +1,14 @@
 """Graphs of what nodes are like, beside or in place of the graph that they come with."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adjacency import read_edges
 from .gaussian import gaussian_knn_graph
-from .points import check_points, power_of_two
+from .points import check_points, scaled
 
 
 def is_bag_of_words(x: Tensor) -> bool:
@@ -21,9 +24,7 @@ def rare_words(x: Tensor) -> Tensor:
 
 def _unit_rows(x: Tensor) -> Tensor:
     """The rows at length 1, whatever their scale; zeros stay."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if x.numel() > 0:
-        x = x / power_of_two(x.abs().amax())  # which changes no bit
+    x = scaled(x)
     return F.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 
@@ -52,8 +53,7 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
         tensor([[1, 0, 3, 2],
                 [0, 1, 2, 3]])
     """
-    x = check_points(x)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = scaled(check_points(x))
     points = rare_words(x) if is_bag_of_words(x) else _unit_rows(x - x.mean(dim=0))
     width = ("local", neighbors // 2 + 2)
     edge_index, weight = gaussian_knn_graph(points, neighbors + 1, width, symmetrize="mean")
@@ -63,13 +63,13 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
 
 def with_feature_neighbors(
     x: Tensor,
-    edge_index: Tensor,
+    edge_index: Any,
     edge_weight: Tensor | None = None,
     neighbors: int = 4,
     mix: float = 0.75,
 ) -> tuple[Tensor, Tensor]:
-    """The edges of a graph, of weight 1 where no others are given, and ``mix`` times those of
-    :func:`feature_graph`; an edge of both is listed twice, which adds up in every operator.
+    """The edges of a graph of any form, of weight 1 where no others are given, and ``mix`` times
+    those of :func:`feature_graph`; an edge of both is listed twice, and adds up in every operator.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
@@ -79,9 +79,9 @@ def with_feature_neighbors(
         tensor([[0, 2, 1, 0, 3, 2],
                 [2, 0, 0, 1, 2, 3]])
     """
-    if edge_weight is None:
-        edge_weight = torch.ones(edge_index.size(1), device=edge_index.device)
+    edges = read_edges(edge_index, edge_weight, x.size(0))
+    edge_index = torch.stack([edges.col, edges.row])
     if neighbors == 0 or mix == 0:
-        return edge_index, edge_weight
+        return edge_index, edges.weight
     others, weight = feature_graph(x, neighbors)
-    return torch.cat([edge_index, others], dim=1), torch.cat([edge_weight, mix * weight])
+    return torch.cat([edge_index, others], dim=1), torch.cat([edges.weight, mix * weight])

@@ -38,6 +38,8 @@ def check_points(x: Any) -> Tensor:
         x = x.unsqueeze(1)
     if x.dim() != 2 or x.size(1) == 0:
         raise ValueError(f"Expected 'x' of shape [N, D] with D > 0, or [N] (got {list(x.shape)})")
+    if x.is_meta:
+        raise ValueError("Expected 'x' to have values (got a Tensor on the device 'meta')")
     values = plain(x)
     if values.dim() != x.dim():
         raise NotImplementedError(
@@ -89,6 +91,14 @@ def read_points(x: Tensor, start: list[int], cosine: bool) -> Points:
         factor = torch.from_numpy(np.ldexp(1.0, part).repeat(sets)).to(rows.device)
         rows = rows * factor.unsqueeze(1)
     return Points(rows.contiguous(), start, wide.tolist(), single)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """The entries, in at least float32, divided by a power of two that brings the largest below 2,
+    which changes no bit: squares and sums stay in range.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x / power_of_two(x.abs().amax()) if x.numel() > 0 else x
 
 
 def power_of_two(x: Tensor) -> Tensor:
