@@ -60,3 +60,13 @@ def test_its_form_and_what_it_refuses() -> None:
             DiffusedViews(5, 3, **{name: wrong})
     with pytest.raises(TypeError, match="'num_views' to be an integer \\(got True\\)"):
         DiffusedViews(5, 3, num_views=True)
+
+
+def test_an_infinite_node_that_is_dropped_is_gone() -> None:
+    model = DiffusedViews(2, 3, num_steps=2, node_dropout=0.75, num_views=64).train()
+    x = torch.ones(4, 2)
+    x[0] = torch.inf
+    out = model(x, torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]))
+    assert not out[2:].isnan().any()
+    gone = out[:2].isfinite().all(-1).all(0)  # in the views that drop it
+    assert 16 < int(gone.sum()) < 64

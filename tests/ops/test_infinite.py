@@ -151,3 +151,60 @@ def test_messages(layer):
     layer.register_message_forward_hook(lambda *_: None)
     torch.manual_seed(0)
     torch.testing.assert_close(layer(x, EDGES, WEIGHT).isfinite(), expected.isfinite())
+
+
+def with_learned(recurrence, requires_grad):
+    """The same coefficients as Tensors."""
+    numbers = {letter: getattr(recurrence, letter) for letter in "abcdw"}
+    numbers["w"] = numbers["w"] or [0.0] * K + [1.0]
+    return Recurrence(
+        K,
+        **{
+            letter: torch.tensor(
+                value if isinstance(value, list) else [value] * K, dtype=torch.float64
+            ).requires_grad_(requires_grad)
+            for letter, value in numbers.items()
+        },
+    )
+
+
+@pytest.mark.parametrize("weights", [False, True], ids=["", "learned weights"])
+@pytest.mark.parametrize("name", RECURRENCES)
+def test_learned_coefficients_that_are_zero(kernel, name, weights):
+    recurrence = RECURRENCES[name]
+    matrix = operator(WEIGHT.clone().requires_grad_(weights))
+    each = ({}, {"held": HELD}, {"bounds": (-0.5, 0.5)}, {"held": HELD, "bounds": (-0.5, 0.5)})
+    for settings in each:
+        for row in (0, 1):
+            for requires_grad in (False, True):
+                like = with_learned(recurrence, requires_grad)
+                x = features(math.inf, row)
+                found = propagate(x, matrix, like, seed=SEED, **settings).detach()
+                expected = by_edges(x, recurrence, **settings)
+                torch.testing.assert_close(found, expected, equal_nan=True)
+            if "bounds" in settings:
+                continue
+            for again in (False, True):
+                found = []
+                for function, some in ((propagate, matrix), (by_edges, None)):
+                    x = features(0.5, 0).requires_grad_()
+                    graph = (x,) if some is None else (x, some)
+                    rest = (recurrence,) if some is None else (like,)
+                    out = function(*graph, *rest, **settings)
+                    found += torch.autograd.grad(out, x, x.detach() / 0, create_graph=again)
+                torch.testing.assert_close(*found, equal_nan=True)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "to differentiate again"])
+def test_infinite_states_that_no_gradient_reaches(kernel, again):
+    """The loss looks at nodes that the infinite ones do not reach."""
+    edge_index = torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]])
+    x = torch.tensor([[1.0], [2.0], [math.inf], [3.0]], dtype=torch.float64)
+    found = []
+    for bad in (x, x.nan_to_num(posinf=5.0)):
+        w = torch.tensor([0.5, 0.0, 0.25], dtype=torch.float64).requires_grad_()
+        a = torch.tensor([0.5, 0.0], dtype=torch.float64).requires_grad_()
+        matrix = SparseOperator(edge_index, torch.ones(4, dtype=torch.float64), num_nodes=4)
+        out = propagate(bad, matrix, Recurrence(2, a=a, c=0.5, w=w))[:2]
+        found.append(torch.autograd.grad(out.square().sum(), (a, w), create_graph=again))
+    torch.testing.assert_close(*found)

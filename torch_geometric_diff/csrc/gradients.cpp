@@ -160,9 +160,11 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
       begin(s);
       if (keep && j > ts.first) {  // and the product is P^T lambda_{k+1}
         const T* u = forward.array(fs.state(k));
-        s.rowptr = transpose.rowptr;
-        if (wants(kA)) list[s.num_dots++] = {u, true, sum_of(0, k + 1)};
-        s.edges = to.dvalue ? edge_sums.data() : nullptr;
+        if (wants(kA)) {
+          s.rowptr = transpose.rowptr;
+          list[s.num_dots++] = {u, true, sum_of(0, k + 1)};
+        }
+        s.edges = to.dvalue && s.scale != 0 ? edge_sums.data() : nullptr;
         s.edge_rows = u;
       }
       if (wants(kD) && k >= 1) list[s.num_dots++] = {forward.array(fs.state(k - 1)), false, sum_of(1, k)};

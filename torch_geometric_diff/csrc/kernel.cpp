@@ -383,7 +383,10 @@ void rows(const Step<T, I>& s) {
         else if (csr.rowptr) product();
         other.dot(true, i, acc);
 #pragma GCC unroll 32
-        for (int v = 0; v < vecs; ++v) round_here(acc[v] *= s.scale);
+        for (int v = 0; v < vecs; ++v) {
+          if (!s.scale) acc[v] = Vec<T, W>{};  // it was for others, and may be infinite
+          else round_here(acc[v] *= s.scale);
+        }
         other.add(0, s.product_terms, i, acc);
         if (masked && !mask_target) {
           dropout.apply(r, acc);

@@ -100,17 +100,16 @@ class DiffusedViews(Module):
         check_input(x, self.encoder.in_features)
         h = self.encoder(x).unsqueeze(1)  # [N, 1, H]
         if self.training:
-            h = h * self._masks(h)
+            h = torch.where(self._kept(h), h * (1 / (1 - self.node_dropout)), 0.0)
         views, width = h.shape[1:]
         h = self.conv(h.flatten(1), edge_index, edge_weight).view(-1, views, width) + self.bias
         if self.classifier is not None:
             h = self.classifier(F.dropout(h.relu(), self.dropout, self.training))
         return h if self.training else h.squeeze(1)
 
-    def _masks(self, h: Tensor) -> Tensor:
-        """Which nodes each view keeps, scaled, [N, V, 1]."""
-        keep = torch.rand(h.size(0), self.num_views, 1, device=h.device) >= self.node_dropout
-        return keep.to(h.dtype).mul_(1 / (1 - self.node_dropout))
+    def _kept(self, h: Tensor) -> Tensor:
+        """Which nodes each view keeps, [N, V, 1]."""
+        return torch.rand(h.size(0), self.num_views, 1, device=h.device) >= self.node_dropout
 
     def __repr__(self) -> str:
         hidden = "" if self.classifier is None else f", hidden_channels={self.bias.numel()}"

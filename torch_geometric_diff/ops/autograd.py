@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..graph.untransformed import plain
-from .derivatives import alive, apply, is_differentiated, tangents_of
+from .derivatives import Times, alive, apply, is_differentiated, tangents_of
+from .extremes import in_range, may_leave
 from .kernels import cpu, kernel_for, reference
 from .matrix import CSR, SparseMatrix
 from .recurrence import INPUTS, LETTERS, A, B, D, Table, transposed
@@ -96,11 +97,17 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         csr, order = self.matrix(value)
         kernel: Any = kernel_for(x.device)
         seeds = self.seeds.repeat(self.copies) if self.copies > 1 else self.seeds
-        rest: Any = (self.coefficients(table), self.threshold, seeds, self.reverse, self.bounds)
-        if kernel is cpu:
-            return kernel.propagate(x, *csr, *rest, order)
-        with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
-            return kernel.propagate(x.contiguous(), *csr, *rest)
+        coefficients = self.coefficients(table)
+        rest: Any = (coefficients, self.threshold, seeds, self.reverse, self.bounds)
+
+        def propagate(x: Tensor) -> Tensor:
+            if kernel is cpu:
+                return kernel.propagate(x, *csr, *rest, order)
+            with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
+                return kernel.propagate(x.contiguous(), *csr, *rest)
+
+        leaves = may_leave(coefficients) if self.table is None else self.table.may_leave
+        return in_range(propagate, x) if leaves and self.bounds is None else propagate(x)
 
     def drop(self, states: Tensor) -> Tensor:
         """K states [K, B, N, F] times the masks of steps 1 to K."""
@@ -149,10 +156,14 @@ class _Propagate(Function):
         if torch.is_grad_enabled() or not fused:
             return *gradients(x, g, value, table, plan, needs), None
         (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(turned(value, plan))
-        return *cpu.gradients(
+        grad_x, grad_value, grad_table = cpu.gradients(
             x, g, csr, csr_t, plan.coefficients(table),
             plan.threshold, plan.seeds, (*needs[:2], plan.learned if needs[2] else ""), order,
-        ), None  # fmt: skip
+        )  # fmt: skip
+        if grad_table is not None and bool(grad_table.isnan().any()):
+            # infinite states that no gradient reaches
+            grad_table = gradients(x, g, value, table, plan, (False, False, True))[2]
+        return grad_x, grad_value, grad_table, None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Any, value_t: Any, table_t: Any, _: Any) -> Any:
@@ -218,25 +229,34 @@ def gradients(
     u, after = (u, plan.drop(after)) if plan.reverse else (plan.drop(u), after)
     grad_x = grad_value = grad_table = None
     if needs[0]:
-        some = list(range(num_steps + 1))
-        if plan.table is not None:  # zeros are left out: of infinity they would make NaN
-            rows = plan.table.values.tolist()[INPUTS : INPUTS + inputs]
-            some = [k for k in some if any(row[k] for row in rows)]
-        c = factors[INPUTS : INPUTS + inputs, some]
-        grad_x = torch.einsum("ik,kbnf->ibnf", c, lam[some])
+        grad_x = _mixed(factors[INPUTS : INPUTS + inputs], lam)
     if needs[1]:
-        weighted = factors[A, 1:].view(-1, 1, 1, 1) * after
+        weighted = _scaled(after, factors[A, 1:])
         grad_value = apply(SampledProduct, weighted.flatten(0, 1), u.flatten(0, 1), plan.pattern)
     if needs[2]:
         entries = plan.operator.csr(plan.reverse).value if value is None else value
         moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
-        sums = [(after * moved).sum((1, 2, 3)), (after * u).sum((1, 2, 3))]
-        sums.append((lam[2:] * z[:-2]).sum((1, 2, 3)))
+        pairs = (moved, after), (u, after), (z[:-2], lam[2:])
+        sums = [apply(Times, one, other).sum((1, 2, 3)) for one, other in pairs]
         sums = [torch.nn.functional.pad(row, (num_steps + 1 - len(row), 0)) for row in sums]
-        c = torch.einsum("ibnf,kbnf->ik", x, lam)
-        w = torch.einsum("obnf,kbnf->ok", g, z)
-        grad_table = torch.cat([torch.stack(sums), c, w]).to(table)
+        ends = [_products(x, lam), _products(z, g).t()]
+        grad_table = torch.cat([torch.stack(sums), *ends]).to(table)
     return grad_x, grad_value, grad_table
+
+
+def _scaled(states: Tensor, factors: Tensor) -> Tensor:
+    """States [K, B, N, F] times a coefficient each."""
+    return apply(Times, states, factors.view(-1, 1, 1, 1))
+
+
+def _mixed(factors: Tensor, states: Tensor) -> Tensor:
+    """The sums of states [K, B, N, F] by rows [I, K] of coefficients."""
+    return torch.stack([_scaled(states, row).sum(0) for row in factors])
+
+
+def _products(one: Tensor, other: Tensor) -> Tensor:
+    """The inner products of [I, B, N, F] and [K, B, N, F], the second being gradients."""
+    return torch.stack([apply(Times, each, other).sum((1, 2, 3)) for each in one])
 
 
 def _tangent(
@@ -260,21 +280,21 @@ def _tangent(
     put = torch.zeros_like(u)
     if value_t is not None:
         moved = apply(SparseProduct, value_t, u.flatten(0, 1), plan.pattern).view_as(u)
-        put = put + factors[A, 1:].view(-1, 1, 1, 1) * moved
+        put = put + _scaled(moved, factors[A, 1:])
     if table_t is not None:
         entries = plan.operator.csr(plan.reverse).value if value is None else value
         moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
-        put = put + change[A, 1:].view(-1, 1, 1, 1) * moved + change[D, 1:].view(-1, 1, 1, 1) * u
+        put = put + _scaled(moved, change[A, 1:]) + _scaled(u, change[D, 1:])
     if plan.reverse:
         put = plan.drop(put)
     put = torch.cat([torch.zeros_like(x[:1]), put])
-    put = put + torch.einsum("ik,ibnf->kbnf", change[INPUTS : INPUTS + inputs], x)
-    two = change[B, 2:].view(-1, 1, 1, 1) * z[:-2]
+    put = put + _mixed(change[INPUTS : INPUTS + inputs].t(), x)
+    two = _scaled(z[:-2], change[B, 2:])
     put = torch.cat([put[:2], put[2:] + two])
     each = torch.eye(num_steps + 1, dtype=table.dtype, device=table.device)
     along = torch.cat([table[:INPUTS], each, table[INPUTS + inputs :]])
     out = _with_table(put, value, along, plan)
-    return out + torch.einsum("ok,kbnf->obnf", change[INPUTS + inputs :], z)
+    return out + _mixed(change[INPUTS + inputs :], z)
 
 
 def _clamped(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import autograd
 from .autograd import Plan, gradients, turned
+from .extremes import in_range, may_leave
 from .kernels import cpu, kernel_for
 from .matrix import SparseMatrix
 from .recurrence import INPUTS, LETTERS, Table, transposed
@@ -43,12 +44,16 @@ def _op(
     upper: float | None,
 ) -> Tensor:
     """The kernel of the device; the transpose rides along for the backward pass."""
-    arguments = (x.contiguous(), rowptr, col, value, table, threshold, seeds, reverse)
     limits = None if lower is None or upper is None else (lower, upper)
-    if order is not None:
-        return cpu.propagate(*arguments, limits, order)
-    with torch.autocast(x.device.type, enabled=False):
-        return kernel_for(x.device).propagate(*arguments, limits)
+    rest = (rowptr, col, value, table, threshold, seeds, reverse, limits)
+
+    def propagate(x: Tensor) -> Tensor:
+        if order is not None:
+            return cpu.propagate(x.contiguous(), *rest, order)
+        with torch.autocast(x.device.type, enabled=False):
+            return kernel_for(x.device).propagate(x.contiguous(), *rest)
+
+    return in_range(propagate, x) if limits is None and may_leave(table) else propagate(x)
 
 
 @_op.register_fake

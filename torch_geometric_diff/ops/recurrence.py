@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..graph.arguments import check_integer, check_real, is_finite
 from ..graph.untransformed import untransformed
+from .extremes import may_leave
 
 LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
@@ -211,6 +212,15 @@ class Table:  # not a tuple: torch.func would look for Tensors inside
         self.values = values
         self.inputs = inputs
         self._t: Table | None = None
+        self._may_leave: bool | None = None
+
+    @property
+    def may_leave(self) -> bool:
+        """See :func:`~torch_geometric_diff.ops.extremes.may_leave`."""
+        if self._may_leave is None:
+            with untransformed():
+                self._may_leave = may_leave(self.values)
+        return self._may_leave
 
     @property
     def t(self) -> "Table":

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..derivatives import Times, apply
 from ..random import dropout_scale, keep_mask
 from ..recurrence import INPUTS, A, B, D
 
@@ -96,6 +97,13 @@ class Masks:
         return torch.stack(each)
 
 
+def _times(z: Tensor, factor: Tensor) -> Tensor:
+    """A state times a learned coefficient, which leaves out as much as a fixed one if it is 0."""
+    if torch.compiler.is_compiling():  # it sees what is infinite at a gradient alone
+        return torch.where((factor == 0) & ~z.isfinite(), 0.0, z) * factor
+    return apply(Times, z, factor)
+
+
 def drop(z: Tensor, keep: Tensor, threshold: int) -> Tensor:
     """States times masks: what is dropped is 0, be it infinite."""
     return torch.where(keep, z * dropout_scale(threshold), 0.0)
@@ -122,7 +130,7 @@ def run(
         total = None
         for factor, term in terms:
             if isinstance(factor, Tensor):
-                term = term * factor.to(term)
+                term = _times(term, factor.to(term))
             elif factor == 0:
                 continue
             elif factor != 1:
