@@ -23,6 +23,8 @@ def propagate(
     bounded: bool,
     low: float,
     high: float,
+    within: int,
+    reach: int,
     threads: int,
     level: str,
     width: int,

@@ -62,16 +62,18 @@ void propagate(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintpt
                uintptr_t original, int64_t rows, int64_t sources, int64_t batch, int64_t columns,
                bool is_double, bool is_int64, uintptr_t table, int inputs, int outputs, int64_t steps,
                uint32_t threshold, uintptr_t seeds, bool reverse, bool bounded, double low, double high,
-               int threads, const std::string& level, int width) {
+               uintptr_t within, int64_t reach, int threads, const std::string& level, int width) {
   const tgd::Recurrence recurrence{at<const double>(table), steps, inputs, outputs, threshold, reverse, bounded,
                                    low, high};
   const tgd::Options how = options(threads, level, width);
   const nb::gil_scoped_release release;
+  const tgd::Reach near{at<const int64_t>(within), reach};
   with_types(is_double, is_int64, [&](auto t, auto i) {
     using T = decltype(t);
     using I = decltype(i);
     const auto op = Csr{rowptr, col, value}.as<T, I>(original, rows, sources);
-    tgd::propagate(at<T>(y), at<const T>(x), op, batch, columns, recurrence, at<const std::uint64_t>(seeds), how);
+    tgd::propagate(at<T>(y), at<const T>(x), op, batch, columns, recurrence, at<const std::uint64_t>(seeds), how,
+                   reach ? &near : nullptr);
   });
 }
 

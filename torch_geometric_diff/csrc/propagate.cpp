@@ -35,8 +35,9 @@ const Level* const* levels() {
 
 template <class T, class I>
 void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, std::int64_t columns,
-               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options) {
-  const std::int64_t size = op.rows * columns;  // of an output of an element of the batch
+               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options, const Reach* reach) {
+  const auto rows = [&](bool narrow, std::int64_t all) { return reach && narrow ? reach->within[0] : all; };
+  const std::int64_t size = rows(!recurrence.reverse, op.rows) * columns;  // of an output of an element of the batch
   if (size == 0 || batch == 0) return;
   const Storage storage(recurrence);
   for (int o = 0; o < recurrence.outputs; ++o)
@@ -53,12 +54,13 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   const int team = p.shared ? p.threads : static_cast<int>(std::min<std::int64_t>(p.threads, batch * tiles));
   std::optional<SliceStore<T, I>> store;
   const auto narrow = std::count_if(p.tiles.begin(), p.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
-  if (kHasShort<T, I> && narrow * batch * steps >= kWorthSlices && op.rows == op.sources && op.rows < kMostSliced)
+  if (kHasShort<T, I> && narrow * batch * steps >= kWorthSlices && op.rows == op.sources && op.rows < kMostSliced && !reach)
     store.emplace(op, p.threads);
   const Slices<T, I> slices = store ? store->slices() : Slices<T, I>{};
 
   const std::int64_t gap = op.sources * p.tiles[0].width + kSliceRows * kWidest;  // room for a slice and a row of zeros
-  const std::int64_t memory = storage.arrays * gap, x_size = op.sources * columns;
+  const std::int64_t memory = storage.arrays * gap;
+  const std::int64_t x_size = rows(recurrence.reverse, op.sources) * columns;
   Buffer buffer(sizeof(T) * static_cast<std::size_t>((p.shared ? 1 : team) * memory));
   const auto step = step_function<T, I>(options);
   const auto run = [&](std::int64_t n, T* memory, int thread, int threads, Barrier& barrier) {
@@ -73,7 +75,8 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
     const std::int64_t own[] = {first_row(thread), first_row(thread + 1)};
     const Work<T, I> work{y + b * size, x + b * x_size, batch * size, batch * x_size, columns,
                           recurrence.threshold ? seeds[b] : 0, tile, memory, gap, {loaded, 1}, {own, 1},
-                          sliced ? &slices : nullptr, sliced ? store->names() : nullptr};
+                          sliced ? &slices : nullptr, sliced ? store->names() : nullptr, nullptr, 0,
+                          reach, thread, threads};
     TileRun<T, I> run(work, op, recurrence, storage, step, barrier);
     run.pack();
     run.steps([](std::int64_t, Step<T, I>&) {});
@@ -95,7 +98,7 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
 
 #define TGD_INSTANTIATE(T, I)                                                                         \
   template void propagate(T*, const T*, const Operator<T, I>&, std::int64_t, std::int64_t,            \
-                          const Recurrence&, const std::uint64_t*, const Options&);
+                          const Recurrence&, const std::uint64_t*, const Options&, const Reach*);
 TGD_INSTANTIATE(float, std::int32_t)
 TGD_INSTANTIATE(float, std::int64_t)
 TGD_INSTANTIATE(double, std::int32_t)

@@ -37,6 +37,14 @@ struct Recurrence {
   double at(int row, std::int64_t k) const { return table[row * (steps + 1) + k]; }
 };
 
+// Of K steps to the first `within[0]` rows of the operator alone: so many first rows, within[j], lie within j
+// steps of them, and everywhere that is all for j >= count. The recurrence is P^K, K >= 1; y, or in reverse x,
+// has these rows and no others.
+struct Reach {
+  const std::int64_t* within;
+  std::int64_t count;
+};
+
 struct Options {
   int threads = 1;
   const Level* level = nullptr;  // null: the best of this processor
@@ -44,10 +52,11 @@ struct Options {
 };
 
 // x and y are row-major [inputs, batch, sources, columns] and [outputs, batch, rows, columns] and do
-// not overlap. Every element of the batch has a seed of its own.
+// not overlap. Every element of the batch has a seed of its own. A null `reach` is all rows.
 template <class T, class I>
 void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, std::int64_t columns,
-               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options);
+               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options,
+               const Reach* reach = nullptr);
 
 // Instruction sets that this processor has, best first, closed by null.
 const Level* const* levels();

@@ -111,9 +111,24 @@ struct Work {
   const I* names = nullptr;  // of the rows, beside slices
   double* sums = nullptr;  // of a thread's first piece; `num_sums` a piece
   std::int64_t num_sums = 0;
+  const Reach* reach = nullptr;
+  int thread = 0, threads = 1;  // of those that share the tile; for `reach`
 
   T* array(int n) const { return n < 0 ? nullptr : memory + n * gap; }
 };
+
+// The first row of a part when all have as many edges and rows (a row costs about four edges).
+template <class T, class I>
+std::int64_t cut_row(const Operator<T, I>& op, int part, int parts) {
+  const auto cost = [&](std::int64_t i) { return static_cast<std::int64_t>(op.rowptr[i]) + 4 * i; };
+  const std::int64_t wanted = cost(op.rows) / parts * part;
+  std::int64_t low = 0, high = op.rows;
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    if (cost(middle) < wanted) low = middle + 1; else high = middle;
+  }
+  return part == parts ? op.rows : low;
+}
 
 template <class T, class I>
 class TileRun {
@@ -185,13 +200,34 @@ class TileRun {
         s_.mask = &mask_;
       }
       observe(k, s_);
-      go(product ? work_.own : work_.loaded);
+      if (work_.reach) go_near(k, product);
+      else go(product ? work_.own : work_.loaded);
     }
   }
 
  private:
   void add(const T* from, double factor, bool packed) {
     if (factor != 0) terms_[s_.num_terms++] = {from, static_cast<T>(factor), packed};
+  }
+
+  // The rows of a step that matter; in reverse those that are not zero.
+  void go_near(std::int64_t k, bool product) {
+    const auto within = [&](std::int64_t j) { return j < work_.reach->count ? work_.reach->within[j] : op_.sources; };
+    const std::int64_t far = r_.reverse ? k : r_.steps - k, rows = within(far);
+    Operator<T, I> near = op_;
+    near.rows = rows;
+    std::int64_t bounds[2];
+    for (int end = 0; end < 2; ++end) {
+      const int part = work_.thread + end;
+      bounds[end] = product ? cut_row(near, part, work_.threads) : rows * part / work_.threads;
+    }
+    if (r_.reverse && s_.target) {  // the next step reads zeros around them
+      const std::int64_t zeros = op_.sources - rows, first = rows + zeros * work_.thread / work_.threads;
+      const std::int64_t last = rows + zeros * (work_.thread + 1) / work_.threads;
+      std::fill(s_.target + first * work_.tile.width, s_.target + last * work_.tile.width, T{0});
+    }
+    s_.original = far == 0 ? nullptr : op_.original;  // these rows are features of their own
+    go({bounds, 1});
   }
 
   // The team meets after every step.
@@ -244,19 +280,6 @@ template <class T>
 int widest(const Options& options) {
   const Level& level = options.level ? *options.level : *levels()[0];
   return sizeof(T) == 4 ? level.widest_float : level.widest_double;
-}
-
-// The first row of a part when all have as many edges and rows (a row costs about four edges).
-template <class T, class I>
-std::int64_t cut_row(const Operator<T, I>& op, int part, int parts) {
-  const auto cost = [&](std::int64_t i) { return static_cast<std::int64_t>(op.rowptr[i]) + 4 * i; };
-  const std::int64_t wanted = cost(op.rows) / parts * part;
-  std::int64_t low = 0, high = op.rows;
-  while (low < high) {
-    const std::int64_t middle = (low + high) / 2;
-    if (cost(middle) < wanted) low = middle + 1; else high = middle;
-  }
-  return part == parts ? op.rows : low;
 }
 
 }  // namespace tgd

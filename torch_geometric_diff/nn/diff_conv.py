@@ -115,13 +115,20 @@ class DiffConv(Diffusion):
         if self.learn_step_size:
             torch.nn.init.constant_(self.step_size, self.initial_step_size)
 
-    def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
-        """Diffuse ``x`` over the graph, see the class."""
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Any,
+        edge_weight: Optional[Tensor] = None,
+        nodes: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Diffuse ``x`` over the graph, see the class; the rows of the indices ``nodes`` alone."""
         seeds = None
         if self.generator is not None and self.drops:
             self._check_features(x)
             seeds = draw_seeds(x.size(0) if x.dim() == 3 else 1, self.generator).tolist()
-        return self.run(x, edge_index, edge_weight, dropout=self.dropout, seed=seeds)
+        settings: dict[str, Any] = {"dropout": self.dropout, "seed": seeds, "nodes": nodes}
+        return self.run(x, edge_index, edge_weight, **settings)
 
     def recurrence(self, operator: SparseOperator) -> Recurrence:
         """The steps of this layer with an operator, whose step size is another if it is learned."""

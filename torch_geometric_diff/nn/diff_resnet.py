@@ -99,8 +99,7 @@ class DiffResNet(Module):
         return self._logits(
             self.block(x),
             self.classifier,
-            lambda h: self.conv(h, edge_index, edge_weight),
-            lambda h: h if nodes is None else h.index_select(-2, nodes),
+            lambda h: self.conv(h, edge_index, edge_weight, nodes),
         )
 
     @staticmethod
@@ -138,16 +137,14 @@ class DiffResNet(Module):
             if conv.drops:
                 seeds = [int(draw_seeds(1, model.conv.generator)) for model in models]
             operator = conv.operator(h, edge_index, edge_weight)
-            return diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
-
-        def select(h: Tensor) -> Tensor:
+            h = diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
             if nodes is None:
                 return h
             each = zip(h, nodes, strict=True)
             return torch.stack([own.index_select(0, some) for own, some in each])
 
         h = torch.stack([model.block(x) for model in models])
-        return first._logits(h, classify, diffuse, select)
+        return first._logits(h, classify, diffuse)
 
     def _settings(self) -> dict[str, Any]:
         names = ("num_steps", "step_size", "dropout", "normalization", "add_self_loops", "flow")
@@ -159,15 +156,14 @@ class DiffResNet(Module):
         h: Tensor,
         classify: Callable[[Tensor], Tensor],
         diffuse: Callable[[Tensor], Tensor],
-        select: Callable[[Tensor], Tensor],
     ) -> Tensor:
         if self.diffuse == "features" and self.conv.drops:
-            return classify(select(diffuse(h)))
+            return classify(diffuse(h))
         z = classify(h)
         if self.diffuse == "probabilities":
-            u = select(diffuse(z.softmax(dim=-1)))
+            u = diffuse(z.softmax(dim=-1))
             return u.clamp(min=torch.finfo(u.dtype).tiny).log()
-        return select(diffuse(z))
+        return diffuse(z)
 
     def __repr__(self) -> str:
         return (

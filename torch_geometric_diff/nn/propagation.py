@@ -22,7 +22,7 @@ from ..graph.adjacency import (
 )
 from ..graph.arguments import check_real, is_finite
 from ..ops import Recurrence, SparseOperator, propagate
-from ..ops.propagate import check_features
+from ..ops.propagate import check_features, select
 from ..ops.sparse import SparseProduct
 from ..ops.stepwise import propagate_by
 
@@ -97,6 +97,7 @@ class Propagation(MessagePassing):
         seed: Optional[Sequence[int]] = None,
         held: Optional[Tensor] = None,
         bounds: Optional[tuple[float, float]] = None,
+        nodes: Optional[Tensor] = None,
     ) -> Tensor:
         """Run the recurrence, see :func:`~torch_geometric_diff.ops.propagate`."""
         self._check_features(x)
@@ -110,9 +111,9 @@ class Propagation(MessagePassing):
         }
         drop = edge_dropout if self.training else 0.0
         if not drop and not self._is_observed():
-            return propagate(x, operator, self.recurrence(operator), **settings)
+            return propagate(x, operator, self.recurrence(operator), **settings, nodes=nodes)
         product = self._product(x, operator, edge_index, edge_weight, drop)
-        return propagate_by(product, x, self.recurrence(operator), **settings)
+        return select(propagate_by(product, x, self.recurrence(operator), **settings), nodes)
 
     def _check_features(self, x: Any) -> None:
         if isinstance(x, (tuple, list)) and any(isinstance(part, Tensor) for part in x):

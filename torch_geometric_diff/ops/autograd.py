@@ -18,13 +18,14 @@ from .derivatives import Times, alive, apply, is_differentiated, tangents_of
 from .extremes import in_range, may_leave
 from .kernels import cpu, kernel_for, reference
 from .matrix import CSR, SparseMatrix
+from .reach import Reach
 from .recurrence import INPUTS, LETTERS, A, B, D, Table, transposed
 from .sparse import Pattern, SampledProduct, SparseProduct
 
 Bounds = tuple[float, float]
 Needs = tuple[bool, bool, bool]
 # of a Plan; torch 2.4 traces neither vars() nor __new__
-_FIELDS = "operator seeds threshold table bounds reverse copies learned".split()
+_FIELDS = "operator seeds threshold table bounds reverse copies learned reach".split()
 
 
 class Plan:  # not a tuple: torch.func would look for Tensors inside
@@ -39,6 +40,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         reverse: Whether the matrix is transposed and the masks come after the product.
         copies: How often the batch, with its masks, lies side by side (under vmap).
         learned: The letters of the coefficients that are learned.
+        reach: What the rows that are wanted depend on; None for all rows.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         reverse: bool = False,
         copies: int = 1,
         learned: str = LETTERS,
+        reach: Reach | None = None,
     ) -> None:
         self.operator = operator
         self.seeds = seeds
@@ -60,6 +63,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
         self.reverse = reverse
         self.copies = copies
         self.learned = learned
+        self.reach = reach
 
     def but(self, **changes: Any) -> "Plan":
         """The plan with some of its fields changed."""
@@ -94,7 +98,13 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
     def run(self, x: Tensor, value: Tensor | None, table: Tensor | None) -> Tensor:
         """Call the kernel of the device."""
-        csr, order = self.matrix(value)
+        csr: tuple[Tensor, Tensor, Tensor]
+        within = None
+        if self.reach is None:
+            csr, order = self.matrix(value)
+        else:
+            csr, order = self.reach.csr_t if self.reverse else self.reach.csr, self.reach.order
+            within = self.reach.within
         kernel: Any = kernel_for(x.device)
         seeds = self.seeds.repeat(self.copies) if self.copies > 1 else self.seeds
         coefficients = self.coefficients(table)
@@ -102,7 +112,7 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
         def propagate(x: Tensor) -> Tensor:
             if kernel is cpu:
-                return kernel.propagate(x, *csr, *rest, order)
+                return kernel.propagate(x, *csr, *rest, order, within)
             with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
                 return kernel.propagate(x.contiguous(), *csr, *rest)
 

@@ -1,6 +1,7 @@
 """Diffusion by Euler steps, and the plain sparse product."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ def diffuse(
     dropout: float = 0.0,
     seed: int | Sequence[int] | None = None,
     training: bool = True,
+    nodes: Tensor | None = None,
 ) -> Tensor:
     r"""Diffuse features over a graph by :math:`K` explicit Euler steps,
 
@@ -47,15 +49,19 @@ def diffuse(
             :math:`s, s + 1, \ldots` modulo :math:`2^{63}`. (default: drawn from torch's CPU
             generator)
         training (bool, optional): Whether dropout applies. (default: :obj:`True`)
+        nodes (Tensor, optional): Indices :math:`(n,)` of the nodes whose rows are wanted (see
+            :func:`propagate`). (default: all)
 
     Shapes:
         - **input:** features :math:`(N, F)` or batched :math:`(B, N, F)`
-        - **output:** the shape and type of the input
+        - **output:** the shape and type of the input; with ``nodes``, :math:`n` in the place of
+          :math:`N`
 
     Raises:
         ValueError: If ``x`` does not have :math:`N` rows, ``num_steps`` is negative, ``dropout``
             lies outside :math:`[0, 1)`, ``seed`` lies outside :math:`[0, 2^{63})` or has another
-            length than the batch, or ``x`` and ``operator`` are on different devices.
+            length than the batch, ``nodes`` names no node, or ``x`` and ``operator`` are on
+            different devices.
         TypeError: If ``x`` is not a floating Tensor or ``num_steps`` is not an integer.
 
     Example:
@@ -65,7 +71,8 @@ def diffuse(
                 [0.7500]])
     """
     recurrence = Recurrence.power(check_integer("num_steps", num_steps, 0))
-    return propagate(x, operator, recurrence, dropout=dropout, seed=seed, training=training)
+    drop: dict[str, Any] = {"dropout": dropout, "seed": seed, "training": training}
+    return propagate(x, operator, recurrence, **drop, nodes=nodes)
 
 
 def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:

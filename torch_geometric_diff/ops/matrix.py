@@ -12,6 +12,7 @@ from ..graph.adjacency import RawEdges
 from .build import Built, Recipe, build
 from .derivatives import is_differentiated
 from .pattern import Pattern, kept
+from .reach import Reach, find_reach
 from .reorder import locality_order
 
 
@@ -46,6 +47,7 @@ class SparseMatrix:
         self._symmetric: bool | None = None
         self._transposed: CSR | None = None
         self._reordered: dict[bool, CSR] = {}
+        self._asked: tuple[int, Tensor, list[Reach | None]] | None = None
 
     @property
     def num_nodes(self) -> int:
@@ -124,6 +126,27 @@ class SparseMatrix:
             with kept():
                 self._reordered[transpose] = _in_order(self.csr(transpose), self._order)
         return self._reordered[transpose], self._order.to(self.rowptr.dtype)
+
+    def reach(self, nodes: Tensor, num_steps: int) -> Reach | None:
+        """What so many steps to ``nodes`` depend on, found when the same are asked for again and
+        kept; None where it is not known or most of all (CPU kernel).
+        """
+        asked = self._asked
+        if asked is None or asked[0] != num_steps or not torch.equal(asked[1], nodes):
+            self._asked = (num_steps, nodes.clone(), [])
+            return None
+        if not asked[2]:
+            asked[2].append(self._find_reach(nodes, num_steps))
+        return asked[2][0]
+
+    def _find_reach(self, nodes: Tensor, num_steps: int) -> Reach | None:
+        if nodes.numel() == 0 or nodes.unique().numel() < nodes.numel():
+            return None
+        with kept():
+            if self.is_reordered:
+                (csr, order), (csr_t, _) = self.reordered_csr(), self.reordered_csr(True)
+                return find_reach(csr, csr_t, order, nodes, num_steps)
+            return find_reach(self.csr(), self.csr(True), None, nodes, num_steps)
 
     def _find_order(self) -> Tensor | None:
         order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None

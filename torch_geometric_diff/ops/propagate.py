@@ -10,12 +10,16 @@ from ..graph.arguments import check_dropout, check_real
 from ..graph.untransformed import untransformed
 from .autograd import Bounds, Plan
 from .compiled import run
-from .derivatives import is_differentiated
+from .derivatives import is_differentiated, is_transformed
+from .kernels import cpu, kernel_for
 from .matrix import SparseMatrix
 from .random import dropout_threshold, make_seeds
+from .reach import Reach
 from .recurrence import INPUTS, Recurrence, Table
 from .sparse import no_seeds
-from .stepwise import propagate_by, row_mask
+from .stepwise import check_indices, propagate_by, row_mask
+
+WIDE = 16  # narrower tiles sort all rows by length, which is worth more than to leave out some
 
 
 def propagate(
@@ -28,6 +32,7 @@ def propagate(
     training: bool = True,
     held: Tensor | None = None,
     bounds: Bounds | None = None,
+    nodes: Tensor | None = None,
 ) -> Tensor:
     r"""Run a linear recurrence of propagation steps over a graph,
 
@@ -61,17 +66,22 @@ def propagate(
             ``d``, the steps run one by one. (default: none)
         bounds (tuple of float, optional): Every state but the first is clamped to
             :obj:`(low, high)`. A gradient through bounds keeps every state. (default: none)
+        nodes (Tensor, optional): Indices :math:`(n,)` of the nodes whose rows of the result are
+            wanted, such as those of a loss. Where the same are asked for again, the CPU kernel
+            makes only what they depend on, forward and backward, if coefficients and matrix are
+            constant and the recurrence is a power. (default: all)
 
     Shapes:
         - **input:** features :math:`(N, F)` or batched :math:`(B, N, F)`
         - **output:** the shape and type of the input; with ``recurrence.steps``
-          :math:`(S, N, F)` or :math:`(S, B, N, F)`
+          :math:`(S, N, F)` or :math:`(S, B, N, F)`; with ``nodes``, :math:`n` in the place of
+          :math:`N`
 
     Raises:
         ValueError: If ``x`` does not have :math:`N` rows, ``dropout`` lies outside :math:`[0, 1)`
             or goes with :math:`b_k \ne 0`, ``seed`` lies outside :math:`[0, 2^{63})` or has
-            another length than the batch, ``held`` names no row, ``bounds`` do not ascend, or ``x``
-            and ``operator`` are on different devices.
+            another length than the batch, ``held`` or ``nodes`` names no row, ``bounds`` do not
+            ascend, or ``x`` and ``operator`` are on different devices.
         TypeError: If ``x`` is not a floating Tensor, or an argument is of a wrong type.
 
     Example:
@@ -88,6 +98,8 @@ def propagate(
         operator = operator.to(dtype)
     if threshold:
         _check_undropped(recurrence)
+    if nodes is not None:
+        check_indices("nodes", nodes, operator.num_nodes)
     if held is not None:
         held = row_mask("held", held, operator.num_nodes).to(x.device)
     if _goes_stepwise(x, operator, recurrence, held, bounds):
@@ -96,7 +108,8 @@ def propagate(
         def product(z: Tensor) -> Tensor:
             return propagate(z, operator, Recurrence.power(1))
 
-        return propagate_by(product, x, recurrence, **settings, held=held, bounds=bounds)
+        out = propagate_by(product, x, recurrence, **settings, held=held, bounds=bounds)
+        return select(out, nodes)
     table = recurrence.table() if recurrence.is_learned else None
     constant = None if recurrence.is_learned else recurrence.constant
     if held is not None:
@@ -111,6 +124,9 @@ def propagate(
     else:
         with untransformed():
             seeds = make_seeds(seed, batch.size(1))
+    near = None
+    if nodes is not None and held is None and bounds is None and recurrence.is_power:
+        near = _reach(batch, operator, nodes, recurrence.num_steps)
     plan = Plan(
         operator,
         seeds,
@@ -118,10 +134,25 @@ def propagate(
         constant,
         bounds,
         learned=recurrence.learned,
+        reach=near,
     )
     out = run(batch, operator.value if operator.requires_grad else None, table, plan)
     out = out if x.dim() == 3 else out.squeeze(1)
-    return (out if recurrence.steps is not None else out.squeeze(0)).to(x.dtype)
+    out = out if recurrence.steps is not None else out.squeeze(0)
+    return (out if near is not None else select(out, nodes)).to(x.dtype)
+
+
+def select(x: Tensor, nodes: Tensor | None) -> Tensor:
+    """The rows of some nodes, all where None."""
+    return x if nodes is None else x.index_select(-2, nodes)
+
+
+def _reach(x: Tensor, operator: SparseMatrix, nodes: Tensor, num_steps: int) -> Reach | None:
+    if torch.compiler.is_compiling() or kernel_for(x.device) is not cpu:
+        return None
+    if operator.requires_grad or x.size(-1) < WIDE or is_transformed(nodes):
+        return None
+    return operator.reach(nodes, num_steps)
 
 
 def check_features(x: Any) -> None:

@@ -126,6 +126,13 @@ class Recurrence:
         return not (_is_zero(self.b) and _is_zero(self.d))
 
     @property
+    def is_power(self) -> bool:
+        """Whether it is one or more plain steps."""
+        plain = not self.is_learned and self.w is None and self.steps is None and self.a == 1
+        alone = not self.has_own_states and _is_zero(self.c)
+        return bool(plain and alone and self.num_steps > 0)
+
+    @property
     def num_outputs(self) -> int:
         """The number of states that are returned, 1 for a weighted sum."""
         return 1 if self.steps is None else len(self.steps)

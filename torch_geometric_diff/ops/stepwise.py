@@ -56,6 +56,17 @@ def row_mask(name: str, rows: Tensor, num_nodes: int) -> Tensor:
         if len(rows) != num_nodes:
             raise ValueError(f"Expected a mask '{name}' of {num_nodes} nodes (got {len(rows)})")
         return rows
+    check_indices(name, rows, num_nodes)
+    mask = torch.zeros(num_nodes, dtype=torch.bool, device=rows.device)
+    mask[rows] = True
+    return mask
+
+
+def check_indices(name: str, rows: Tensor, num_nodes: int) -> None:
+    """Refuse what are no indices (n,) of nodes."""
+    if not isinstance(rows, Tensor) or rows.dim() != 1 or rows.dtype not in (torch.int, torch.long):
+        got = f"{rows.dtype} of shape {list(rows.shape)}" if isinstance(rows, Tensor) else rows
+        raise TypeError(f"Expected '{name}' to be indices of nodes (got {got})")
     if torch.compiler.is_compiling():
         torch._assert_async(((rows >= 0) & (rows < num_nodes)).all(), f"'{name}' names no node")
     elif rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < num_nodes:
@@ -63,6 +74,3 @@ def row_mask(name: str, rows: Tensor, num_nodes: int) -> Tensor:
             f"Expected the indices '{name}' to lie in [0, {num_nodes - 1}] (got "
             f"{int(rows.min())} to {int(rows.max())})"
         )
-    mask = torch.zeros(num_nodes, dtype=torch.bool, device=rows.device)
-    mask[rows] = True
-    return mask

@@ -42,6 +42,7 @@ def propagate(
     reverse: bool,
     bounds: tuple[float, float] | None = None,
     perm: Tensor | None = None,
+    within: Tensor | None = None,
     *,
     level: str = "",
     width: int = 0,
@@ -69,6 +70,10 @@ def propagate(
         bounds: What every state but the first is clamped to.
         perm: Row ``i`` of the operator acts on row ``perm[i]`` of the features; of the type of
             :obj:`rowptr`.
+        within: The output, in reverse the input, has the first ``within[0]`` rows of the operator
+            alone, in its order, and so many first rows, ``within[j]``, lie within j steps of them,
+            further on all; contiguous, int64. For :math:`\mathbf{P}^K`, :math:`K \ge 1`. (default:
+            all rows)
         level: Instruction set, one of :func:`levels`. (default: the first)
         width: Columns of the widest tile, a power of two. (default: by the size of the caches)
 
@@ -79,12 +84,15 @@ def propagate(
         - **output:** :math:`(O, B, N, F)`, or :math:`(O, B, M, F)`
     """
     if torch.compiler.is_compiling():
-        arguments = (x, rowptr, col, value, table, threshold, seeds, reverse, bounds, perm)
+        arguments = (x, rowptr, col, value, table, threshold, seeds, reverse, bounds, perm, within)
         return _propagate(*arguments, level=level, width=width)
     x, value, table = in_memory(x), in_memory(value), in_memory(table)
     inputs, batch, sources, channels = x.shape
     outputs, rows = table.shape[0] - 3 - inputs, rowptr.shape[0] - 1
-    y = x.new_empty(outputs, batch, rows, channels)
+    wanted = rows
+    if within is not None:
+        sources, wanted = rows, rows if reverse else int(within[0])
+    y = x.new_empty(outputs, batch, wanted, channels)
     low, high = bounds or (0.0, 0.0)
     _C.propagate(
         y.data_ptr(),
@@ -109,6 +117,8 @@ def propagate(
         bounds is not None,
         low,
         high,
+        _address(within),
+        0 if within is None else within.numel(),
         torch.get_num_threads(),
         level,
         width,
