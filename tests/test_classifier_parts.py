@@ -9,8 +9,11 @@ pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 from torch_geometric_diff.classifier import neighbours  # noqa: E402
 from torch_geometric_diff.classifier.evidence import (  # noqa: E402
     SHARPNESSES,
+    TRIAL_ITERATIONS,
+    WEIGHTS,
     cut,
     folds,
+    labels_by_weight,
     learn_weight,
     log_probability,
     refine,
@@ -151,6 +154,20 @@ def test_one_round_is_that_of_the_formula(weight) -> None:
     )
     np.testing.assert_allclose(share.numpy(), expected, rtol=1e-9)
     assert beliefs.weight == weight
+
+
+def test_weights_side_by_side_are_each_alone() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, diffused = torch.randn(90, 4, generator=rng), torch.rand(90, 3, generator=rng) ** 4
+    walk = torch.rand(90, 90, generator=rng).softmax(1)
+    given, proportion = torch.tensor([4, 7]), torch.tensor([0.2, 0.5, 0.3])
+    diffused /= diffused.sum(1, keepdim=True)
+    rest = (proportion, lambda values: walk @ values)
+    for moments in (Moments(x.double()).leading(4), Moments(x * torch.tensor([0, 0, 0, 1e-9]))):
+        found = labels_by_weight(moments, diffused, given, WEIGHTS, *rest)
+        for weight, own in zip(WEIGHTS, found.unbind(1), strict=True):
+            share, _ = refine(moments, diffused, given, weight, *rest, TRIAL_ITERATIONS)
+            assert torch.equal(own, share.argmax(1))
 
 
 def test_cut_edges_and_probable_labels() -> None:

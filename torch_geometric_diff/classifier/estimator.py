@@ -13,13 +13,11 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from .evidence import SHARPNESS, distributions, graph_says, learn_weight, refine
+from .evidence import COLUMNS, SHARPNESS, distributions, graph_says, learn_weight, refine
 from .gaussian import GaussianClasses
 from .heat import HeatGraph, mean_of_neighbours, neighbour_weights
 from .labels import read_labels
 from .neighbours import NearestKnown, Points, among, take, unit_rows
-
-COLUMNS = 128  # that diffuse together
 
 
 class DiffusionClassifier(ClassifierMixin, BaseEstimator):

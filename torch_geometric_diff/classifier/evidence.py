@@ -12,7 +12,7 @@ have, which is iterated with the classes that it fits. The 2 sharpens what diffu
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ SHARPNESSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # a weight is judged at the one that s
 CUT, CUT_OF_LABELS = 3.0, 0.1  # how much cut edges count, beside how many labels
 TASTE = 0.2  # for features
 MAX_FOLDS = 5
+COLUMNS = 128  # that diffuse together
 MAX_ITERATIONS = 10
 TRIAL_ITERATIONS, TRIAL_POINTS, TRIAL_DIRECTIONS = 5, 1000, 128  # to judge a weight
 
@@ -91,6 +92,42 @@ def refine(
     return share, beliefs
 
 
+def labels_by_weight(
+    features: Moments,
+    diffused: Tensor,
+    given: Tensor,
+    weights: Sequence[float],
+    proportion: Tensor,
+    mean: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The labels [N, W] that a few iterations of :func:`refine` end with for each of the weights,
+    whose classes stand side by side.
+    """
+    count = len(weights)
+    weight = torch.tensor(weights, dtype=diffused.dtype, device=diffused.device)[:, None]
+    graph, known = graph_says(diffused).unsqueeze(1), diffused[given].unsqueeze(1)
+    share = diffused.unsqueeze(1).repeat(1, count, 1)  # [N, W, C], of the weights that still move
+    label = diffused.argmax(1, keepdim=True).repeat(1, count)
+    moving = torch.arange(count, device=label.device)
+    for _ in range(TRIAL_ITERATIONS):
+        by_weight = share.movedim(1, 0)
+        coefficient, intercept = features.fit(by_weight)
+        pull = (pull_towards(proportion, by_weight) + weight[moving, None] * intercept).squeeze(1)
+        likelihood = features.x @ coefficient.movedim(1, 0).flatten(1)
+        logits = likelihood.view_as(share).mul_(weight[moving])
+        around = mean(share.flatten(1)).view_as(share)
+        logits += (1 - weight[moving]) * (graph + SHARPNESS * around) + pull
+        share = distributions(logits)
+        share[given] = known
+        found = share.argmax(2)
+        still = (found != label[:, moving]).any(0)
+        label[:, moving] = found
+        moving, share = moving[still], share[:, still]
+        if len(moving) == 0:
+            break
+    return label
+
+
 def learn_weight(
     features: Moments,
     diffused: Tensor,
@@ -139,12 +176,13 @@ def learn_weight(
             share = torch.where(known, start, distributions(logits))
         return log_probability(logits[fold, tested], label[tested])
 
-    def whole(weight: float) -> float:
-        share, _ = refine(leading, diffused, given, weight, proportion, mean, TRIAL_ITERATIONS)
-        kept = TASTE * weight - math.log(cut(share.argmax(1), edge_index) + 0.005)
-        return (CUT + CUT_OF_LABELS * count) * kept
-
-    bounds = {weight: whole(weight) for weight in WEIGHTS}  # no label is more than certain
+    together = max(1, COLUMNS // diffused.size(1))
+    bounds = {}  # no label is more than certain
+    for weights in (WEIGHTS[i : i + together] for i in range(0, len(WEIGHTS), together)):
+        found = labels_by_weight(leading, diffused, given, weights, proportion, mean)
+        for weight, own in zip(weights, found.unbind(1), strict=True):
+            kept = TASTE * weight - math.log(cut(own, edge_index) + 0.005)
+            bounds[weight] = (CUT + CUT_OF_LABELS * count) * kept
     best, best_score = WEIGHTS[0], -math.inf
     for weight in sorted(WEIGHTS, key=bounds.__getitem__, reverse=True):
         if bounds[weight] <= best_score:
