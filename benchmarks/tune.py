@@ -47,6 +47,7 @@ from torch_geometric_diff.experiment import (
     ResultFile,
     Trial,
     accuracy,
+    check_writable,
     command_line,
     draw_trials,
     environment,
@@ -261,7 +262,12 @@ def main(argv: list[str] | None = None) -> None:
     if args.trials < 0:
         raise ValueError(f"Expected '--trials' to be at least 0 (got {args.trials})")
     keep_freed_memory()
+    if args.settings and not args.write:
+        raise ValueError("Expected '--write' beside '--settings', which says where to")
     data = open_graph(args)
+    target = args.settings or FOLDER / f"{file_name(data.name)}.toml"
+    if args.write:
+        check_writable(target)  # before the search
     left_out = drop_small_classes(data, args.num_train + 2 * args.num_val + 1)
     kind = open_splits(args, data).kind + left_out
     numbers = (args.num_splits, args.num_train, args.num_val)
@@ -291,7 +297,6 @@ def main(argv: list[str] | None = None) -> None:
     table = to_toml(winner, file.rows, args.num_splits, args.seed)
     print(table, end="")
     if args.write:
-        target = args.settings or FOLDER / f"{file_name(data.name)}.toml"
         write_settings(target, args.model, table)
 
 

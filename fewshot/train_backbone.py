@@ -71,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from OUT/last.safetensors (up to the first drop of the learning rate with "
-        "other '--epochs' too)",
+        help="go on from OUT/last.safetensors, if an epoch has ended (up to the first drop of the "
+        "learning rate with other '--epochs' too)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -240,9 +240,12 @@ def _train(args: argparse.Namespace) -> None:
     )
     TaskSampler(torch.zeros(len(val.labels), 1), val.labels)  # enough images? fail now
     training = Training(args, train, val)
-    if args.resume:
+    last = training.out / "last.safetensors"
+    if args.resume and last.exists():
         training.load()
-    elif (training.out / "last.safetensors").exists():
+    elif args.resume and training.rank == 0:
+        print(f"there is no '{last}' yet: from the beginning")
+    elif last.exists():
         raise ValueError(
             f"'{training.out}' already holds a training; pass '--resume' to continue it "
             "or choose another '--out'"

@@ -140,11 +140,11 @@ def write_ogb(shape: Shape, out: Path, seed: int, kind: str = "plain") -> None:
 
     if out.exists():
         raise ValueError(f"'{out}' already exists; choose another '--out'")
-    graph, labels, split = block_model(shape, seed, **KINDS[kind])
     with (
-        make_folder(out.parent),
+        make_folder(out.parent),  # or an error before the set is drawn
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder,
     ):
+        graph, labels, split = block_model(shape, seed, **KINDS[kind])
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             saver = DatasetSaver(shape.name, is_hetero=False, version=1, root=f"{folder}/set")
             saver.save_graph_list([graph])

@@ -38,7 +38,7 @@ def main(out: Path, kills: int, flags: list[str]) -> None:
     folder = out / "killed"
     while hits < kills or known:
         last = folder / "last.safetensors"
-        arguments = [*flags, "--out", str(folder), *["--resume"] * last.exists()]
+        arguments = [*flags, "--out", str(folder), "--resume"]
         if hits < kills:
             pid = start(command, arguments)
             killed = kill(pid, last, longest, draw)

@@ -93,6 +93,15 @@ def test_a_schedule_may_be_cut_short_before_the_rate_falls(
     assert all(torch.equal(got[key], expected[key]) for key in expected)
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    trained: Path, image_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(flags(image_root, tmp_path, "--silent", "--resume"))
+    assert "yet: from the beginning" in capsys.readouterr().out.splitlines()[0]
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+
+
 def test_learning_rate_falls_at_half_and_three_quarters(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +131,6 @@ def test_refuses_what_does_not_fit(trained: Path, image_root: Path, tmp_path: Pa
         main(flags(image_root, trained))
     with pytest.raises(ValueError, match="was trained with lr 0.02, not 0.5"):
         main(flags(image_root, trained, "--resume", "--lr", "0.5"))
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        main(flags(image_root, tmp_path, "--resume"))
     with pytest.raises(ValueError, match="'--epochs' must be positive .got 0"):
         main(flags(image_root, tmp_path, "--epochs", "0"))
     with pytest.raises(ValueError, match="'--min_area' must lie in"):

@@ -1,7 +1,9 @@
 """How every command line of the project ends: one line and exit code 2 on bad input."""
 
+import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 def command_line(main: Callable[[], None]) -> None:
@@ -9,7 +11,8 @@ def command_line(main: Callable[[], None]) -> None:
 
     Errors of the input (``ValueError``, ``TypeError``) and of the system (``OSError``, which
     includes a missing file, a missing permission and a full disk) are printed without a traceback,
-    and so is a missing optional package (``ImportError``). Ctrl-C exits with 130.
+    and so is a missing optional package (``ImportError``). The option that gave a path is named.
+    Ctrl-C exits with 130.
 
     Example:
         >>> command_line(lambda: print("done"))
@@ -19,8 +22,35 @@ def command_line(main: Callable[[], None]) -> None:
         main()
     except (ValueError, TypeError, OSError, ImportError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {text}", file=sys.stderr)
+        print(f"error: {_origin(text, sys.argv[1:])}{text}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _origin(text: str, argv: list[str]) -> str:
+    """The option whose path is quoted by an error that names no option."""
+    if re.search("--[a-z]", text):
+        return ""
+    quoted = [f"{path}/" for path in re.findall("'([^']+)'", text)]
+    given = [
+        (option, value, f"{form}/")
+        for option, value in _options(argv)
+        for form in (value.rstrip("/"), os.path.normpath(value))
+    ]
+    within = [each for each in given if any(path.startswith(each[2]) for path in quoted)]
+    around = [each for each in given if any(each[2].startswith(path) for path in quoted)]
+    return "".join(f"{option} {value}: " for option, value, _ in (within + around)[:1])
+
+
+def _options(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """Options and each of their values."""
+    option = None
+    for word in argv:
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            if value:
+                yield option, value
+        elif option:
+            yield option, word
