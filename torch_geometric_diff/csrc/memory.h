@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <new>
 
@@ -40,16 +41,24 @@ class Buffer {
 
 struct Caches {
   std::int64_t l2 = 512 << 10, l3 = 8 << 20;
+  std::int64_t die = 0;  // the last cache that the cores of a die share, where l3 is a socket's
   Caches() {
 #if defined(__linux__) && defined(_SC_LEVEL2_CACHE_SIZE)
     const long two = sysconf(_SC_LEVEL2_CACHE_SIZE), three = sysconf(_SC_LEVEL3_CACHE_SIZE);
     if (two > 0) l2 = two;
     if (three > 0) l3 = three;
+    // the C library may add up the caches of a socket
+    if (std::FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+      long kib = 0;
+      if (std::fscanf(file, "%ldK", &kib) == 1 && kib > 0) die = std::int64_t{kib} << 10;
+      std::fclose(file);
+    }
 #elif defined(__APPLE__)
     std::int64_t size = 0;
     std::size_t length = sizeof size;
     if (sysctlbyname("hw.l2cachesize", &size, &length, nullptr, 0) == 0 && size > 0) l2 = l3 = size;
 #endif
+    die = die > 0 ? std::min(die, l3) : l3;
   }
 
   // Columns of so many bytes that are read at random out of the nearest cache.

@@ -86,7 +86,7 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
   }
   p.tiles = cut_columns(columns, width, cost);
   const std::int64_t packed = p.tiles[0].width * row_bytes;
-  const bool fits = packed <= cache.l2 || p.threads * packed <= cache.l3;
+  const bool fits = packed <= cache.l2 || p.threads * packed <= cache.die;
   p.shared = p.threads > 1 && !(fits && busy(p.tiles, cost, batch, p.threads) >= 0.6);
   return p;
 }
