@@ -20,6 +20,13 @@ import torch_geometric  # noqa: F401  warns on import, before the tests make war
 from dense import FORMS
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests may take as long as a busy machine needs; one that hangs ends all the same."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600), append=False)
+
+
 @pytest.fixture(params=FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     return request.param

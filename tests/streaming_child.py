@@ -43,8 +43,8 @@ if __name__ == "__main__":  # a rank
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    if sys.argv[2] == "slow":  # leave time for a kill
-        fast = streaming._write_block
-        streaming._write_block = lambda *args: (time.sleep(0.7), fast(*args))
+    if sys.argv[2] == "stuck":  # one block, and time for a kill
+        fast, waits = streaming._write_block, iter([0, 3600])
+        streaming._write_block = lambda *args: (time.sleep(next(waits)), fast(*args))
     run(sys.argv[1], 2)
     dist.destroy_process_group()

@@ -190,7 +190,7 @@ def test_ranks_give_the_bits_of_one_process(tmp_path, operator, x, ranks) -> Non
     one = diffuse_features(x, operator, STEPS, tmp_path / "one.npy", block_columns=2)
     many = tmp_path / "many"
     process = _torchrun(many, ranks, "fast")
-    assert process.wait(timeout=120) == 0, process.stderr.read()
+    assert process.wait() == 0, process.stderr.read()
     process.communicate()
     assert (many / "y.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
     assert not (many / "y.npy.blocks").exists()
@@ -201,18 +201,17 @@ def test_ranks_give_the_bits_of_one_process(tmp_path, operator, x, ranks) -> Non
 def test_killed_rank_loses_no_finished_block(tmp_path, operator, x, monkeypatch) -> None:
     np.save(tmp_path / "x.npy", x)
     out, blocks = tmp_path / "many" / "y.npy", tmp_path / "many" / "y.npy.blocks"
-    process = _torchrun(tmp_path / "many", 2, "slow")
-    deadline = time.monotonic() + 100
-    while len(list(blocks.glob("0*.npy"))) < 2 and time.monotonic() < deadline:
+    process = _torchrun(tmp_path / "many", 2, "stuck")
+    while len(list(blocks.glob("0*.npy"))) < 2 and process.poll() is None:
         time.sleep(0.02)
     pids = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(int(pids.stdout.split()[0]), 9)  # one rank; torchrun ends the other
-    assert process.wait(timeout=100) != 0
+    assert process.wait() != 0
     process.communicate()
     finished = {path: path.stat().st_mtime_ns for path in blocks.glob("0*.npy")}
-    assert 2 <= len(finished) < 6 and not out.exists()
+    assert len(finished) == 2 and not out.exists()
 
     begun = _stop_after(monkeypatch, 99, KeyboardInterrupt())
     result = diffuse_features(tmp_path / "x.npy", operator, STEPS, out, block_columns=2)

@@ -1,12 +1,15 @@
 """Values that are not in memory: signs that torch puts off, and zeros."""
 
+import copy
+
+import pytest
 import torch
 from dense import dense_step, dense_weight, random_graph
 from torch.func import jacfwd, jacrev
 
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
 from torch_geometric_diff.metrics import dirichlet_energy
-from torch_geometric_diff.nn import DiffConv, LabelPropagation
+from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv, HeatConv, LabelPropagation
 from torch_geometric_diff.ops import DiffusionOperator, diffuse, sparse_mm
 
 N = 20
@@ -64,3 +67,21 @@ def test_tangents_that_are_zero(kernel: str) -> None:
         lambda f: jacfwd(jacfwd(jacfwd(f))),
     ):
         torch.testing.assert_close(derivative(ours)(s), derivative(dense)(s))
+
+
+@pytest.mark.parametrize("layer", [DiffConv(2), APPNP(2, 0.1), GPRConv(2), HeatConv(0.5)], ids=repr)
+def test_what_has_no_values_is_named(layer) -> None:
+    x, edge_index = torch.randn(2, 3), torch.tensor([[0, 1], [1, 0]])
+    for name, *given in (("x", x.to("meta"), edge_index), ("edge_index", x, edge_index.to("meta"))):
+        with pytest.raises(ValueError, match=f"'{name}' to have values .got .* device 'meta'"):
+            layer(*given)
+    with pytest.raises(ValueError, match="'edge_weight' to have values"):
+        layer(x, edge_index, torch.ones(2, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(DiffConv(2, learn_step_size=True), "step_size"), (GPRConv(2), "gamma")]
+)
+def test_parameters_without_values_are_named(layer, name) -> None:
+    with pytest.raises(ValueError, match=f"'{name}' to have values"):
+        copy.deepcopy(layer).to("meta")(torch.randn(2, 3), torch.tensor([[0, 1], [1, 0]]))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
+from .arguments import check_has_values
 from .untransformed import plain
 
 NORMALIZATIONS = ("sym", "row", None)
@@ -111,6 +112,7 @@ def parse_edges(
             "Expected 'edge_index' to be a Tensor of shape [2, E], an EdgeIndex, a sparse tensor "
             f"or a torch_sparse.SparseTensor (got {type(adj).__name__})"
         )
+    check_has_values("edge_index", row)
     if weight is not None:
         if not isinstance(weight, Tensor):
             raise TypeError(f"Expected 'edge_weight' to be a Tensor (got {type(weight).__name__})")
@@ -123,6 +125,7 @@ def parse_edges(
             )
         if weight.is_complex():
             raise TypeError(f"Expected 'edge_weight' to be real (got {weight.dtype})")
+        check_has_values("edge_weight", weight)
         if weight.device != row.device:
             weight = weight.to(row.device)
     return RawEdges(_index(row), _index(col), weight, num_nodes)

@@ -46,3 +46,9 @@ def is_finite(value: float) -> bool:
 def check_dropout(dropout: Any, name: str = "dropout") -> float:
     """A drop probability in [0, 1)."""
     return check_real(name, dropout, lambda p: 0 <= p < 1, "lie in [0, 1)")
+
+
+def check_has_values(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a Tensor of the device 'meta', but for a compiler that traces with it."""
+    if tensor.is_meta and not torch.compiler.is_compiling():
+        raise ValueError(f"Expected '{name}' to have values (got a Tensor on the device 'meta')")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_has_values
 from .untransformed import plain
 
 
@@ -38,8 +39,7 @@ def check_points(x: Any) -> Tensor:
         x = x.unsqueeze(1)
     if x.dim() != 2 or x.size(1) == 0:
         raise ValueError(f"Expected 'x' of shape [N, D] with D > 0, or [N] (got {list(x.shape)})")
-    if x.is_meta:
-        raise ValueError("Expected 'x' to have values (got a Tensor on the device 'meta')")
+    check_has_values("x", x)
     values = plain(x)
     if values.dim() != x.dim():
         raise NotImplementedError(

@@ -20,7 +20,7 @@ from ..graph.adjacency import (
     read_edges,
     sparse_matrix,
 )
-from ..graph.arguments import check_real, is_finite
+from ..graph.arguments import check_has_values, check_real, is_finite
 from ..ops import Recurrence, SparseOperator, propagate
 from ..ops.propagate import check_features, select
 from ..ops.sparse import SparseProduct
@@ -123,6 +123,9 @@ class Propagation(MessagePassing):
                 "such as 'SAGEConv' or 'GraphConv' instead"
             )
         check_features(x)
+        for name, parameter in self._parameters.items():
+            if parameter is not None:
+                check_has_values(name, parameter)
 
     # The operator and its cache. ##################################################################
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..graph.adjacency import NORMALIZATIONS, loops_of, parse_edges, wide_dtype
+from ..graph.arguments import check_has_values
 from ..graph.untransformed import plain
 from .build import Recipe, build
 from .derivatives import is_differentiated
@@ -27,6 +28,7 @@ def check_step_size(step_size: float | Tensor) -> None:
             raise ValueError(
                 f"Expected 'step_size' to be one number (got shape {list(step_size.shape)})"
             )
+        check_has_values("step_size", step_size)
         if torch.compiler.is_compiling() or is_differentiated(step_size):
             return  # a learned step may pass through any value
         step_size = float(step_size)

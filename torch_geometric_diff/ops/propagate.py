@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.arguments import check_dropout, check_real
+from ..graph.arguments import check_dropout, check_has_values, check_real
 from ..graph.untransformed import untransformed
 from .autograd import Bounds, Plan
 from .compiled import run
@@ -162,6 +162,7 @@ def check_features(x: Any) -> None:
         raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
     if x.layout != torch.strided:
         raise TypeError(f"Expected 'x' to be a dense Tensor (got layout {x.layout})")
+    check_has_values("x", x)
     if x.dim() not in (2, 3):
         raise ValueError(f"Expected 'x' of shape [N, F] or [B, N, F] (got {list(x.shape)})")
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.arguments import check_integer, check_real, is_finite
+from ..graph.arguments import check_has_values, check_integer, check_real, is_finite
 from ..graph.untransformed import untransformed
 from .extremes import may_leave
 
@@ -260,6 +260,7 @@ def _is_zero(value: Coefficients) -> bool:
 
 def _check_coefficients(name: str, value: Any, length: int, scalar: bool = True) -> None:
     if isinstance(value, Tensor):
+        check_has_values(name, value)
         if not value.is_floating_point():
             raise TypeError(f"Expected '{name}' to hold floating numbers (got {value.dtype})")
         shapes = [(length,), ()] if scalar else [(length,)]
