@@ -9,7 +9,8 @@ Those of the kind ``unseen`` are reported, and no search of settings has seen th
 standardised, every row joined to its ten nearest; of the source files of a package (``scipy``,
 ``networkx``), words are parts of names in the code, an edge is an import, the class is the
 subpackage; the others are stochastic block models: edges join nodes of one class, of different ones
-or of each class and the next (``cycle``), and features of ``noise`` tell nothing.
+or of each class and the next (``cycle``), and features of ``noise`` tell nothing. Tuning graphs are
+of more kinds: points whose classes no plane parts, counts, categories; roles of nodes in the graph.
 """
 
 import argparse
@@ -53,8 +54,78 @@ def points(name: str) -> Arrays:
         "classification": lambda: datasets.make_classification(
             800, 30, n_informative=8, n_classes=4, random_state=0
         ),
+        "irrelevant": lambda: datasets.make_classification(
+            1000, 80, n_informative=5, n_redundant=0, n_classes=3, random_state=1
+        ),
+        "circles": lambda: datasets.make_circles(600, noise=0.15, factor=0.5, random_state=0),
+        "quantiles": lambda: datasets.make_gaussian_quantiles(
+            n_samples=900, n_features=6, n_classes=3, random_state=0
+        ),
+        "blobs": lambda: datasets.make_blobs(
+            900, 2, centers=9, cluster_std=1.5, random_state=0, center_box=(-8, 8)
+        )[:2],
     }[name]()
     return {"x": x, "edge_index": nearest(x), "y": y}
+
+
+def columns(kind: str, nodes: int = 1000) -> Arrays:
+    """Columns as tables have them, rows joined to the nearest."""
+    rng = np.random.default_rng(201)
+    if kind == "exclusive":  # the class is whether two signs agree; six columns tell nothing
+        x = rng.standard_normal((nodes, 8))
+        y = (x[:, 0] * x[:, 1] > 0).astype(int)
+    elif kind == "line":  # one column, classes in stretches of it
+        x = 4 * rng.random((nodes, 1)) - 2
+        y = np.floor(x[:, 0]).astype(int) % 2
+    elif kind == "counts":  # of very different sizes
+        y = np.arange(nodes) % 4
+        rate = np.exp(rng.standard_normal((4, 12)) * 0.6 + rng.standard_normal(12) * 2)
+        x = rng.poisson(rate[y] * rng.gamma(1.0, 1.0, (nodes, 1))).astype(float)
+    else:  # eight columns of five categories each; the class is told by pairs of three of them
+        values = rng.integers(0, 5, (nodes, 8))
+        table = rng.standard_normal((3, 5, 5, 4))
+        pairs = ((0, 1), (1, 2), (0, 2))
+        score = sum(t[values[:, i], values[:, j]] for t, (i, j) in zip(table, pairs, strict=True))
+        y = np.argmax(score, axis=1)
+        x = np.eye(5)[values].reshape(nodes, -1)
+    return {"x": x, "edge_index": nearest(x), "y": y}
+
+
+def roles(kind: str, nodes: int = 800) -> Arrays:
+    """Classes told by a node's place in the graph; features are the same for all.
+
+    Of ``houses``: five nodes each, hung to a graph of preferential attachment, by their floor and
+    that of the graph (as PyG's ExplainerDataset has them); of ``degrees``: how many edges a node of
+    such a graph has; of ``triangles``: whether a node is in many triangles for its edges.
+    """
+    import networkx as nx
+
+    rng = np.random.default_rng(202)
+    if kind == "houses":
+        graph = nx.barabasi_albert_graph(nodes // 2, 5, seed=0)
+        role = [0] * graph.number_of_nodes()
+        for _ in range(nodes // 10):
+            n = graph.number_of_nodes()
+            walls = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 0), (4, 1)]
+            graph.add_edges_from([(n + a, n + b) for a, b in walls])
+            graph.add_edge(n, int(rng.integers(0, nodes // 2)))
+            role += [1, 1, 2, 2, 3]
+        for _ in range(nodes // 10):
+            a, b = rng.integers(0, graph.number_of_nodes(), 2)
+            graph.add_edge(int(a), int(b))
+        y = np.array(role)
+    elif kind == "degrees":
+        graph = nx.barabasi_albert_graph(nodes, 2, seed=0)
+        graph.add_edges_from(rng.integers(0, nodes, (nodes, 2)).tolist())
+        degree = np.array([d for _, d in sorted(graph.degree)])
+        y = np.searchsorted(np.quantile(degree, [0.35, 0.7]), degree)
+    else:
+        graph = nx.random_clustered_graph(
+            [(6, 0) if i % 2 else (2, 2) for i in range(nodes)], seed=0
+        )
+        y = np.arange(nodes) % 2
+    edges = np.array([(a, b) for a, b, *_ in graph.edges]).T
+    return {"x": np.ones((len(y), 1)), "edge_index": edges, "y": y}
 
 
 def nearest(x: np.ndarray) -> np.ndarray:
@@ -124,6 +195,7 @@ def blocks(
     ahead: int | None = None,
     features: str = "gaussian",
     hubs: bool = False,
+    unequal: bool = False,
 ) -> Arrays:
     """A stochastic block model of three edges a node.
 
@@ -131,7 +203,7 @@ def blocks(
     the one that is ``ahead`` by so many. ``separation`` is the distance of two class means in
     standard deviations of the features; ``words`` are features that are there or not, ``constant``
     ones tell nothing, and each node has one of its ``own``. With ``hubs`` few nodes have most of
-    the edges.
+    the edges; with ``unequal`` every class has about 0.65 times as many nodes as the one before.
     """
     rng = np.random.default_rng(seed)
     width, edges = 40, 3 * nodes
@@ -153,7 +225,13 @@ def blocks(
         "constant": np.ones((nodes, 1)),
         "own": np.eye(nodes),
     }
-    return {"x": forms[features], "edge_index": np.stack([source, target]), "y": y}
+    edge_index = np.stack([source, target])
+    if unequal:
+        keep = rng.random(nodes) < 0.65**y
+        number = np.cumsum(keep) - 1
+        edge_index = number[edge_index[:, keep[edge_index].all(axis=0)]]
+        return {"x": forms[features][keep], "edge_index": edge_index, "y": y[keep]}
+    return {"x": forms[features], "edge_index": edge_index, "y": y}
 
 
 UNSEEN: dict[str, Callable[[], Arrays]] = {
@@ -188,6 +266,23 @@ TUNING: dict[str, Callable[[], Arrays]] = {
     "sklearn": lambda: sources("sklearn"),
     "sympy": lambda: sources("sympy"),
     "torch_geometric": lambda: sources("torch_geometric"),
+    "pandas": lambda: sources("pandas"),
+    "numpy": lambda: sources("numpy"),
+    "numba": lambda: sources("numba"),
+    "sqlalchemy": lambda: sources("sqlalchemy"),
+    "irrelevant": lambda: points("irrelevant"),
+    "circles": lambda: points("circles"),
+    "quantiles": lambda: points("quantiles"),
+    "blobs": lambda: points("blobs"),
+    "exclusive": lambda: columns("exclusive"),
+    "line": lambda: columns("line"),
+    "counts": lambda: columns("counts"),
+    "categories": lambda: columns("categories"),
+    "houses": lambda: roles("houses"),
+    "degrees": lambda: roles("degrees"),
+    "triangles": lambda: roles("triangles", 900),
+    "many": lambda: blocks(115, 0.6, 4.0, nodes=3000, classes=50),
+    "unequal": lambda: blocks(116, 0.5, 2.5, nodes=2000, classes=5, unequal=True),
 }
 KINDS = {"unseen": UNSEEN, "tuning": TUNING}
 GRAPHS = UNSEEN | TUNING

@@ -143,5 +143,5 @@ def test_pairs_and_features() -> None:
     generator = torch.Generator().manual_seed(0)
     assert components(torch.randn(300, 500, generator=generator)).shape == (300, 128)
     waves = with_waves(torch.randn(50, 3, generator=generator))
-    assert waves.shape == (50, 3 + 256) and bool(waves.isfinite().all())
+    assert waves.shape == (50, 3 + 512) and bool(waves.isfinite().all())
     assert bool(with_waves(torch.zeros(4, 1)).isfinite().all())

@@ -8,6 +8,7 @@ from torch_geometric_diff.evidence import (
     calibrated,
     left_out,
     log_likelihood,
+    regressed,
     stacked,
     surely_better,
 )
@@ -46,10 +47,37 @@ def test_what_is_surely_better() -> None:
     assert not surely_better(better, worse)
 
 
-def test_weights_make_the_mixture_most_likely() -> None:
+def test_weights_make_the_mixture_most_likely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_geometric_diff.evidence.ASSUMED", 0.0)
     first = torch.tensor([0.8, 0.8, 0.8, 0.2], dtype=torch.float64).log()
     second = torch.tensor([0.2, 0.2, 0.2, 0.8], dtype=torch.float64).log()
     weights = stacked({"first": first, "second": second})
     # 3 log(0.2 + 0.6 w) + log(0.8 - 0.6 w) is largest at w = 11/12
     assert weights["first"] == pytest.approx(11 / 12, abs=1e-3)
     assert sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_the_first_has_an_advance_unless_labels_speak_against_it() -> None:
+    even = torch.full((9,), 0.5, dtype=torch.float64).log()
+    doubted = even - torch.arange(9) % 2
+    assert stacked({"first": doubted, "second": even})["first"] > 0.4
+    assert stacked({"second": even, "first": doubted})["first"] < 0.1
+    assert stacked({"first": even - 9, "second": even})["first"] < 0.01
+
+
+def test_regressed_nodes_are_told_by_the_others_and_all_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch_geometric_diff.evidence.RIDGES", (0.1,))
+    monkeypatch.setattr("torch_geometric_diff.evidence.SCALES", (1.0,))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
+    nodes = torch.arange(39, 9, -1)
+    target = torch.nn.functional.one_hot(torch.arange(30) % 3).double()
+    x[nodes, :3] += target
+    logits, scores = regressed(x, nodes, target)
+    torch.testing.assert_close(scores, left_out(x[nodes], target))
+    seen = x[nodes]
+    ridge = 0.1 * seen.square().sum(1).mean() * torch.eye(5, dtype=torch.float64)
+    expected = x @ torch.linalg.solve(seen.t() @ seen + ridge, seen.t() @ target)
+    torch.testing.assert_close(logits, expected)

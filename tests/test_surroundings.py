@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from torch_geometric_diff import NodeClassifier
-from torch_geometric_diff.surroundings import rows, standardised
+from torch_geometric_diff.surroundings import Surroundings, place, rows, standardised
 
 NUM_NODES, TRAIN = 240, torch.arange(36)
 
@@ -39,7 +39,7 @@ def test_labels_decide_what_edges_are_for(case: str) -> None:
     assert model.weights_[model.edges_] == max(model.weights_.values())
     assert sum(model.weights_.values()) == pytest.approx(1.0)
     if case in ("apart", "chance"):
-        assert "joined" not in model.weights_
+        assert model.edges_ != "joined" and model.weights_.get("joined", 0.0) < 0.25
     mixture = torch.zeros(NUM_NODES, 3)
     for use, weight in model.weights_.items():
         asked = NodeClassifier(max_epochs=30, warmup=20, edges=use).fit(x, edge_index, y, TRAIN)
@@ -48,7 +48,8 @@ def test_labels_decide_what_edges_are_for(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "use"), [("near", "joined"), ("apart", "features"), ("alone", "alone")]
+    ("case", "use"),
+    [("near", "joined"), ("apart", "features"), ("apart", "near"), ("alone", "alone")],
 )
 def test_every_use_has_its_graphs(case: str, use: str) -> None:
     x, edge_index, y = graph(*CASES[case])
@@ -78,6 +79,40 @@ def test_graphs_of_a_few_nodes_or_no_edges() -> None:
         y = torch.tensor([0, 0, 1])[-nodes:]
         model = NodeClassifier(max_epochs=5).fit(x[-nodes:], none, y, train)
         assert bool(model.logits_.isfinite().all())
+
+
+@pytest.mark.parametrize("x", [torch.ones(120, 1), torch.zeros(120, 2)])
+def test_a_place_in_the_graph_can_tell_the_class(x: Tensor) -> None:
+    first = 6 * torch.arange(20)[:, None]
+    star = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 4], [0, 5], [1, 2]])  # with one triangle
+    edges = (first[..., None] + star).view(-1, 2).t()
+    chain = torch.stack([first[:-1, 0], first[1:, 0]])
+    edges = torch.cat([edges, edges.flip(0), chain, chain.flip(0)], dim=1)
+    y = torch.tensor([2, 1, 1, 0, 0, 0]).repeat(20)
+    model = NodeClassifier().fit(x, edges, y, torch.arange(24))
+    assert model.edges_ == "roles"
+    assert (model.predict() == y).float().mean() > 0.95
+
+
+def test_places_are_edges_and_triangles() -> None:
+    generator = torch.Generator().manual_seed(0)
+    dense = (torch.rand(20, 20, generator=generator) < 0.2).double()
+    edges = dense.nonzero().t()
+    both = ((dense + dense.t()) > 0).double().fill_diagonal_(0)
+    expected = torch.stack([dense.sum(0), dense.sum(1), (both @ both @ both).diagonal()], dim=1)
+    torch.testing.assert_close(place(edges, 20), expected.log1p().float())
+
+
+def test_columns_count_what_diffusion_leaves_of_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ring = torch.arange(60)
+    edges = torch.stack([ring, ring // 30 * 30 + (ring + 1) % 30])
+    x = torch.randn(60, 2, generator=generator)
+    x[:, 0] = 100 * (ring < 30) + 7
+    both = torch.cat([edges, edges.flip(0)], dim=1)
+    points = Surroundings(x, both, None, [6], [4], [0.75], 0.5, "row").points
+    deviation = points.square().mean(dim=0).sqrt()
+    assert deviation[0] == pytest.approx(1.0) and 0.1 < deviation[1] < 0.6
 
 
 def test_parts() -> None:

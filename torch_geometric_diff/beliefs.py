@@ -63,15 +63,16 @@ def components(x: Tensor) -> Tensor:
 def with_waves(x: Tensor) -> Tensor:
     """Points in rows of unit length beside random Fourier features: how close points are.
 
-    The Gaussian kernel has half the median distance of some points as its width (Rahimi and Recht,
-    NeurIPS 2007).
+    The Gaussian kernels have the median distance of some points and half of it as their widths
+    (Rahimi and Recht, NeurIPS 2007).
     """
     some = x[:: -(-len(x) // WIDTH)]
-    width = float(F.pdist(some).median()) / 2 if len(some) > 1 else 1.0
+    width = float(F.pdist(some).median()) if len(some) > 1 else 1.0
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(0)
-        phase = 2 * torch.pi * torch.rand(2 * WIDTH, device=x.device)
-        waves = torch.randn(x.size(1), 2 * WIDTH, device=x.device) / max(width, 1e-9)
+        phase = 2 * torch.pi * torch.rand(4 * WIDTH, device=x.device)
+        waves = torch.randn(x.size(1), 4 * WIDTH, device=x.device) / max(width, 1e-9)
+    waves[:, ::2] *= 2
     waves = (x @ waves + phase).cos()
     return torch.cat(
         [F.normalize(x, dim=-1), F.normalize(waves - waves.mean(dim=0), dim=-1)], dim=1

@@ -20,7 +20,7 @@ from .surroundings import Surroundings, Use
 
 ASSUMED = 3.0  # as many labels a class say as much of the shares as the assumption of the labels'
 AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
-USES = ("auto", "joined", "features", "alone", "classes")  # of the edges
+USES = ("auto", "joined", "features", "near", "roles", "alone", "classes")  # of the edges
 
 T = TypeVar("T")
 
@@ -31,14 +31,16 @@ class NodeClassifier:
     A :class:`~torch_geometric_diff.nn.DiffusedViews` of features in rows of unit length is trained
     on the edges joined with the nearest neighbours by features
     (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs.
-    Features that are no bag of words have mean and deviation taken out before. Where the labelled
-    nodes, left out in turn, say beyond doubt that the edges are better used in another way, the
-    uses are mixed by the weights that make these labels most likely
+    Features that are no bag of words have mean and deviation taken out before, each column counts
+    what diffusion leaves of it, and waves (random Fourier features) stand beside them, so that what
+    is linear in them bends. Where the labelled nodes, left out in turn, say that the edges are
+    better used in another way, the uses are mixed by the weights that make these labels most likely
     (:class:`~torch_geometric_diff.surroundings.Surroundings`): what edges lead to, one and two
-    steps away, becomes further features; edges are diffused over alone, each node with a weight of
-    its own (features that tell nothing); or which classes edges join is learned along with the
-    classes (edges inside the classes, across them or round them), without a network. A network
-    learns by
+    steps away, becomes further features, diffused over the nearest neighbours or not; a node is
+    told by its place in the graph (how many edges and triangles it and those near it have); edges
+    are diffused over alone, each node with a weight of its own (features that tell nothing); or
+    which classes edges join is learned along with the classes (edges inside the classes, across
+    them or round them). A network learns by
 
     .. math::
         \mathcal{L} = \mathrm{CE} + \lambda \cdot \mathrm{consistency},
@@ -65,8 +67,8 @@ class NodeClassifier:
         mix (float or sequence of float, optional): What such a neighbour counts beside an edge.
             (default: :obj:`0.75`)
         edges (str, optional): What the edges are for: :obj:`"joined"` with the neighbours by
-            features, :obj:`"features"`, :obj:`"alone"`, :obj:`"classes"`, or :obj:`"auto"` to let
-            the labels decide. (default: :obj:`"auto"`)
+            features, :obj:`"features"`, :obj:`"near"`, :obj:`"roles"`, :obj:`"alone"`,
+            :obj:`"classes"`, or :obj:`"auto"` to let the labels decide. (default: :obj:`"auto"`)
         step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
         normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
             (default: :obj:`"row"`)
@@ -214,7 +216,7 @@ class NodeClassifier:
         if bool((y[train] != y[train]).any()):
             raise ValueError("Expected 'y' to hold the classes of the nodes 'train' (got NaN)")
         seed = check_integer("seed", seed, -(2**63))
-        with _own_settings(prepared.points.device):
+        with _own_settings(prepared.x.device):
             return self._fit(prepared, _constant(y), _constant(train).long(), seed)
 
     def _fit(self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int) -> "NodeClassifier":
@@ -240,8 +242,8 @@ class NodeClassifier:
         self, name: str, use: Use, prepared: Surroundings, known: Tensor, train: Tensor, seed: int
     ) -> Tensor:
         """Log-probabilities of all nodes by one use of the edges."""
-        if name == "classes":
-            logits = prepared.beliefs.fit(train, known)[0] if use.logits is None else use.logits
+        if name in ("near", "roles", "classes"):
+            logits = prepared.logits(name, train, known) if use.logits is None else use.logits
             return self._with_shares(logits.float(), known)
         x, operators = getattr(prepared, name)
         probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)

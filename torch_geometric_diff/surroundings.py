@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.utils import coalesce
 
-from .beliefs import Beliefs, with_waves
-from .evidence import left_out, log_likelihood, stacked, surely_better
+from .beliefs import Beliefs, components, with_waves
+from .evidence import left_out, log_likelihood, regressed, stacked, surely_better
 from .graph import with_feature_neighbors
 from .graph.adjacency import Edges, sparse_matrix
 from .graph.features import is_bag_of_words, rare_words
@@ -22,6 +23,9 @@ WITNESSES = 1000  # labelled nodes that are left out in turn
 LEAST = 0.05  # a weight below it is none
 DOUBT = 1e-3  # of all votes goes to each class
 TINY = 1e-9
+MOST = 4.0  # standard deviations that a place in the graph may be off
+NARROW = 256  # columns that need not be their principal components
+MANY = 2**26  # pairs of edges at a node, up to which triangles are counted
 
 
 class Use(NamedTuple):
@@ -39,19 +43,24 @@ class View(NamedTuple):
 
 
 class Surroundings:
-    r"""The four uses of the edges between which the labels decide.
+    r"""The six uses of the edges between which the labels decide.
 
     - ``joined``: one diffuses over the edges joined with the nearest neighbours by features;
     - ``features``: what edges lead to, one and two steps away, are further features,
       :math:`[\mathbf{X}, \mathbf{P} \mathbf{X}, \mathbf{P}^2 \mathbf{X}]`, and one diffuses over
       the nearest neighbours by a node's own: for edges that join different classes, or any;
+    - ``near``: the same features of a node decide without diffusion, in a ridge regression;
+    - ``roles``: so do, in place of features, the numbers of edges and triangles of the node and
+      those one and two steps away: for classes that are places in the graph;
     - ``alone``: one diffuses over the edges alone and every node has a feature of its own: for
       features that tell nothing;
     - ``classes``: what classes edges join is learned, and beliefs are propagated along them
       (:class:`Beliefs`).
 
-    Bags of words count as they are, other features after mean and deviation of their columns are
-    taken out; all in rows of unit length.
+    Bags of words count as they are, in rows of unit length. Other columns count, after mean and
+    deviation are taken out, what diffusion over the edges leaves of them: those that tell nothing
+    become small, whatever their unit. Waves beside them (:func:`with_waves`) tell how close points
+    are, so that what is linear in them bends.
 
     Args:
         x (Tensor): Dense features :math:`(N, F)`.
@@ -78,8 +87,7 @@ class Surroundings:
         self.num_nodes = x.size(0)
         self.edges = (edge_index, edge_weight)
         self.words = is_bag_of_words(x)
-        points = scaled(x).float()
-        self.points = points if self.words else standardised(points)
+        self.x = scaled(x).float()
         self.num_steps = num_steps
         self.neighbors = [min(number, self.num_nodes - 1) for number in neighbors]
         self.mix = mix
@@ -111,6 +119,15 @@ class Surroundings:
         )
 
     @cached_property
+    def points(self) -> Tensor:
+        """Words, or columns that count what diffusion over the edges leaves of them."""
+        if self.words:
+            return self.x
+        x = standardised(self.x)
+        left = diffuse(x, self.alone.operators[0], self.num_steps[0]).square().mean(dim=0).sqrt()
+        return x * (left / left.max().clamp(min=TINY))
+
+    @cached_property
     def joined(self) -> View:
         """Edges and neighbours by features."""
         pairs = zip(self.neighbors, self.mix, strict=True)
@@ -118,15 +135,23 @@ class Surroundings:
             self.operator(*with_feature_neighbors(self.points, *self.edges, *pair))
             for pair in pairs
         ]
-        return View(rows(self.points), operators)
+        return View(rows(self.lifted), operators)
+
+    @cached_property
+    def lifted(self) -> Tensor:
+        """Words, or points and how close they are: what is linear in it bends."""
+        return self.points if self.words else with_waves(self.points)
 
     @cached_property
     def wide(self) -> Tensor:
         """The features of a node, of its neighbours and of theirs, side by side."""
-        x = F.normalize(self.points, dim=-1)
+        x = F.normalize(self.points, dim=-1) if self.words else self.points
         near = [x, diffuse(x, self.walk, 1), diffuse(x, self.walk, 2)]
-        near = [each - each.mean(dim=0) if self.words else standardised(each) for each in near]
-        return torch.cat([F.normalize(each, dim=-1) for each in near], dim=1)
+        near = [each - each.mean(dim=0) for each in near]
+        if self.words:
+            return torch.cat([F.normalize(each, dim=-1) for each in near], dim=1)
+        size = [each.square().sum(dim=1).mean().sqrt().clamp(min=TINY) for each in near]
+        return torch.cat([each / s for each, s in zip(near, size, strict=True)], dim=1)
 
     @cached_property
     def features(self) -> View:
@@ -136,12 +161,26 @@ class Surroundings:
             self.operator(*with_feature_neighbors(self.points, none, None, number or 1, 1.0))
             for number in self.neighbors
         ]
-        return View(rows(self.wide), operators)
+        return View(rows(self.near), operators)
+
+    @cached_property
+    def near(self) -> Tensor:
+        """What a node, its neighbours and theirs are like, and how close that is."""
+        x = self.wide
+        return with_waves(x if x.size(1) <= NARROW else components(x).float())
+
+    @cached_property
+    def roles(self) -> Tensor:
+        """What place in the graph a node, its neighbours and theirs have, likewise."""
+        own = standardised(place(self.edges[0], self.num_nodes))
+        near = [own, diffuse(own, self.walk, 1), diffuse(own, self.walk, 2)]
+        near = [each - each.mean(dim=0) for each in near]
+        return with_waves(torch.cat(near, dim=1).clamp(-MOST, MOST))
 
     @cached_property
     def alone(self) -> View:
         """Edges, and a feature for each node."""
-        index = torch.arange(self.num_nodes, device=self.points.device)
+        index = torch.arange(self.num_nodes, device=self.x.device)
         ones = torch.ones(self.num_nodes, device=index.device)
         each = sparse_matrix(Edges(index, index, ones, self.num_nodes))
         operator = self.operator(*self.edges)
@@ -155,27 +194,31 @@ class Surroundings:
         return Beliefs(x, self.edges[0], *operators, self.num_steps[0])
 
     def weigh(self, train: Tensor, known: Tensor) -> dict[str, Use]:
-        """The uses of the edges that labels speak for: the first unless another is surely better.
+        """The uses of the edges that labels speak for: the first unless another is better.
 
         Each is judged by how likely it makes the class of every labelled node from the labels of
         others: a ridge regression of what the networks of ``joined`` and ``features`` see, the
-        labels diffused over the edges for ``alone``, ``classes`` itself. Where one is better beyond
-        doubt, all are weighed so that their mixture makes the labels most likely.
+        labels diffused over the edges for ``alone``, the other uses themselves. Where one is better
+        beyond doubt, all are weighed so that their mixture makes the labels most likely, with an
+        advance to the first, whose network learns more than the regression that judges it.
         """
         step = -(-train.numel() // WITNESSES)
         nodes, classes = train[::step], known[::step]
-        target = F.one_hot(classes, int(known.max()) + 1).double()
-        found = {}
+        every = F.one_hot(known).double()
+        target = every[::step]
+        found, logits = {}, {}
         if self.num_nodes > 2 and bool(self.points.any()):
-            x = F.normalize(self.points, dim=-1)
             for name, z, view in (
-                ("joined", x, self.joined),
-                ("features", self.wide, self.features),
+                ("joined", F.normalize(self.lifted, dim=-1), self.joined),
+                ("features", self.near, self.features),
             ):
                 seen = diffuse(z, view.operators[0], self.num_steps[0])[nodes]
                 found[name] = log_likelihood(left_out(seen, target), classes)
         found["alone"] = log_likelihood(self.votes(nodes, target), classes)
-        logits = {}
+        if self.num_nodes > 2:
+            for name in ("near", "roles") if bool(self.points.any()) else ("roles",):
+                logits[name], scores = regressed(getattr(self, name), train, every)
+                found[name] = log_likelihood(scores, known)[::step]
         if self.num_nodes > 2 and Beliefs.possible(self.edges[0], target.size(1)):
             logits["classes"], likelihood = self.beliefs.fit(train, known)
             found["classes"] = likelihood[::step]
@@ -185,6 +228,12 @@ class Surroundings:
         weights = {n: weight for n, weight in stacked(found).items() if weight > LEAST}
         return {n: Use(w / sum(weights.values()), logits.get(n)) for n, w in weights.items()}
 
+    def logits(self, name: str, train: Tensor, known: Tensor) -> Tensor:
+        """Logits of all nodes by a use that needs no network."""
+        if name == "classes":
+            return self.beliefs.fit(train, known)[0]
+        return regressed(getattr(self, name), train, F.one_hot(known).double())[0]
+
     def votes(self, nodes: Tensor, target: Tensor) -> Tensor:
         """Logits of labelled nodes: the labels of others, diffused over the edges."""
         count = torch.arange(nodes.numel(), device=nodes.device)
@@ -193,6 +242,24 @@ class Surroundings:
         found = diffuse(source, self.alone.operators[0], self.num_steps[0])[nodes].double()
         votes = found.fill_diagonal_(0) @ target
         return (votes + DOUBT * votes.sum(dim=1, keepdim=True) + TINY).log()
+
+
+def place(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Logarithms of the numbers of edges to and from every node, and of its triangles."""
+    source, target = edge_index
+    degrees = [torch.bincount(end, minlength=num_nodes) for end in (target, source)]
+    both = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+    both = coalesce(both[:, both[0] != both[1]], num_nodes=num_nodes)
+    pairs = torch.bincount(both[0], minlength=num_nodes).square().sum()
+    triangles = torch.zeros(num_nodes, device=edge_index.device)
+    if pairs <= MANY:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+            ones = torch.ones(both.size(1), device=both.device)
+            adjacency = torch.sparse_coo_tensor(both, ones, (num_nodes, num_nodes)).coalesce()
+            ends = (adjacency * (adjacency @ adjacency)).coalesce()
+            triangles.index_add_(0, ends.indices()[0], ends.values())
+    return torch.stack([*degrees, triangles], dim=1).float().log1p()
 
 
 def standardised(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.make_graphs import blocks, imports, main, words_of
+from benchmarks.make_graphs import blocks, columns, imports, main, roles, words_of
 from torch_geometric_diff.data import load_graph
 
 
@@ -25,6 +25,33 @@ def test_so_many_edges_stay_in_a_class(inside: float) -> None:
     assert abs((graph["y"][source] == graph["y"][target]).mean() - inside) < 0.03
     assert graph["x"].shape == (1200, 40) and np.bincount(graph["y"]).tolist() == [200] * 6
     assert all(np.array_equal(graph[name], blocks(0, inside, 3.0)[name]) for name in graph)
+
+
+def test_classes_of_very_different_size_keep_their_edges() -> None:
+    graph = blocks(0, 0.7, 3.0, nodes=2000, classes=4, unequal=True)
+    counts = np.bincount(graph["y"])
+    assert (counts[:-1] > 1.3 * counts[1:]).all() and graph["edge_index"].max() < len(graph["y"])
+    source, target = graph["edge_index"]
+    assert (graph["y"][source] == graph["y"][target]).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"), [("exclusive", 2), ("line", 2), ("counts", 4), ("categories", 4)]
+)
+def test_columns_have_classes(kind: str, classes: int) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn")
+    graph = columns(kind, 200)
+    assert graph["x"].shape[0] == 200 and graph["edge_index"].shape == (2, 2000)
+    assert np.unique(graph["y"]).tolist() == list(range(classes))
+
+
+@pytest.mark.parametrize("kind", ["houses", "degrees", "triangles"])
+def test_roles_are_told_by_the_graph_alone(kind: str) -> None:
+    graph = roles(kind, 90)
+    number = len(graph["y"])
+    assert np.unique(graph["x"]).tolist() == [1.0] and graph["x"].shape == (number, 1)
+    assert graph["edge_index"].shape[0] == 2 and graph["edge_index"].max() < number
+    assert np.bincount(graph["y"]).min() > 5
 
 
 def test_imports_and_words_of_a_source_file() -> None:
