@@ -11,6 +11,7 @@ from dense import as_form, dense_step, dense_weight
 from torch import Tensor
 
 from torch_geometric_diff import DiffusionClassifier, NodeClassifier
+from torch_geometric_diff.beliefs import with_waves
 
 N, FEATURES, CLASSES = 60, 4, 3
 TRAIN = torch.arange(0, N, 4)
@@ -176,12 +177,15 @@ def dense_network() -> Tensor:
     """What the trained networks say, in dense algebra, for training has no closed form."""
     model = trained()
     x = (X - X.mean(0)) / X.var(0, correction=0).sqrt()
+    diffused = torch.linalg.matrix_power(dense_step(dense_weight(EDGES, WEIGHT, N), 0.5, "row"), 3)
+    left = (diffused @ x).square().mean(0).sqrt()  # of every column
+    x = x * left / left.max()
     unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
     squared, index = torch.cdist(unit, unit).square().sort(stable=True)
     weight = torch.exp(-squared[:, :4] / squared[:, 2:3])  # the point itself among four
     near = torch.zeros(N, N).double().scatter(1, index[:, :4], weight).fill_diagonal_(0)
     joined = dense_weight(EDGES, WEIGHT, N) + 0.5 * (near + near.t()) / 2
-    x = torch.nn.functional.normalize(x, dim=1)
+    x = torch.nn.functional.normalize(with_waves(x.float()).double(), dim=1)
     network = model.models_[0].double()
     h = x @ network.encoder.weight.t()
     for _ in range(3):
