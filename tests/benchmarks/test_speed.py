@@ -161,6 +161,6 @@ def test_a_file_that_cannot_be_written_is_refused_first(
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_steps() -> None:
-    few, many = (memory._in_child("ours", num_steps)["bytes"] for num_steps in (10, 100))
+    few, many = (memory.in_child(memory.__name__, "ours", str(k))["bytes"] for k in (10, 100))
     assert many == pytest.approx(few, rel=0.1)
-    assert memory._in_child(memory.PEERS[0], 10)["bytes"] > 2 * few
+    assert memory.in_child(memory.__name__, memory.PEERS[0], "10")["bytes"] > 2 * few
