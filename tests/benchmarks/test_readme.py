@@ -35,7 +35,7 @@ def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
         for part in parts.values():
             assert part() in text
     assert "| cora | shchur | diff-resnet | 82." in tables.read_text(encoding="utf-8")
-    assert "| gcn | +3.89 ± 0.27 | +6.21 ± 0.33 | +2.88 ± 0.35 |" in own.read_text(encoding="utf-8")
+    assert "| gcn | +3.89 ± 0.27 | +6.21 ± 0.33 | +2.95 ± 0.35 |" in own.read_text(encoding="utf-8")
     assert "| GCN | 81." in front.read_text(encoding="utf-8")
     for name in (
         "speed.png",
