@@ -67,12 +67,16 @@ class DiffConv(Diffusion):
           edge indices :math:`(2, |\mathcal{E}|)` or a sparse matrix
           :math:`(|\mathcal{V}|, |\mathcal{V}|)` or a
           :class:`~torch_geometric_diff.ops.DiffusionOperator`,
-          edge weights :math:`(|\mathcal{E}|)` *(optional)*
-        - **output:** the shape of the node features
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*,
+          indices :math:`(n,)` of the nodes that are wanted *(optional; default: all)*
+        - **output:** the shape of the node features; with ``nodes``, :math:`n` in the place of
+          :math:`|\mathcal{V}|`
 
     Raises:
         ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
-            matrix, weights that are negative or not finite, or a graph that is not the cached one.
+            matrix, weights that are negative or not finite, a graph that is not the cached one, or
+            ``nodes`` that are none.
+        TypeError: If ``nodes`` are no indices.
 
     Example:
         >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])

@@ -52,8 +52,8 @@ def find_reach(
         return None
     moved = torch.cat([*levels, (~seen).nonzero().flatten()])
     return Reach(
-        _in_order(csr, moved),
-        _in_order(csr_t, moved),
+        _renamed(csr, moved),
+        _renamed(csr_t, moved),
         (moved if order is None else order.long()[moved]).to(rowptr.dtype),
         torch.tensor(within, dtype=torch.long, device="cpu"),
     )
@@ -73,9 +73,9 @@ def _entries(rowptr: Tensor, length: Tensor, rows: Tensor) -> Tensor:
     return first + torch.arange(first.numel(), device="cpu")
 
 
-def _in_order(csr: CSR, order: Tensor) -> CSR:
+def _renamed(csr: CSR, order: Tensor) -> CSR:
     """The matrix whose row and column i are those of ``order[i]``; a row keeps the order of its
-    entries, so that its sums round as before.
+    entries, which a build would sort, so that its sums round as before.
     """
     rowptr, col, value = csr
     length = rowptr.diff().long()
