@@ -105,6 +105,16 @@ def test_a_row_that_is_near_to_all_and_has_many_copies():
         assert torch.equal(knn_graph(x, k)[0].view(-1, k), brute_force(x, k))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("copies", [1, 5000])
+def test_more_points_than_are_surveyed_at_once(copies, dtype):
+    # the first 4,096 bound where to look among the rest; copies tie with what was found
+    x = torch.randn(5000 // copies, 16, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    x = torch.cat([x.repeat(copies, 1), torch.zeros(200, 16, dtype=dtype)])
+    for k in (3, 40):
+        assert torch.equal(knn_graph(x, k), knn_graph(x, k, backend="blocked"))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["auto", "blocked"])
 def test_device(device, backend):

@@ -22,6 +22,8 @@ namespace {
 
 using Neighbour = std::pair<double, std::int64_t>;  // squared distance and index, compared in this order
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr std::int64_t kScanned = 8;     // blocks at a time, and of a leaf
+constexpr std::int64_t kSurveyed = 256;  // whose distances stay in the second cache
 constexpr std::int64_t kTreeDims = 12;  // boxes exclude next to nothing in more dimensions
 
 const Scanner& scanner(const Level& level) {
@@ -65,7 +67,7 @@ class Tree {
       blocks += (this->size(leaf) + kPoints - 1) / kPoints;
     }
     block_[leaves_] = blocks;
-    packed_.assign(blocks * dim * kPoints, T(0));
+    packed_.assign(blocks * dim * kPoints, std::numeric_limits<T>::infinity());  // far from all
     rounding_ = 0;
     for (std::int64_t leaf = 0; leaf < leaves_; ++leaf)
       for (std::int64_t i = 0; i < this->size(leaf); ++i)
@@ -78,11 +80,12 @@ class Tree {
   }
 
   std::int64_t dim() const { return dim_; }
+  bool boxed() const { return boxed_; }  // else places are indices, and block b begins at place b * kPoints
   std::int64_t leaves() const { return leaves_; }
   std::int64_t begin(std::int64_t leaf) const { return begin_[leaves_ + leaf]; }
   std::int64_t size(std::int64_t leaf) const { return begin_[leaves_ + leaf + 1] - begin(leaf); }
-  std::int64_t blocks(std::int64_t leaf) const { return block_[leaf + 1] - block_[leaf]; }
-  const T* packed(std::int64_t leaf) const { return packed_.data() + block_[leaf] * dim_ * kPoints; }
+  std::int64_t block(std::int64_t leaf) const { return block_[leaf]; }  // the first of a leaf
+  const T* packed(std::int64_t block) const { return packed_.data() + block * dim_ * kPoints; }
   const double* row(std::int64_t i) const { return rows_.data() + i * dim_; }
   std::int64_t index(std::int64_t i) const { return order_[i]; }
   std::int64_t first(std::int64_t node) const { return first_[node]; }  // its lowest index
@@ -107,8 +110,9 @@ class Tree {
     std::int64_t widest = 0;
     if (boxed_) widest = surround(points, node, begin, end);
     if (node >= leaves_) return;
-    const std::int64_t middle = begin + (end - begin) / 2;
-    if (boxed_)
+    std::int64_t middle = begin + (end - begin) / 2;
+    if (!boxed_) middle = begin + ((middle - begin) / kPoints + 1) * kPoints;  // blocks are full but for the last one
+    else
       std::nth_element(order_.data() + begin, order_.data() + middle, order_.data() + end,
                        [=, dim = dim_](std::int64_t a, std::int64_t b) {
                          const double left = points[a * dim + widest], right = points[b * dim + widest];
@@ -142,8 +146,9 @@ class Tree {
   std::vector<T> packed_;
 };
 
-// The nearest of what was offered: a sorted list if it is short, else a heap.
-class Nearest {
+// The smallest of what was offered: a sorted list if it is short, else a heap.
+template <class Item>
+class Least {
  public:
   void clear(std::size_t wanted) {
     kept_.clear();
@@ -151,31 +156,31 @@ class Nearest {
     heap_ = wanted > 48;
   }
   bool full() const { return kept_.size() == wanted_; }
-  const Neighbour& farthest() const { return heap_ ? kept_.front() : kept_.back(); }
+  const Item& last() const { return heap_ ? kept_.front() : kept_.back(); }
 
-  void offer(const Neighbour& neighbour) {
+  void offer(const Item& item) {
     if (full()) {
-      if (!(neighbour < farthest())) return;
+      if (!(item < last())) return;
       if (heap_) std::pop_heap(kept_.begin(), kept_.end());
       kept_.pop_back();
     }
-    kept_.push_back(neighbour);
+    kept_.push_back(item);
     if (heap_) {
       std::push_heap(kept_.begin(), kept_.end());
     } else {
-      Neighbour* place = &kept_.back();
-      for (; place != kept_.data() && neighbour < place[-1]; --place) *place = place[-1];
-      *place = neighbour;
+      Item* place = &kept_.back();
+      for (; place != kept_.data() && item < place[-1]; --place) *place = place[-1];
+      *place = item;
     }
   }
 
-  const std::vector<Neighbour>& sorted() {
+  const std::vector<Item>& sorted() {
     if (heap_) std::sort_heap(kept_.begin(), kept_.end());
     return kept_;
   }
 
  private:
-  std::vector<Neighbour> kept_;
+  std::vector<Item> kept_;
   std::size_t wanted_ = 0;
   bool heap_ = false;
 };
@@ -185,7 +190,8 @@ template <class T>
 class Searcher {
  public:
   Searcher(const Scanner& scanner, std::int64_t dim, std::int64_t k)
-      : scanner_(scanner), queries_(dim * kQueries), box_(2 * dim), hits_(kQueries * 8), k_(k) {
+      : scanner_(scanner), queries_(dim * kQueries), box_(2 * dim), hits_(kQueries * kScanned),
+        squared_(kQueries * kScanned * kPoints), k_(k) {
     // rounding of (D + 2) operations, and squares flushed to 0
     relative_ = 4.0 * (dim + 32) * std::numeric_limits<T>::epsilon();
     floor_ = 256.0 * dim * std::numeric_limits<T>::min();
@@ -216,15 +222,20 @@ class Searcher {
     }
     for (int q = 0; q < kQueries; ++q) {
       found_[q].clear(wanted);
+      computed_[q].clear(wanted);
       bound_[q] = q < count_ ? std::numeric_limits<T>::infinity() : T(-1);
     }
+    most_waiting_ = 2 * wanted + 32;
     farthest_ = {kInfinity, 0};
     scanned_ = 0;
-    if (wanted > 0) {
+    if (wanted > 0 && tree.boxed()) {
       if (same) visit(own_);
       descend(1, 0);
+    } else if (wanted > 0) {
+      look_through(size, static_cast<std::int64_t>(wanted) + same);
     }
     for (int q = 0; q < count_; ++q) {
+      measure(q);
       std::int64_t* out = index + (offset + asked.index(begin + q)) * k_;
       std::fill_n(out, k_, -1);
       for (const Neighbour& neighbour : found_[q].sorted()) *out++ = offset + neighbour.second;
@@ -250,62 +261,127 @@ class Searcher {
     descend(far, far_apart);
   }
 
-  // The first blocks are scanned one by one, then as many as were scanned before: a bound from a few points
-  // dismisses most of the rest.
   void visit(std::int64_t node) {
-    const std::int64_t leaf = node - tree_->leaves(), blocks = tree_->blocks(leaf);
-    for (std::int64_t first = 0, count; first < blocks; first += count) {
-      count = std::min(blocks - first, std::max<std::int64_t>(scanned_, 1));
-      scan(leaf, first, count);
+    const std::int64_t leaf = node - tree_->leaves(), begin = tree_->begin(leaf);
+    scan_all(tree_->block(leaf), tree_->block(leaf + 1), begin, begin + tree_->size(leaf));
+  }
+
+  // All points, without boxes to tell which of them are near: `among` of the first ones bound what is looked at.
+  void look_through(std::int64_t size, std::int64_t among) {
+    const std::int64_t blocks = (size + kPoints - 1) / kPoints, first = std::min(blocks, kSurveyed);
+    const std::int64_t groups = among / 2 + 1;  // eight times as many minima
+    if (groups > first) return scan_all(0, blocks, 0, size);
+    squared_.resize(kQueries * kSurveyed * kPoints);
+    hits_.resize(kQueries * kSurveyed);
+    least_.assign(groups * kQueries * kPoints, std::numeric_limits<T>::infinity());
+    const Scan<T> survey = over(0, first, groups);
+    call(survey, scanner_.survey_f32, scanner_.survey_f64);
+    for (int q = 0; q < count_; ++q) {
+      minima_.clear();
+      for (std::int64_t group = 0; group < groups; ++group) {
+        const T* of_query = least_.data() + (group * kQueries + q) * kPoints;
+        minima_.insert(minima_.end(), of_query, of_query + kPoints);
+      }
+      const auto last = minima_.begin() + (among - 1);
+      std::nth_element(minima_.begin(), last, minima_.end());
+      bound_[q] = bound(exact(*last));
+    }
+    call(survey, scanner_.compare_f32, scanner_.compare_f64);
+    take(first, 0, size);
+    scanned_ = first;
+    scan_all(first, blocks, first * kPoints, size);
+  }
+
+  // The blocks from `first` to `last`, of the places from `begin` to `end`: at first one by one, then as many as
+  // were scanned before, since a bound from a few points dismisses most of the rest.
+  void scan_all(std::int64_t first, std::int64_t last, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t count; first < last; first += count, begin += count * kPoints) {
+      if (!tree_->boxed() && Neighbour{0, begin} > farthest_) return;
+      count = std::min({last - first, std::max<std::int64_t>(scanned_, 1), kScanned});
+      call(over(first, count), scanner_.f32, scanner_.f64);
+      take(count, begin, end);
       scanned_ += count;
     }
   }
 
-  void scan(std::int64_t leaf, std::int64_t first, std::int64_t count) {
-    const T* packed = tree_->packed(leaf) + first * tree_->dim() * kPoints;
-    const Scan<T> scan{packed, queries_.data(), bound_, count, tree_->dim(), hits_.data()};
-    if constexpr (sizeof(T) == 4)
-      scanner_.f32(scan);
-    else
-      scanner_.f64(scan);
+  Scan<T> over(std::int64_t block, std::int64_t count, std::int64_t groups = 0) {
+    return {tree_->packed(block), queries_.data(), bound_, count, tree_->dim(), hits_.data(), squared_.data(),
+            least_.data(), groups};
+  }
+
+  void call(const Scan<T>& scan, Scanner::Function<float> f32, Scanner::Function<double> f64) const {
+    if constexpr (sizeof(T) == 4) f32(scan); else f64(scan);
+  }
+
+  // The hits in `count` blocks, which hold the places from `begin` to `end`.
+  void take(std::int64_t count, std::int64_t begin, std::int64_t end) {
     bool changed = false;
     for (int q = 0; q < count_; ++q) {
-      const double before = found_[q].full() ? found_[q].farthest().first : kInfinity;
+      bool heard = false;
       for (std::int64_t block = 0; block < count; ++block)
         for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
-          const std::int64_t i = (first + block) * kPoints + __builtin_ctz(bits);
-          if (i < tree_->size(leaf)) offer(q, tree_->begin(leaf) + i);
+          const int lane = __builtin_ctz(bits);
+          const std::int64_t place = begin + block * kPoints + lane;
+          if (place >= end || (tree_ == asked_ && place == begin_ + q)) continue;
+          heard = true;
+          const T squared = squared_[(block * kQueries + q) * kPoints + lane];
+          computed_[q].offer(squared);
+          waiting_[q].push_back({squared, place});
+          if (waiting_[q].size() == most_waiting_) measure(q);
         }
-      if (!found_[q].full()) continue;
-      changed = true;
-      const double after = found_[q].farthest().first;
-      if (after < before)
-        bound_[q] = bound(after);
+      if (heard && computed_[q].full()) {
+        changed = true;
+        bound_[q] = std::min(bound_[q], bound(farthest(q).first));
+      }
     }
     if (!changed) return;
     farthest_ = {0, -1};
-    for (int q = 0; q < count_; ++q)
-      farthest_ = std::max(farthest_, found_[q].full() ? found_[q].farthest() : Neighbour{kInfinity, 0});
+    for (int q = 0; q < count_; ++q) farthest_ = std::max(farthest_, farthest(q));
   }
+
+  // No point beyond it is among the nearest of a query.
+  Neighbour farthest(int q) const {
+    if (found_[q].full() && !waiting_[q].empty()) return std::min(found_[q].last(), by_computed(q));
+    if (found_[q].full()) return found_[q].last();
+    return by_computed(q);
+  }
+
+  // The same by computed distances alone.
+  Neighbour by_computed(int q) const {
+    if (!computed_[q].full()) return {kInfinity, 0};
+    return {exact(computed_[q].last()), std::numeric_limits<std::int64_t>::max()};
+  }
+
+  // No exact squared distance exceeds it if the computed one is at most `squared`.
+  double exact(T squared) const {
+    const double distance = std::sqrt((squared + floor_) * (1 + relative_)) + rounding();
+    return distance * distance * (1 + relative_);
+  }
+
+  // How much the packed entries may change a distance.
+  double rounding() const { return slack_ * (tree_->rounding() + asked_->rounding()); }
 
   // No computed squared distance exceeds it if the exact one is at most `squared`.
   T bound(double squared) const {
-    const double rounding = tree_->rounding() + asked_->rounding();
-    if (rounding > 0) {
-      const double distance = std::sqrt(squared) + slack_ * rounding;
+    if (rounding() > 0) {
+      const double distance = std::sqrt(squared) + rounding();
       squared = distance * distance;
     }
     return std::nextafter(static_cast<T>(squared * (1 + relative_) + floor_),
                           std::numeric_limits<T>::infinity());
   }
 
-  void offer(int q, std::int64_t place) {
-    if (tree_ == asked_ && place == begin_ + q) return;
-    const double *a = asked_->row(begin_ + q), *b = tree_->row(place);
-    double squared = 0;
-    for (std::int64_t d = 0; d < tree_->dim(); ++d) squared += (a[d] - b[d]) * (a[d] - b[d]);
-    const Neighbour neighbour{squared, tree_->index(place)};
-    found_[q].offer(neighbour);
+  // Takes the exact distances of those points that wait and may still be among the nearest.
+  void measure(int q) {
+    const double* a = asked_->row(begin_ + q);
+    for (const auto& [computed, place] : waiting_[q]) {
+      if (computed > bound_[q]) continue;
+      const double* b = tree_->row(place);
+      double squared = 0;
+      for (std::int64_t d = 0; d < tree_->dim(); ++d) squared += (a[d] - b[d]) * (a[d] - b[d]);
+      found_[q].offer({squared, tree_->index(place)});
+    }
+    waiting_[q].clear();
   }
 
   const Scanner& scanner_;
@@ -313,10 +389,14 @@ class Searcher {
   std::vector<T> queries_;
   std::vector<double> box_;
   std::vector<std::uint16_t> hits_;
-  Nearest found_[kQueries];
+  std::vector<T> squared_, least_, minima_;
+  Least<Neighbour> found_[kQueries];                     // exact
+  Least<T> computed_[kQueries];                          // distances alone
+  std::vector<std::pair<T, std::int64_t>> waiting_[kQueries];  // computed distances and places
   T bound_[kQueries] = {};
   Neighbour farthest_;  // no query of the tile takes one beyond
   double relative_, floor_, slack_;
+  std::size_t most_waiting_ = 0;
   std::int64_t k_, begin_ = 0, own_ = 0, scanned_ = 0;  // scanned_: blocks
   int count_ = 0;
 };

@@ -65,9 +65,15 @@ inline double busy(const std::vector<Tile>& tiles, TileCost cost, std::int64_t b
   return static_cast<double>(sum) / static_cast<double>(threads * *std::max_element(load.begin(), load.end()));
 }
 
-// A column is packed into `bytes` bytes for every one of `arrays` arrays.
+// Whether one tile is better cut in two than shared by two threads, which fetch from one another what they
+// wrote: in rows of few entries that costs more than the edges do.
+inline bool worth_cutting(int width, TileCost cost, double degree) {
+  return 1.15 * degree * cost(width / 2) < degree * cost(width) / 2 + 9 * width;
+}
+
+// A column is packed into `bytes` bytes for every one of `arrays` arrays; rows have `degree` entries on average.
 inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std::int64_t batch, std::int64_t columns, int widest,
-                 bool masked, const Options& options) {
+                 double degree, bool masked, const Options& options) {
   const Caches& cache = caches();
   const TileCost cost{cache.fit(bytes)};
   const std::int64_t row_bytes = bytes * arrays;
@@ -83,6 +89,9 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
     if (width > 32 && 64 * row_bytes > (masked ? cache.l2 / 4 * 3 : cache.l2 / 2)) width = 32;
     if (width > 16 && 32 * row_bytes > cache.l3 / 4 && 16 * row_bytes <= cache.l3) width = 16;
     while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6) width /= 2;
+    while (width > 4 && !masked && width / 2 * row_bytes <= cache.l2 && worth_cutting(width, cost, degree) &&
+           busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6)
+      width /= 2;
   }
   p.tiles = cut_columns(columns, width, cost);
   const std::int64_t packed = p.tiles[0].width * row_bytes;

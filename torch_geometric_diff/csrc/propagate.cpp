@@ -48,7 +48,8 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   const std::int64_t steps = storage.last - storage.first;
   const std::int64_t work = (edges + op.rows) * columns * batch * std::max<std::int64_t>(steps, 1);
   const auto element = static_cast<std::int64_t>(sizeof(T));
-  const Plan p = plan(op.sources * element, storage.arrays, work, batch, columns, widest<T>(options),
+  const double degree = static_cast<double>(edges) / static_cast<double>(op.rows);
+  const Plan p = plan(op.sources * element, storage.arrays, work, batch, columns, widest<T>(options), degree,
                       recurrence.threshold != 0, options);
   const auto tiles = static_cast<std::int64_t>(p.tiles.size());
   const int team = p.shared ? p.threads : static_cast<int>(std::min<std::int64_t>(p.threads, batch * tiles));

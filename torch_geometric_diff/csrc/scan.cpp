@@ -34,27 +34,63 @@ inline unsigned within(Vec<T> v, T bound) {
 }
 
 template <class T>
+constexpr int kLanes = TGD_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+template <class T>
+inline Vec<T> load(const T* from) {
+  Vec<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T, class V>
+inline void store(T* to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <bool Survey, class T>
 void scan(const Scan<T>& s) {
-  constexpr int lanes = TGD_VECTOR_BYTES / static_cast<int>(sizeof(T));
   for (std::int64_t block = 0; block < s.count; ++block) {
     unsigned bits[kQueries] = {};
-    for (int first = 0; first < kPoints; first += lanes) {
+    for (int first = 0; first < kPoints; first += kLanes<T>) {
       const T* point = s.blocks + block * s.dim * kPoints + first;
       const T* query = s.queries;
       Vec<T> squared[kQueries] = {};
       for (std::int64_t d = 0; d < s.dim; ++d, point += kPoints, query += kQueries) {
-        Vec<T> p;
-        std::memcpy(&p, point, sizeof p);
+        const Vec<T> p = load(point);
         for (int q = 0; q < kQueries; ++q) {
           const Vec<T> gap = p - query[q];
           squared[q] += gap * gap;
         }
       }
-      for (int q = 0; q < kQueries; ++q) bits[q] |= within<T>(squared[q], s.bound[q]) << first;
+      T* to = s.squared + block * kQueries * kPoints + first;
+      T* least = Survey ? s.least + block % s.groups * kQueries * kPoints + first : nullptr;
+      for (int q = 0; q < kQueries; ++q, to += kPoints) {
+        if constexpr (Survey) {
+          store(to, squared[q]);
+          const Vec<T> before = load(least + q * kPoints);
+          store(least + q * kPoints, squared[q] < before ? squared[q] : before);
+        } else if (const unsigned near = within<T>(squared[q], s.bound[q])) {
+          store(to, squared[q]);
+          bits[q] |= near << first;
+        }
+      }
     }
-    for (int q = 0; q < kQueries; ++q)
-      s.hits[block * kQueries + q] = static_cast<std::uint16_t>(bits[q]);
+    if constexpr (!Survey)
+      for (int q = 0; q < kQueries; ++q) s.hits[block * kQueries + q] = static_cast<std::uint16_t>(bits[q]);
   }
+}
+
+template <class T>
+void compare(const Scan<T>& s) {
+  const T* squared = s.squared;
+  for (std::int64_t block = 0; block < s.count; ++block)
+    for (int q = 0; q < kQueries; ++q, squared += kPoints) {
+      unsigned bits = 0;
+      for (int first = 0; first < kPoints; first += kLanes<T>)
+        bits |= within<T>(load(squared + first), s.bound[q]) << first;
+      s.hits[block * kQueries + q] = static_cast<std::uint16_t>(bits);
+    }
 }
 
 }  // namespace
@@ -62,6 +98,8 @@ void scan(const Scan<T>& s) {
 #define TGD_SCANNER_OF(level) level##Scanner
 #define TGD_SCANNER(level) TGD_SCANNER_OF(level)
 extern const Scanner TGD_SCANNER(TGD_LEVEL);
-const Scanner TGD_SCANNER(TGD_LEVEL) = {TGD_LEVEL_NAME, scan<float>, scan<double>};
+const Scanner TGD_SCANNER(TGD_LEVEL) = {TGD_LEVEL_NAME,
+                                         scan<false, float>,  scan<true, float>,  compare<float>,
+                                         scan<false, double>, scan<true, double>, compare<double>};
 
 }  // namespace tgd
