@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,27 +17,46 @@
 
 namespace tgd {
 
-// Large buffers lie in huge pages, since rows are read in any order.
+// Large buffers lie in huge pages, since rows are read in any order. The last one is kept for the next call:
+// the system would clear fresh pages, which takes longer than ten steps of a small graph.
 class Buffer {
  public:
-  explicit Buffer(std::size_t bytes) {
-    constexpr std::size_t huge = std::size_t{1} << 21;
-    const std::size_t align = bytes >= huge ? huge : 64;
-    const std::size_t size = (bytes + align - 1) / align * align;
-    data_ = std::aligned_alloc(align, std::max(size, align));
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (align == huge) madvise(data_, size, MADV_HUGEPAGE);
-#endif
+  explicit Buffer(std::size_t bytes) : block_(kept().exchange(nullptr)) {
+    if (block_ && block_->size >= bytes) return;
+    delete block_;
+    block_ = new Block(bytes);
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() { delete (block_->size <= kMostKept ? kept().exchange(block_) : block_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   template <class T>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const { return static_cast<T*>(block_->data); }
 
  private:
-  void* data_;
+  static constexpr std::size_t kMostKept = std::size_t{64} << 20;
+
+  struct Block {
+    std::size_t size;
+    void* data;
+    explicit Block(std::size_t bytes) {
+      constexpr std::size_t huge = std::size_t{1} << 21;
+      const std::size_t align = bytes >= huge ? huge : 64;
+      size = std::max((bytes + align - 1) / align * align, align);
+      data = std::aligned_alloc(align, size);
+      if (!data) throw std::bad_alloc();
+#if defined(__linux__)
+      if (align == huge) madvise(data, size, MADV_HUGEPAGE);
+#endif
+    }
+    ~Block() { std::free(data); }
+  };
+
+  static std::atomic<Block*>& kept() {
+    static std::atomic<Block*> block{nullptr};
+    return block;
+  }
+
+  Block* block_;
 };
 
 struct Caches {
