@@ -12,10 +12,10 @@
 namespace tgd {
 
 // What a step of a tile costs, fitted to measurements: its width and a part of every edge, which is larger
-// where more columns are read at random than `fit` in the nearest cache.
+// where more columns are read at random than `fit` in the nearest cache. Very narrow ones fill no vector.
 struct TileCost {
   std::int64_t fit;
-  std::int64_t operator()(int width) const { return width <= fit ? 16 + 4 * width : 60 + 3 * width; }
+  std::int64_t operator()(int width) const { return width <= fit ? std::max(16 + 4 * width, 28) : 60 + 3 * width; }
 };
 
 // As many of the widest tiles as are filled and the cheapest ones for what is left, in descending order, so
