@@ -23,8 +23,8 @@ namespace {
 using Neighbour = std::pair<double, std::int64_t>;  // squared distance and index, compared in this order
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kScanned = 8;     // blocks at a time, and of a leaf
-constexpr std::int64_t kSurveyed = 256;  // whose distances stay in the second cache
-constexpr std::int64_t kTreeDims = 12;  // boxes exclude next to nothing in more dimensions
+constexpr std::int64_t kSurveyed = 256;  // blocks whose distances stay in the second cache
+constexpr std::int64_t kTreeDims = 12;   // boxes exclude next to nothing in more dimensions
 
 const Scanner& scanner(const Level& level) {
 #ifdef TGD_X86
@@ -110,9 +110,9 @@ class Tree {
     std::int64_t widest = 0;
     if (boxed_) widest = surround(points, node, begin, end);
     if (node >= leaves_) return;
-    std::int64_t middle = begin + (end - begin) / 2;
-    if (!boxed_) middle = begin + ((middle - begin) / kPoints + 1) * kPoints;  // blocks are full but for the last one
-    else
+    const std::int64_t half = (end - begin) / 2;
+    const std::int64_t middle = begin + (boxed_ ? half : (half / kPoints + 1) * kPoints);  // of full blocks
+    if (boxed_)
       std::nth_element(order_.data() + begin, order_.data() + middle, order_.data() + end,
                        [=, dim = dim_](std::int64_t a, std::int64_t b) {
                          const double left = points[a * dim + widest], right = points[b * dim + widest];
@@ -317,33 +317,38 @@ class Searcher {
   void take(std::int64_t count, std::int64_t begin, std::int64_t end) {
     bool changed = false;
     for (int q = 0; q < count_; ++q) {
-      bool heard = false;
-      for (std::int64_t block = 0; block < count; ++block)
-        for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
-          const int lane = __builtin_ctz(bits);
-          const std::int64_t place = begin + block * kPoints + lane;
-          if (place >= end || (tree_ == asked_ && place == begin_ + q)) continue;
-          heard = true;
-          const T squared = squared_[(block * kQueries + q) * kPoints + lane];
-          computed_[q].offer(squared);
-          waiting_[q].push_back({squared, place});
-          if (waiting_[q].size() == most_waiting_) measure(q);
-        }
-      if (heard && computed_[q].full()) {
-        changed = true;
-        bound_[q] = std::min(bound_[q], bound(farthest(q).first));
-      }
+      if (!take_of(q, count, begin, end) || !computed_[q].full()) continue;
+      changed = true;
+      bound_[q] = std::min(bound_[q], bound(farthest(q).first));
     }
     if (!changed) return;
     farthest_ = {0, -1};
     for (int q = 0; q < count_; ++q) farthest_ = std::max(farthest_, farthest(q));
   }
 
+  // Those of a query, and whether there are any.
+  bool take_of(int q, std::int64_t count, std::int64_t begin, std::int64_t end) {
+    bool heard = false;
+    for (std::int64_t block = 0; block < count; ++block)
+      for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
+        const int lane = __builtin_ctz(bits);
+        const std::int64_t place = begin + block * kPoints + lane;
+        if (place >= end || (tree_ == asked_ && place == begin_ + q)) continue;
+        heard = true;
+        const T squared = squared_[(block * kQueries + q) * kPoints + lane];
+        computed_[q].offer(squared);
+        waiting_[q].push_back({squared, place});
+        if (waiting_[q].size() < most_waiting_) continue;
+        measure(q);
+        if (!tree_->boxed() && Neighbour{0, place} > farthest(q)) return true;  // copies, and more of them follow
+      }
+    return heard;
+  }
+
   // No point beyond it is among the nearest of a query.
   Neighbour farthest(int q) const {
-    if (found_[q].full() && !waiting_[q].empty()) return std::min(found_[q].last(), by_computed(q));
-    if (found_[q].full()) return found_[q].last();
-    return by_computed(q);
+    const Neighbour by_computed = this->by_computed(q);
+    return found_[q].full() ? std::min(found_[q].last(), by_computed) : by_computed;
   }
 
   // The same by computed distances alone.
@@ -390,8 +395,8 @@ class Searcher {
   std::vector<double> box_;
   std::vector<std::uint16_t> hits_;
   std::vector<T> squared_, least_, minima_;
-  Least<Neighbour> found_[kQueries];                     // exact
-  Least<T> computed_[kQueries];                          // distances alone
+  Least<Neighbour> found_[kQueries];                           // exact
+  Least<T> computed_[kQueries];                                // distances alone
   std::vector<std::pair<T, std::int64_t>> waiting_[kQueries];  // computed distances and places
   T bound_[kQueries] = {};
   Neighbour farthest_;  // no query of the tile takes one beyond

@@ -1,7 +1,7 @@
 // The inner loop of the search, compiled once per instruction set as kernel.cpp is.
 #include "scan.h"
 
-#include <cstring>
+#include "vectors.h"
 
 #if TGD_VECTOR_BYTES > 16
 #include <immintrin.h>
@@ -11,11 +11,11 @@ namespace tgd {
 namespace {
 
 template <class T>
-using Vec __attribute__((vector_size(TGD_VECTOR_BYTES))) = T;
+using Lanes = Vec<T, kPoints>;
 
 // The lanes of v up to the bound, as bits.
 template <class T>
-inline unsigned within(Vec<T> v, T bound) {
+inline unsigned within(Lanes<T> v, T bound) {
 #if TGD_VECTOR_BYTES == 64
   if constexpr (sizeof(T) == 4)
     return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(bound), _CMP_LE_OQ);
@@ -33,33 +33,18 @@ inline unsigned within(Vec<T> v, T bound) {
 #endif
 }
 
-template <class T>
-constexpr int kLanes = TGD_VECTOR_BYTES / static_cast<int>(sizeof(T));
-
-template <class T>
-inline Vec<T> load(const T* from) {
-  Vec<T> v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-
-template <class T, class V>
-inline void store(T* to, V v) {
-  std::memcpy(to, &v, sizeof v);
-}
-
 template <bool Survey, class T>
 void scan(const Scan<T>& s) {
   for (std::int64_t block = 0; block < s.count; ++block) {
     unsigned bits[kQueries] = {};
-    for (int first = 0; first < kPoints; first += kLanes<T>) {
+    for (int first = 0; first < kPoints; first += kLanes<T, kPoints>) {
       const T* point = s.blocks + block * s.dim * kPoints + first;
       const T* query = s.queries;
-      Vec<T> squared[kQueries] = {};
+      Lanes<T> squared[kQueries] = {};
       for (std::int64_t d = 0; d < s.dim; ++d, point += kPoints, query += kQueries) {
-        const Vec<T> p = load(point);
+        const auto p = load<Lanes<T>>(point);
         for (int q = 0; q < kQueries; ++q) {
-          const Vec<T> gap = p - query[q];
+          const Lanes<T> gap = p - query[q];
           squared[q] += gap * gap;
         }
       }
@@ -68,8 +53,8 @@ void scan(const Scan<T>& s) {
       for (int q = 0; q < kQueries; ++q, to += kPoints) {
         if constexpr (Survey) {
           store(to, squared[q]);
-          const Vec<T> before = load(least + q * kPoints);
-          store(least + q * kPoints, squared[q] < before ? squared[q] : before);
+          const auto before = load<Lanes<T>>(least + q * kPoints);
+          store<Lanes<T>>(least + q * kPoints, squared[q] < before ? squared[q] : before);
         } else if (const unsigned near = within<T>(squared[q], s.bound[q])) {
           store(to, squared[q]);
           bits[q] |= near << first;
@@ -87,8 +72,8 @@ void compare(const Scan<T>& s) {
   for (std::int64_t block = 0; block < s.count; ++block)
     for (int q = 0; q < kQueries; ++q, squared += kPoints) {
       unsigned bits = 0;
-      for (int first = 0; first < kPoints; first += kLanes<T>)
-        bits |= within<T>(load(squared + first), s.bound[q]) << first;
+      for (int first = 0; first < kPoints; first += kLanes<T, kPoints>)
+        bits |= within<T>(load<Lanes<T>>(squared + first), s.bound[q]) << first;
       s.hits[block * kQueries + q] = static_cast<std::uint16_t>(bits);
     }
 }

@@ -1,5 +1,5 @@
-// Vector types of one instruction set (TGD_VECTOR_BYTES) and the rows of a tile in them. For kernel.cpp
-// alone: everything has internal linkage, since it is compiled once per instruction set.
+// Vector types of one instruction set (TGD_VECTOR_BYTES) and the rows of a tile in them. For what is
+// compiled once per instruction set: everything has internal linkage.
 #pragma once
 
 #include <cstdint>
