@@ -32,7 +32,7 @@ soak: $(VENV)/for-test
 
 # the core's tests as if the compiled extras, the fused kernel and Triton were not installed
 bare: $(VENV)/for-test
-	WITHOUT_EXTRAS=1 $(BIN)/python -m pytest tests/graph tests/ops tests/nn tests/experiment
+	WITHOUT_EXTRAS=1 $(BIN)/python -m pytest tests/graph tests/ops tests/nn tests/benchmarks/common
 
 lint: $(VENV)/for-test
 	$(BIN)/ruff check .

@@ -25,13 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from tqdm import tqdm
 
+from benchmarks.common import ResultFile, command_line, environment, mean_and_interval
 from torch_geometric_diff import DiffusionClassifier
-from torch_geometric_diff.experiment import (
-    ResultFile,
-    command_line,
-    environment,
-    mean_and_interval,
-)
 
 OURS = "diffusion"
 

@@ -11,8 +11,8 @@ import json
 import re
 from pathlib import Path
 
+from benchmarks.common import command_line, read_rows, write_rows
 from benchmarks.rows import parts
-from torch_geometric_diff.experiment import command_line, read_rows, write_rows
 
 
 def fold(out: Path) -> int:

@@ -6,7 +6,7 @@ python -m benchmarks.make_graphs --kind tuning --out runs/tuning
 
 Those of the kind ``unseen`` are reported, and no search of settings has seen them; those of
 ``tuning`` are what the defaults of NodeClassifier were made on. Tables of scikit-learn are
-standardised, every row joined to its ten nearest; of the source files of a package (``scipy``,
+standardized, every row joined to its ten nearest; of the source files of a package (``scipy``,
 ``networkx``), words are parts of names in the code, an edge is an import, the class is the
 subpackage; the others are stochastic block models: edges join nodes of one class, of different ones
 or of each class and the next (``cycle``), and features of ``noise`` tell nothing. Tuning graphs are
@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import command_line, write_atomically
 from benchmarks.nodes.graphs import path
-from torch_geometric_diff.experiment import command_line, write_atomically
 
 Arrays = dict[str, np.ndarray]
 NEIGHBORS = 10

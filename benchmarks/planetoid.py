@@ -1,7 +1,7 @@
 """python -m benchmarks.planetoid: ``benchmarks.nodes`` with the paper's protocol as defaults."""
 
+from benchmarks.common import command_line
 from benchmarks.nodes import command
-from torch_geometric_diff.experiment import command_line
 
 PAPER = {"dataset": "cora", "num_inits": 20, "name": "planetoid"}
 

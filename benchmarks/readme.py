@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks import classifier, report
 from benchmarks.ablations import report as ablation_report
+from benchmarks.common import command_line, read_rows, write_atomically
 from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
 from benchmarks.rows import RESULTS
 from benchmarks.speed import picture
 from fewshot import report as fewshot_report
-from torch_geometric_diff.experiment import command_line, read_rows, write_atomically
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,12 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_geometric_diff.experiment import (
-    command_line,
-    mean_and_interval,
-    read_rows,
-    write_atomically,
-)
+from benchmarks.common import command_line, mean_and_interval, read_rows, write_atomically
 
 Row = dict[str, Any]
 Group = tuple[str, str, str]  # dataset, source, split kind
@@ -77,7 +72,7 @@ def group_rows(rows: list[Row]) -> dict[Group, dict[str, list[Row]]]:
 
 
 def split_means(rows: list[Row]) -> dict[int, float]:
-    """Test accuracy in percent of every split, averaged over its initialisations."""
+    """Test accuracy in percent of every split, averaged over its initializations."""
     values: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         values[row["split"]].append(100 * row["test_acc"])

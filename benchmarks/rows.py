@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
-from torch_geometric_diff.experiment import ResultFile, Trial, accuracy, read_rows, world
+from benchmarks.common import ResultFile, Trial, accuracy, read_rows, world
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"

@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 from benchmarks import planetoid
+from benchmarks.common import command_line
 from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
 from benchmarks.nodes.models import METHODS
 from benchmarks.rows import RESULTS
-from torch_geometric_diff.experiment import command_line
 
 
 def parser() -> argparse.ArgumentParser:

@@ -27,6 +27,18 @@ import torch
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from benchmarks.common import (
+    ResultFile,
+    Trial,
+    accuracy,
+    check_writable,
+    command_line,
+    draw_trials,
+    environment,
+    keep_freed_memory,
+    write_atomically,
+)
+from benchmarks.common.splits import per_class_split, split_seeds
 from benchmarks.nodes.graphs import (
     SOURCES,
     add_graph_flags,
@@ -41,19 +53,6 @@ from benchmarks.nodes.settings import FOLDER, TRAINING
 from benchmarks.nodes.spaces import FIXED, SPACES, STARTS
 from benchmarks.nodes.variant import mixed_graph
 from benchmarks.rows import check_header
-from torch_geometric_diff.data import per_class_split
-from torch_geometric_diff.data.splits import split_seeds
-from torch_geometric_diff.experiment import (
-    ResultFile,
-    Trial,
-    accuracy,
-    check_writable,
-    command_line,
-    draw_trials,
-    environment,
-    keep_freed_memory,
-    write_atomically,
-)
 from torch_geometric_diff.ops import DiffusionOperator
 
 Row = dict[str, Any]

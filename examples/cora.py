@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch_geometric.data import Data
 
+from benchmarks.common.splits import per_class_split
 from torch_geometric_diff import DiffResNet
-from torch_geometric_diff.data import load_graph, per_class_split, sparse_features
+from torch_geometric_diff.data import load_graph, sparse_features
 
 
 def graph() -> Data:

@@ -1,9 +1,9 @@
 """Texts from five labels a class
 
 Two thousand short texts on four subjects, five of each with a label: tf-idf makes vectors of them,
-`DiffusionClassifier` joins each to its nearest neighbours and lets the labels diffuse. In the
+`DiffusionClassifier` joins each to its nearest neighbors and lets the labels diffuse. In the
 picture a text is a point, laid out by leading directions of the vectors; the large ones have the
-labels, the faint lines are edges of the graph, the colour is the class whose heat came there.
+labels, the faint lines are edges of the graph, the color is the class whose heat came there.
 """
 
 import numpy as np

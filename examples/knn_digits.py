@@ -1,7 +1,7 @@
 """Ten digits from ten labels
 
-Pictures of handwritten digits, a few of them labelled: `DiffusionClassifier` joins each to its
-nearest neighbours and lets the labels diffuse. Beside it a linear model, which sees the labelled
+Pictures of handwritten digits, a few of them labeled: `DiffusionClassifier` joins each to its
+nearest neighbors and lets the labels diffuse. Beside it a linear model, which sees the labeled
 ones alone.
 """
 
@@ -21,12 +21,12 @@ def main(draws: int = 3) -> Figure:
     for draw in range(draws):
         order = np.random.default_rng(draw).permutation(len(y))
         for place, count in enumerate(per_class):
-            labelled = np.concatenate([order[y[order] == c][:count] for c in range(10)])
+            labeled = np.concatenate([order[y[order] == c][:count] for c in range(10)])
             known = np.full(len(y), -1)
-            known[labelled] = y[labelled]
+            known[labeled] = y[labeled]
             rest = known == -1
             diffused = DiffusionClassifier().fit(x, known).predict(x[rest])
-            linear = LogisticRegression(max_iter=2000).fit(x[labelled] / 16, y[labelled])
+            linear = LogisticRegression(max_iter=2000).fit(x[labeled] / 16, y[labeled])
             for row, predicted in enumerate((diffused, linear.predict(x[rest] / 16))):
                 accuracy[row, place, draw] = 100 * np.mean(predicted == y[rest])
 

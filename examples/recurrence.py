@@ -10,9 +10,9 @@ edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
 operator = SparseOperator.gcn_norm(edge_index, num_nodes=100)
 x = torch.randn(100, 4)
 
-# personalised PageRank: z <- 0.9 P z + 0.1 x
+# personalized PageRank: z <- 0.9 P z + 0.1 x
 pagerank = propagate(x, operator, Recurrence(10, a=0.9, c=0.1))
-print("personalised PageRank:", tuple(pagerank.shape))
+print("personalized PageRank:", tuple(pagerank.shape))
 
 # three powers of P at once, as SIGN takes them
 powers = propagate(x, operator, Recurrence(4, steps=[1, 2, 4]))
@@ -24,7 +24,7 @@ print("with momentum:", tuple(waves.shape))
 
 # rows that are known keep their values in every step
 known = torch.arange(5)
-filled = propagate(x, operator, Recurrence(50), held=known)
+filled = propagate(x, operator, Recurrence(50), fixed=known)
 print("known rows keep their values:", torch.equal(filled[:5], x[:5]))
 
 # coefficients may be learned: find the filter behind a result

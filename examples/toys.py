@@ -1,6 +1,6 @@
 """Two moons, straightened by diffusion
 
-Points of two classes that no line separates are joined to their 25 nearest neighbours. After a
+Points of two classes that no line separates are joined to their 25 nearest neighbors. After a
 hundred steps of diffusion a line is enough, and in the end each class is a point: the paper's ratio
 of distance to diameter grows without bound. Nothing is trained here.
 """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .backbones import Backbone
 from .checkpoints import load_backbone

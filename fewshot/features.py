@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from torch_geometric_diff.experiment import write_atomically
+from benchmarks.common import write_atomically
 
 META = ("dataset", "backbone", "split")
 

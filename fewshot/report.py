@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from torch_geometric_diff.experiment import command_line, read_rows
+from benchmarks.common import command_line, read_rows
 
 from .train import accuracies, mean_and_interval
 

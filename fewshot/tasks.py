@@ -56,7 +56,7 @@ class TaskSampler:
     Args:
         features (Tensor): One row per image, ``[N, F]``.
         labels (Tensor): The class of each image, ``[N]``.
-        way, shot (int): Classes per task, labelled images per class.
+        way, shot (int): Classes per task, labeled images per class.
         query_per_class (int): Images to classify per class; with ``unbalanced`` their mean.
         seed (int): Seed of all draws.
         unbalanced (bool): Draw the classes' shares of the ``way * query_per_class`` queries from a

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from torch_geometric_diff.experiment import ResultFile, command_line, environment
+from benchmarks.common import ResultFile, command_line, environment
 
 from . import methods
 from .features import load_features
@@ -63,20 +63,20 @@ def parser() -> argparse.ArgumentParser:
         "--raw",
         action="store_true",
         help="features as they are (the paper's Table 2); otherwise as each method wants them: "
-        "centred, normalised, and shifted and rectified where it does so (Table 3)",
+        "centered, normalized, and shifted and rectified where it does so (Table 3)",
     )
     parser.add_argument("--unbalanced", action="store_true", help="class shares ~ Dirichlet(2)")
     parser.add_argument("--seed", type=int, default=0)
     diffusion = parser.add_argument_group("diffusion (n_top and sigma: propagation too)")
     diffusion.add_argument("--step_size", type=float, default=0.5)
     diffusion.add_argument("--layer_num", type=int, default=6, help="diffusion steps")
-    diffusion.add_argument("--n_top", type=int, default=8, help="neighbours + 1, itself counted")
-    diffusion.add_argument("--sigma", type=int, default=4, help="neighbour that sets the width")
+    diffusion.add_argument("--n_top", type=int, default=8, help="neighbors + 1, itself counted")
+    diffusion.add_argument("--sigma", type=int, default=4, help="neighbor that sets the width")
     diffusion.add_argument("--alpha", type=float, default=0.0, help="distance term of the loss")
     diffusion.add_argument("--mu", type=float, default=0.0, help="smoothness term of the loss")
     laplacian = parser.add_argument_group("laplacian")
     laplacian.add_argument("--lamda", type=float, default=0.5)
-    laplacian.add_argument("--knn", type=int, default=3, help="neighbours, itself counted")
+    laplacian.add_argument("--knn", type=int, default=3, help="neighbors, itself counted")
     heat = parser.add_argument_group("heat")
     heat.add_argument(
         "--prior",
@@ -117,7 +117,7 @@ def evaluate(
     *,
     raw: bool = False,
 ) -> tuple[list[int], float]:
-    """Queries labelled correctly in each task, and the seconds it took."""
+    """Queries labeled correctly in each task, and the seconds it took."""
     # other processes do not disturb the processor's own clock
     clock = time.process_time if tasks.query.device.type == "cpu" else time.perf_counter
     start = clock()

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .backbones import BACKBONES, build_backbone
 from .checkpoints import load_checkpoint, save_checkpoint

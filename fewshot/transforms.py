@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Mean and standard deviation of the pixels: ImageNet for colour, pen strokes on white for grey.
+# Mean and standard deviation of the pixels: ImageNet for color, pen strokes on white for grey.
 MOMENTS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.92,), (0.25,))}
 
 
-def _normalise(images: Tensor) -> Tensor:
+def _normalize(images: Tensor) -> Tensor:
     mean, std = (images.new_tensor(m).view(-1, 1, 1) for m in MOMENTS[images.size(1)])
     return (images - mean) / std
 
@@ -33,7 +33,7 @@ def train_view(
     flip: bool = True,
     jitter: float = 0.4,
 ) -> Tensor:
-    """Random resized crop, horizontal flip and colour jitter, each image on its own; normalised.
+    """Random resized crop, horizontal flip and color jitter, each image on its own; normalized.
 
     The crop covers a share of the area drawn from [``min_area``, 1] with an aspect ratio from 3/4
     to 4/3 (a side that would leave the image is cut to it) and is resampled bilinearly.
@@ -45,7 +45,7 @@ def train_view(
         min_area: Smallest share of the area.
         flip: Mirror every other image.
         jitter: Brightness, contrast and saturation factors lie in [1 - jitter, 1 + jitter];
-            colour images only.
+            color images only.
 
     Shapes: [b, c, s, s] -> float32 [b, c, size, size]
     """
@@ -65,11 +65,11 @@ def train_view(
     if channels == 3 and jitter > 0:
         factors = 1 + jitter * (2 * torch.rand(3, b, 1, 1, 1, generator=generator) - 1)
         views = _jitter(views, factors.to(views.device))
-    return _normalise(views)
+    return _normalize(views)
 
 
 def eval_view(images: Tensor, size: int, crop: float = 1.0) -> Tensor:
-    """The central ``crop`` of each image, resized with antialiasing to ``size``; normalised.
+    """The central ``crop`` of each image, resized with antialiasing to ``size``; normalized.
 
     Shapes: uint8 [b, c, s, s] -> float32 [b, c, size, size]
     """
@@ -80,4 +80,4 @@ def eval_view(images: Tensor, size: int, crop: float = 1.0) -> Tensor:
         views = F.interpolate(
             views, (size, size), mode="bilinear", align_corners=False, antialias=True
         )
-    return _normalise(views)
+    return _normalize(views)

@@ -19,7 +19,7 @@ def distances(points: Tensor) -> Tensor:
 
 
 def gaussian_weights(points: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
-    r"""Symmetric normalised Gaussian weights between the points of each task.
+    r"""Symmetric normalized Gaussian weights between the points of each task.
 
     With :math:`r_{ij}` the distances and :math:`\sigma_i` the distance of point i to its
     ``sigma``-th nearest point (itself the first),
@@ -29,12 +29,12 @@ def gaussian_weights(points: Tensor, n_top: int = 8, sigma: int = 4) -> Tensor:
     for :math:`r_{ij}` strictly below the ``n_top``-th smallest of row i, zero elsewhere; then
     :math:`W \leftarrow S^{-1/2} W S^{-1/2}`, S the row sums, and :math:`W \leftarrow (W + W^T)/2`.
     Where duplicates make :math:`\sigma_i` zero, the duplicates get weight 1 and all others 0; a
-    point is always its own neighbour.
+    point is always its own neighbor.
 
     Args:
         points (Tensor): The points, ``[..., N, F]``.
-        n_top (int): One more than the neighbours kept, the point itself counted. (default: ``8``)
-        sigma (int): Index of the neighbour that sets the width. (default: ``4``)
+        n_top (int): One more than the neighbors kept, the point itself counted. (default: ``8``)
+        sigma (int): Index of the neighbor that sets the width. (default: ``4``)
 
     Raises:
         ValueError: If ``n_top`` or ``sigma`` is not in ``1 ... N``.

@@ -19,6 +19,8 @@ import torch
 import torch_geometric  # noqa: F401  warns on import, before the tests make warnings errors
 from dense import FORMS
 
+import benchmarks  # noqa: F401  says where data sets lie
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests may take as long as a busy machine needs; one that hangs ends all the same."""

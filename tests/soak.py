@@ -28,7 +28,7 @@ from torch_geometric_diff.ops import (
     heat,
     propagate,
 )
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
 
 TYPES = [
     (torch.float64, 1e-9),
@@ -142,7 +142,7 @@ def one_case(seed: int) -> None:
             edge_index, ours[1], num_nodes=nodes, step_size=0.05, normalization=kind, **options
         )
         matrix = dense_step(dense_weight(edge_index, theirs[1], nodes), 0.05, kind)
-    arguments = {"dropout": dropout, "seed": seed % 2**31, "bounds": bounds, "held": held}
+    arguments = {"dropout": dropout, "seed": seed % 2**31, "bounds": bounds, "fixed": held}
     out = propagate(ours[0], operator, recurrence, **arguments)
     expected = dense(theirs[0], matrix, recurrence, threshold, seed % 2**31, bounds, held)
     if expected.numel() and expected.detach().abs().max() > torch.finfo(dtype).max:

@@ -33,7 +33,7 @@ def imports(path: Path) -> set[str]:
         ("", ("benchmarks", "fewshot", "toys")),
         ("graph", ("torch_geometric_diff.nn", "torch_geometric_diff.data")),
         ("ops", ("torch_geometric_diff.nn", "torch_geometric_diff.data")),
-        ("nn", ("torch_geometric_diff.data", "torch_geometric_diff.experiment")),
+        ("nn", ("torch_geometric_diff.data", "benchmarks.common")),
     ],
 )
 def test_imports_point_one_way(part, forbidden):
@@ -53,7 +53,7 @@ def test_the_front_door_is_lazy_and_the_core_needs_no_extra():
         "assert not {'torch', 'torch_geometric', 'numpy', 'scipy'} & {*sys.modules}\n"
         "import torch_geometric_diff.nn, torch_geometric_diff.data\n"
         "import torch_geometric_diff.graph, torch_geometric_diff.transforms\n"
-        "import torch_geometric_diff.experiment, torch_geometric_diff.metrics\n"
+        "import benchmarks.common, torch_geometric_diff.metrics\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 

@@ -43,7 +43,7 @@ class Acceleration:
         1 layers replaced, 0 left
           (the model)  SGConv(16, 4, K=2)  replaced
         >>> type(done.model).__module__
-        'torch_geometric_diff.nn.sg_conv'
+        'torch_geometric_diff.nn.conv.sg_conv'
     """
 
     model: Module

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from ._utils.functorch import is_transformed
 from .graph.adjacency import read_edges
-from .ops.derivatives import is_transformed
 
 BLOCK_BYTES = 64 * 2**20
 

@@ -49,6 +49,6 @@ def xor(points: int, noise: float, random: RandomState) -> Points:
     """Four discs of diameter 1.5 at the corners of a square; groups 0, 2 and 1, 3 are classes."""
     radius = np.sqrt(random.uniform(0, 0.75**2, points))
     discs = _polar(radius, np.pi * random.uniform(0, 2, points))
-    centres = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])[..., None]
+    centers = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])[..., None]
     parts = np.array_split(discs, 4, axis=1)
-    return _tensors([c + part for c, part in zip(centres, parts, strict=True)], noise, random)
+    return _tensors([c + part for c, part in zip(centers, parts, strict=True)], noise, random)

@@ -13,12 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from torch import Tensor
 
-from torch_geometric_diff.experiment import mean_and_interval, write_atomically
+from benchmarks.common import mean_and_interval, write_atomically
 from torch_geometric_diff.metrics import distance_diameter_ratio
 
 from .result import Fit, Moment, Result
 
-COLOURS = ("#0072B2", "#D55E00")  # told apart by the colour-blind too
+COLOURS = ("#0072B2", "#D55E00")  # told apart by the color-blind too
 PLAIN, DARK = "#8A8A8A", "#1A1A1A"
 TITLES = {
     "two_moon": "Two moons",
@@ -37,9 +37,9 @@ def _limits(features: Tensor) -> tuple[tuple[float, float], tuple[float, float]]
 
 
 def _scatter(axes: Axes, features: Tensor, y: Tensor, size: float = 9) -> None:
-    for label, colour in enumerate(COLOURS):
+    for label, color in enumerate(COLOURS):
         points = features[y % 2 == label]
-        axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, alpha=0.65, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=size, c=color, alpha=0.65, linewidths=0)
 
 
 def _frame(axes: Axes, title: str, limits: Any) -> None:
@@ -91,11 +91,11 @@ def _strip(axes: Axes, result: Result) -> None:
     for i, pair in enumerate(zip(*scores.values(), strict=True)):
         axes.plot(np.arange(len(pair)) + spread[i], pair, c="#CCCCCC", lw=0.7, zorder=1)
     for place, (name, values) in enumerate(scores.items()):
-        colour, side = (PLAIN, -1) if name == "without" else (DARK, 1)
-        axes.scatter(place + spread, values, s=16, c=colour, zorder=2, linewidths=0)
+        color, side = (PLAIN, -1) if name == "without" else (DARK, 1)
+        axes.scatter(place + spread, values, s=16, c=color, zorder=2, linewidths=0)
         mean, half = mean_and_interval(values)
         x = place + 0.25 * side
-        axes.errorbar(x, mean, half, fmt="D", ms=6, c=colour, capsize=4, zorder=3)
+        axes.errorbar(x, mean, half, fmt="D", ms=6, c=color, capsize=4, zorder=3)
         align = "left" if side > 0 else "right"
         axes.text(x + 0.08 * side, mean, f"{mean:.2f}", ha=align, va="center")
     axes.set_xticks(range(len(scores)), [f"{name}\ndiffusion" for name in scores])
@@ -215,10 +215,10 @@ def write_html(result: Result, prefix: Path) -> Path:
                 x=np.round(moment.features[result.y % 2 == label, 0].double().numpy(), 4),
                 y=np.round(moment.features[result.y % 2 == label, 1].double().numpy(), 4),
                 mode="markers",
-                marker={"color": colour, "size": 6, "opacity": 0.65},
+                marker={"color": color, "size": 6, "opacity": 0.65},
                 name=f"class {label}",
             )
-            for label, colour in enumerate(COLOURS)
+            for label, color in enumerate(COLOURS)
         ]
 
     def heading(moment: Moment) -> str:

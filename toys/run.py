@@ -11,8 +11,8 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 
+from benchmarks.common import check_writable, mean_and_interval
 from torch_geometric_diff import DiffusionOperator, diffuse
-from torch_geometric_diff.experiment import check_writable, mean_and_interval
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.metrics import distance_diameter_ratio
 from torch_geometric_diff.nn import ResidualBlock
@@ -44,7 +44,7 @@ def parser(toy: Toy) -> argparse.ArgumentParser:
             "--momentum",
             type=float,
             default=0.0,
-            help="momentum; the paper's code says 0.9 but makes a new optimiser for every update, "
+            help="momentum; the paper's code says 0.9 but makes a new optimizer for every update, "
             "so that none builds up, and these figures are those without",
         )
     flags.add_argument("--seed", type=int, default=toy.seed, help="seed of points and network")

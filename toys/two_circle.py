@@ -1,6 +1,6 @@
 """A circle inside a circle: ``python -m toys.two_circle``."""
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .data import two_circle
 from .result import Toy

@@ -1,6 +1,6 @@
 """Two half moons: ``python -m toys.two_moon``."""
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .data import two_moon
 from .result import Toy

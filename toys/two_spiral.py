@@ -1,6 +1,6 @@
 """Two spirals: ``python -m toys.two_spiral``."""
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .data import two_spiral
 from .result import Toy

@@ -1,6 +1,6 @@
 """Four discs, opposite ones of one class, without a network: ``python -m toys.xor``."""
 
-from torch_geometric_diff.experiment import command_line
+from benchmarks.common import command_line
 
 from .data import xor
 from .result import Toy

@@ -25,16 +25,11 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from benchmarks.ablations.studies import STUDIES, Method, Value, build
+from benchmarks.common import draw_trials, environment, keep_freed_memory, share_of_rank
 from benchmarks.nodes.command import device
 from benchmarks.nodes.graphs import DATASETS, SOURCES, SPLIT_KINDS, open_graph
 from benchmarks.nodes.settings import TRAINING
 from benchmarks.rows import RESULTS, Results, run_trials
-from torch_geometric_diff.experiment import (
-    draw_trials,
-    environment,
-    keep_freed_memory,
-    share_of_rank,
-)
 from torch_geometric_diff.metrics import distance_diameter_ratio, separability
 
 Row = dict[str, Any]

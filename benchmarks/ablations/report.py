@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import command_line, mean_and_interval, write_atomically
 from benchmarks.report import paired_difference, read_results, split_means
-from torch_geometric_diff.experiment import command_line, mean_and_interval, write_atomically
 
 Row = dict[str, Any]
 Value = float | str

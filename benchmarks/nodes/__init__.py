@@ -1,1 +1,1 @@
-"""Accuracy of models on node-classification graphs, over random splits and initialisations."""
+"""Accuracy of models on node-classification graphs, over random splits and initializations."""

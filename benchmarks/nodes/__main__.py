@@ -1,7 +1,7 @@
 """python -m benchmarks.nodes"""
 
+from benchmarks.common import command_line
 from benchmarks.nodes.command import main
-from torch_geometric_diff.experiment import command_line
 
 if __name__ == "__main__":
     command_line(main)

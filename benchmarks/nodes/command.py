@@ -1,4 +1,4 @@
-"""Accuracy on any node-classification graph over random splits and initialisations.
+"""Accuracy on any node-classification graph over random splits and initializations.
 
 python -m benchmarks.planetoid --dataset cora --step_size 0.25 --layer_num 20 --dropout 0.25
 python -m benchmarks.nodes --dataset Amazon:Photo --model gcn --num_splits 20
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks.common import draw_trials, environment, keep_freed_memory, share_of_rank, world
 from benchmarks.nodes.graphs import (
     DATASETS,
     add_graph_flags,
@@ -30,13 +31,6 @@ from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.own import find_method
 from benchmarks.nodes.settings import SETTINGS, TRAINING, choose_settings
 from benchmarks.rows import Results, run_trials, summary
-from torch_geometric_diff.experiment import (
-    draw_trials,
-    environment,
-    keep_freed_memory,
-    share_of_rank,
-    world,
-)
 
 Row = dict[str, Any]
 GPU_BATCH = 10
@@ -113,7 +107,7 @@ def batch_size(args: argparse.Namespace) -> int:
     if args.batch_inits > 1 and not independent:
         able = [name for name, method in METHODS.items() if method.independent]
         raise ValueError(
-            f"Model '{args.model}' trains one initialisation at a time, '--batch_inits' is for "
+            f"Model '{args.model}' trains one initialization at a time, '--batch_inits' is for "
             f"{able} (got {args.batch_inits})"
         )
     return args.batch_inits

@@ -10,17 +10,16 @@ from typing import NamedTuple
 
 from torch_geometric.data import Data
 
-from torch_geometric_diff.data import (
-    data_root,
+from benchmarks.common.splits import (
     development_split,
     fraction_split,
     leave_out_small_classes,
-    load_graph,
     mask_splits,
     per_class_split,
 )
+from benchmarks.common.trials import Nodes, Split
+from torch_geometric_diff.data import data_root, load_graph
 from torch_geometric_diff.data.features import COMPONENTS, WORDS
-from torch_geometric_diff.experiment.trials import Nodes, Split
 
 SOURCES = {"cora": "shchur", "citeseer": "shchur", "pubmed": "planetoid"}  # of the reported rows
 DATASETS = [*SOURCES, "digits"]

@@ -18,12 +18,12 @@ from torch_geometric.utils import (
     to_torch_csr_tensor,
 )
 
+from benchmarks.common import Fit, Trial, fit
 from benchmarks.nodes.peers import GAT, GCN, MLP, SAGE, AppnpNet, GrandL, SortedGraph
 from benchmarks.nodes.variant import NarrowDiffResNet, mixed_graph
 from torch_geometric_diff import NodeClassifier
 from torch_geometric_diff.data import sparse_features
-from torch_geometric_diff.experiment import Fit, Trial, fit
-from torch_geometric_diff.graph.features import rare_words as tf_idf
+from torch_geometric_diff.graph.feature_graph import rare_words as tf_idf
 from torch_geometric_diff.nn import DiffConv, DiffResNet
 from torch_geometric_diff.ops import DiffusionOperator
 
@@ -54,11 +54,11 @@ class Method:
         return {*inspect.signature(cls.__init__).parameters} - {"self", "data"}
 
     def model(self) -> Module:
-        """A freshly initialised model."""
+        """A freshly initialized model."""
         raise NotImplementedError
 
     def start(self, trial: Trial) -> Module:
-        """The model that the trial's seed initialises."""
+        """The model that the trial's seed initializes."""
         torch.manual_seed(trial.init_seed)
         self.trained = self.model().to(self.data.y.device)
         return self.trained
@@ -120,7 +120,7 @@ class OncePerState(Module):
 
 
 class DiffResNetMethod(Method):
-    """The paper's network, on the citations or on those and word neighbours.
+    """The paper's network, on the citations or on those and word neighbors.
 
     ``diffuse='probabilities'`` is COIN.
     """
@@ -169,13 +169,13 @@ class DiffResNetMethod(Method):
 
     def start(self, trial: Trial) -> Module:
         model: Any = super().start(trial)
-        # it goes on where the initialisation stopped, whatever is trained beside it
+        # it goes on where the initialization stopped, whatever is trained beside it
         model.conv.generator = torch.Generator().set_state(torch.get_rng_state())
         return model
 
 
 def adjacency(data: Data, normalize: bool, self_loops: bool) -> tuple[Tensor, Tensor]:
-    """Edges and weights, symmetrically normalised or all one."""
+    """Edges and weights, symmetrically normalized or all one."""
     edge_index = data.edge_index
     if normalize:
         return gcn_norm(edge_index, num_nodes=data.num_nodes, add_self_loops=self_loops)
@@ -258,14 +258,14 @@ class MLPMethod(Peer):
 
 
 class GCNMethod(Peer):
-    """Normalised adjacency as CSR."""
+    """Normalized adjacency as CSR."""
 
     network = GCN
     hops = 2
 
 
 class AppnpMethod(Peer):
-    """Normalised adjacency as CSR."""
+    """Normalized adjacency as CSR."""
 
     network = AppnpNet
     symmetric = True
@@ -323,7 +323,7 @@ class SGCMethod(Method):
 
 
 class DiffLinearMethod(Method):
-    """Diff-ResNet without its residual block, on citations and word neighbours.
+    """Diff-ResNet without its residual block, on citations and word neighbors.
 
     Nothing is learned before the diffusion and nothing dropped in it, so that it is done once and a
     linear classifier remains.
@@ -407,7 +407,7 @@ class CorrectAndSmoothMethod(MLPMethod):
 
 
 class TunedMethod(Peer):
-    """Citations and word neighbours with their weights; settings found by ``benchmarks.tune``."""
+    """Citations and word neighbors with their weights; settings found by ``benchmarks.tune``."""
 
     network = NarrowDiffResNet
 
@@ -427,7 +427,7 @@ class TunedMethod(Peer):
 
 
 class NodeClassifierMethod(Method):
-    """Diffused views that agree, on edges and neighbours by features; it needs no validation."""
+    """Diffused views that agree, on edges and neighbors by features; it needs no validation."""
 
     training = ("lr", "weight_decay", "max_epochs")
 
@@ -482,7 +482,7 @@ class NodeClassifierMethod(Method):
 METHODS: dict[str, type[Method]] = {
     "node-classifier": NodeClassifierMethod,
     "diff-resnet": DiffResNetMethod,
-    "diff-resnet-words": DiffResNetMethod,  # the same on citations and word neighbours
+    "diff-resnet-words": DiffResNetMethod,  # the same on citations and word neighbors
     "diff-resnet-tuned": TunedMethod,
     "diff-linear": DiffLinearMethod,
     "gcn": GCNMethod,

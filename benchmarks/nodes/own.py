@@ -8,8 +8,8 @@ from typing import Any
 from torch.nn import Module
 from torch_geometric.data import Data
 
+from benchmarks.common import Fit, Trial
 from benchmarks.nodes.models import METHODS, Method
-from torch_geometric_diff.experiment import Fit, Trial
 
 IN = ("in_channels", "num_features", "num_node_features")
 OUT = ("out_channels", "num_classes")

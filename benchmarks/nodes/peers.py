@@ -14,12 +14,12 @@ from torch_geometric.nn import APPNP, GATConv, GCNConv, SAGEConv
 from torch_geometric.nn.dense.linear import Linear as PygLinear
 from torch_geometric.utils import softmax
 
-from torch_geometric_diff.nn.linear import Linear
+from torch_geometric_diff.nn.sparse_linear import Linear
 from torch_geometric_diff.ops import sparse_mm
 
 
 def glorot_linear(in_channels: int, out_channels: int) -> PygLinear:
-    """A linear layer as PyG's convolutions initialise theirs."""
+    """A linear layer as PyG's convolutions initialize theirs."""
     return PygLinear(in_channels, out_channels, weight_initializer="glorot")
 
 
@@ -51,7 +51,7 @@ class MLP(Module):
 
 
 class GCN(FirstLayerDecay):
-    """Kipf and Welling, ICLR 2017; ``adj_t`` is normalised."""
+    """Kipf and Welling, ICLR 2017; ``adj_t`` is normalized."""
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class SymmetricAPPNP(APPNP):
 
 
 class AppnpNet(FirstLayerDecay):
-    """Predict, then propagate: Gasteiger et al., ICLR 2019; ``adj_t`` is normalised."""
+    """Predict, then propagate: Gasteiger et al., ICLR 2019; ``adj_t`` is normalized."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 The words go through a small encoder with dropout, residual blocks follow, and what is diffused are
 the few columns of the classifier instead of the many of the features. The graph is that of the
-citations, joined with the nearest neighbours by words.
+citations, joined with the nearest neighbors by words.
 """
 
 from functools import lru_cache
@@ -16,13 +16,13 @@ from torch_geometric.data import Data
 from benchmarks.nodes.peers import glorot_linear
 from torch_geometric_diff.graph import feature_graph
 from torch_geometric_diff.nn import DiffConv, ResidualBlock
-from torch_geometric_diff.nn.linear import Linear
+from torch_geometric_diff.nn.sparse_linear import Linear
 
 word_graph = lru_cache(maxsize=32)(feature_graph)  # a search asks for the same ones again
 
 
 def mixed_graph(data: Data, neighbors: int, mix: float) -> tuple[Tensor, Tensor]:
-    """Citations of weight 1 and word neighbours of weight ``mix`` times theirs."""
+    """Citations of weight 1 and word neighbors of weight ``mix`` times theirs."""
     weight = torch.ones(data.num_edges, device=data.edge_index.device)
     if neighbors == 0 or mix == 0:
         return data.edge_index, weight

@@ -21,17 +21,11 @@ from torch import Tensor, cuda
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from benchmarks.common import Trial, accuracy, environment, share_of_rank, world
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
 from benchmarks.ogb.models import PEERS, Method, settings_of
 from benchmarks.rows import Results, summary
 from torch_geometric_diff.data.ogb import load_ogb, undirected
-from torch_geometric_diff.experiment import (
-    Trial,
-    accuracy,
-    environment,
-    share_of_rank,
-    world,
-)
 
 Row = dict[str, Any]
 METHODS: dict[str, type[Method]] = {**PEERS, "diffused-mlp": DiffusedMLPMethod}
@@ -95,7 +89,7 @@ def open_set(dataset: str, root: Path, device: str) -> Data:
 
 
 def open_diffused(dataset: str, root: Path, device: str, features: Path) -> Data:
-    """The labelled nodes of a set with features that ``benchmarks.ogb_features`` wrote.
+    """The labeled nodes of a set with features that ``benchmarks.ogb_features`` wrote.
 
     Neither the graph nor the other nodes are read: of ogbn-papers100M, 1.4 % have a label.
     """

@@ -10,8 +10,8 @@ from torch.optim import Adam
 from torch_geometric.data import Data
 from torch_geometric.nn import MLP
 
+from benchmarks.common import EarlyStopping, Fit, Trial, accuracy
 from benchmarks.ogb.models import Method
-from torch_geometric_diff.experiment import EarlyStopping, Fit, Trial, accuracy
 from torch_geometric_diff.nn import CorrectAndSmooth
 from torch_geometric_diff.ops import DiffusionOperator, Recurrence, SparseOperator, propagate
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from benchmarks.common import world
 from torch_geometric_diff.data.ogb import load_ogb, undirected
-from torch_geometric_diff.experiment import world
 from torch_geometric_diff.ops import DiffusionOperator
-from torch_geometric_diff.streaming import diffuse_features
+from torch_geometric_diff.preprocessing import diffuse_features
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_geometric_diff.experiment import make_folder
+from benchmarks.common import make_folder
 
 _CHUNK = 1 << 22  # edges drawn at a time
 

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import GCN, MLP, GraphSAGE
 from torch_geometric.transforms import ToSparseTensor
 
-from torch_geometric_diff.experiment import Fit, Trial, fit
+from benchmarks.common import Fit, Trial, fit
 from torch_geometric_diff.nn import APPNP, CorrectAndSmooth, DiffConv, SGConv  # PyG's, faster
 from torch_geometric_diff.ops import DiffusionOperator
 
@@ -43,7 +43,7 @@ class Method:
         self.inputs = (data.x,)
 
     def model(self) -> Module:
-        """A freshly initialised model."""
+        """A freshly initialized model."""
         raise NotImplementedError
 
     def run(self, trial: Trial, **training: Any) -> Fit:
@@ -100,7 +100,7 @@ class WideDiffResNet(Module):
 
 
 class DiffResNetMethod(Method):
-    """Weights are normalised by rows: on graphs with hubs the paper's symmetric form is stable for
+    """Weights are normalized by rows: on graphs with hubs the paper's symmetric form is stable for
     tiny steps only (up to 0.19 at ogbn-arxiv's shape), this one up to 1 on every graph."""
 
     def __init__(
@@ -158,7 +158,7 @@ class SGCMethod(Method):
 
 
 class PropagatedMLP(Module):
-    """APPNP: an MLP whose logits are propagated by personalised PageRank."""
+    """APPNP: an MLP whose logits are propagated by personalized PageRank."""
 
     def __init__(self, mlp: MLP, num_steps: int, alpha: float) -> None:
         super().__init__()

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import torch
 
-from torch_geometric_diff.experiment import (
-    check_writable,
-    command_line,
-    environment,
-    write_atomically,
-)
-
-from .harness import Harness, Row
+from benchmarks.common import check_writable, command_line, environment, write_atomically
+from benchmarks.speed.harness import Harness, Row
 
 SUITES = (
     "kernels",

@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.nn import Linear, Module
 from torch_geometric.data import Data
 
+from benchmarks.speed.graphs import synthetic
+from benchmarks.speed.harness import Harness, Row
 from torch_geometric_diff import accelerate
 from torch_geometric_diff.data import load_graph
-
-from .graphs import synthetic
-from .harness import Harness, Row
 
 Trained = tuple[float, float]  # seconds an epoch, test accuracy
 

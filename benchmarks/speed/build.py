@@ -1,7 +1,7 @@
 """Building the operator of a graph: ours, scipy's and PyG's forms of the same matrix.
 
 Each peer makes what a propagation needs from an `edge_index`: scipy the bare CSR, without degrees
-or a transpose; PyG the normalised edges, and those as a `SparseTensor` with its transpose.
+or a transpose; PyG the normalized edges, and those as a `SparseTensor` with its transpose.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import WITH_TORCH_SPARSE
 
+from benchmarks.speed.graphs import Case, arxiv, citation, synthetic
+from benchmarks.speed.knn import peak_bytes, seconds
 from torch_geometric_diff import DiffusionOperator
 
-from .graphs import Case, arxiv, citation, synthetic
-from .knn import peak_bytes, seconds
-
 if TYPE_CHECKING:
-    from .harness import Harness
+    from benchmarks.speed.harness import Harness
 
 OURS = "operator, sym, with transpose"
 PRODUCTS = (2_449_029, 61_859_140)  # nodes and undirected edges of ogbn-products

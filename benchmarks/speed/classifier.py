@@ -1,4 +1,4 @@
-"""DiffusionClassifier against scikit-learn's LabelSpreading on neighbours: fit and predict.
+"""DiffusionClassifier against scikit-learn's LabelSpreading on neighbors: fit and predict.
 
 Ten Gaussian classes, one label in fifty points, as many new points as given ones, in double
 precision as scikit-learn's users have them.
@@ -15,7 +15,7 @@ from sklearn.semi_supervised import LabelSpreading
 from torch_geometric_diff import DiffusionClassifier
 
 if TYPE_CHECKING:
-    from .harness import Harness
+    from benchmarks.speed.harness import Harness
 
 OURS = "DiffusionClassifier"
 CASES = ((5_000, 32), (50_000, 32))

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.speed.harness import Harness
+from benchmarks.speed.kernels import Step, peer, steps
 from torch_geometric_diff import DiffusionOperator, diffuse
-
-from .harness import Harness
-from .kernels import Step, peer, steps
 
 STEPS = 20
 COLUMNS = (1, 3, 7, 16, 40, 64)
@@ -45,7 +44,7 @@ def against_peers(
 def every_width(
     harness: Harness, operator: DiffusionOperator, name: str, widths: range
 ) -> list[dict[str, Any]]:
-    """Ours at every width, with its share of the line between its neighbours."""
+    """Ours at every width, with its share of the line between its neighbors."""
     candidates = {
         f"{n} columns": _ours(operator, torch.rand(operator.num_nodes, n)) for n in widths
     }

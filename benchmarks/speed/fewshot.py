@@ -18,7 +18,7 @@ from fewshot.methods.training import Network
 from fewshot.tasks import Tasks, TaskSampler
 
 if TYPE_CHECKING:
-    from .harness import Harness
+    from benchmarks.speed.harness import Harness
 
 
 def _tasks(method: Diffusion, shot: int, count: int) -> Tasks:

@@ -22,14 +22,13 @@ import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from torch import Tensor
 
+from benchmarks.common import command_line, environment, write_atomically
 from benchmarks.rows import RESULTS
+from benchmarks.speed.__main__ import table
+from benchmarks.speed.graphs import Case, arxiv, citation, synthetic
+from benchmarks.speed.harness import Harness, Row
+from benchmarks.speed.kernels import GatherScatter
 from torch_geometric_diff import DiffusionOperator, SparseOperator, diffuse, knn_graph, nn
-from torch_geometric_diff.experiment import command_line, environment, write_atomically
-
-from .__main__ import table
-from .graphs import Case, arxiv, citation, synthetic
-from .harness import Harness, Row
-from .kernels import GatherScatter
 
 ROOT = Path(__file__).parents[2]
 CUSPARSE = "torch.sparse (cuSPARSE)"

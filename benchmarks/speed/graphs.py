@@ -38,7 +38,7 @@ def synthetic(
     """An undirected graph of skewed degrees whose edges are mostly short in the given order."""
     generator = torch.Generator().manual_seed(0)
     source = (torch.rand(num_edges, generator=generator) ** 1.5 * num_nodes).long()
-    # most edges stay within a neighbourhood of a two-hundredth of the nodes, some go anywhere
+    # most edges stay within a neighborhood of a two-hundredth of the nodes, some go anywhere
     reach = torch.empty(num_edges).exponential_(200.0, generator=generator) * num_nodes
     far = torch.rand(num_edges, generator=generator) < 0.2
     reach[far] = torch.rand(int(far.sum()), generator=generator) * num_nodes

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 
+from benchmarks.speed.graphs import Case, arxiv, citation
+from benchmarks.speed.harness import Harness
 from torch_geometric_diff import DiffusionOperator, diffuse
 from torch_geometric_diff.graph.adjacency import Edges, sparse_matrix
-
-from .graphs import Case, arxiv, citation
-from .harness import Harness
 
 Step = Callable[[Tensor], Tensor]
 

@@ -1,6 +1,6 @@
 """Building a kNN graph on the CPU: ours, torch_cluster, scikit-learn and scipy's cKDTree.
 
-Every peer makes all neighbours of all points from scratch, trees included. In high dimension, where
+Every peer makes all neighbors of all points from scratch, trees included. In high dimension, where
 trees take minutes, they are asked for some points alone: their time for all follows from that.
 """
 
@@ -20,7 +20,7 @@ from torch_geometric_diff.graph import knn_graph
 from torch_geometric_diff.graph.knn import BLOCK_BYTES
 
 if TYPE_CHECKING:
-    from .harness import Harness
+    from benchmarks.speed.harness import Harness
 
 OURS = "knn_graph"
 CASES = ((20_000, 32, 8), (20_000, 512, 20), (1_000_000, 3, 10))
@@ -50,7 +50,7 @@ def peers(x: Tensor, k: int) -> dict[str, Callable[[], object]]:
 
 def slow_peers(x: Tensor, k: int, asked: int) -> dict[str, float]:
     """Seconds of the peers whose trees see nearly all points in high dimension: a tree over all
-    points, asked for the neighbours of the first few, as if for all.
+    points, asked for the neighbors of the first few, as if for all.
     """
     from scipy.spatial import cKDTree
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.speed.graphs import citation
+from benchmarks.speed.harness import Harness
+from benchmarks.speed.kernels import peer, steps
 from torch_geometric_diff import DiffusionOperator, diffuse
-
-from .graphs import citation
-from .harness import Harness
-from .kernels import peer, steps
 
 DROPOUT = 0.25
 OURS = "ours"

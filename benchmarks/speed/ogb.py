@@ -18,11 +18,10 @@ from torch_geometric.nn import APPNP, SGConv
 
 from benchmarks.ogb.make import SHAPES, block_model
 from benchmarks.ogb.models import adjacency
+from benchmarks.speed.harness import Harness
 from torch_geometric_diff.data.ogb import undirected
 from torch_geometric_diff.nn import DiffConv
 from torch_geometric_diff.ops import DiffusionOperator
-
-from .harness import Harness
 
 Row = dict[str, Any]
 Pass = Callable[[], object]
@@ -65,8 +64,8 @@ def _status(name: str) -> int:
 
 
 def _peers(data: Data, x: Tensor, steps: int, operator: DiffusionOperator) -> dict[str, Pass]:
-    """Ours and PyG's propagations. APPNP keeps its normalised graph; SGConv can only keep its
-    result, so it normalises in every pass."""
+    """Ours and PyG's propagations. APPNP keeps its normalized graph; SGConv can only keep its
+    result, so it normalizes in every pass."""
     classes, forms = x.size(1), {"edge_index": data.edge_index, "SparseTensor": adjacency(data)}
     if isinstance(forms["SparseTensor"], Tensor):
         forms["torch CSR (torch-sparse is not installed)"] = forms.pop("SparseTensor")
@@ -94,7 +93,7 @@ def large_pass(harness: Harness, data: Data, operator: DiffusionOperator, build:
     """One forward and backward pass with the share of the bandwidth that it reaches.
 
     Counted are the bytes that any order of the nodes must move: the matrix once and the features
-    once in and once out a step. ``gathered`` counts every neighbour's row as if it came from
+    once in and once out a step. ``gathered`` counts every neighbor's row as if it came from
     memory.
     """
     x = torch.randn(data.num_nodes, data.num_classes, requires_grad=True)

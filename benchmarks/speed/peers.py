@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.speed.graphs import Case
 from torch_geometric_diff.graph.adjacency import Edges, sparse_matrix
 from torch_geometric_diff.ops import SparseOperator
-
-from .graphs import Case
 
 Step = Callable[[Tensor], Tensor]
 

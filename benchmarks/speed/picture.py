@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.common import check_writable, command_line, write_atomically
 from benchmarks.rows import RESULTS
-from torch_geometric_diff.experiment import check_writable, command_line, write_atomically
 
 ROOT = Path(__file__).parents[2]
 # Names of ours, of parts of ours and of ours in another form: no peers.
@@ -26,7 +26,7 @@ KINDS = {  # of work: its suites and its marker
     ),
     "training": (("train", "fewshot"), "^"),
     "making a graph's matrix": (("build",), "s"),
-    "neighbours, classifier": (("knn", "classifier"), "D"),
+    "neighbors, classifier": (("knn", "classifier"), "D"),
 }
 FASTER, SLOWER = "#2166ac", "#e6550d"
 
@@ -101,8 +101,8 @@ def draw(found: list[Case], path: Path) -> None:
             for case in found:
                 at = getattr(case, field)
                 if case.suite in suites and at is not None:
-                    colour = FASTER if case.faster > 1 else SLOWER
-                    style = {"color": colour, "alpha": 0.6, "markersize": 7, "markeredgewidth": 0}
+                    color = FASTER if case.faster > 1 else SLOWER
+                    style = {"color": color, "alpha": 0.6, "markersize": 7, "markeredgewidth": 0}
                     axes.plot(at, case.faster, marker, zorder=2 + (case.faster <= 1), **style)
         axes.grid(which="major", alpha=0.3)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -14,13 +14,12 @@ import torch_geometric.nn as pyg
 from torch import Tensor
 from torch.nn import Module
 
+from benchmarks.speed.graphs import Case, arxiv, citation
+from benchmarks.speed.harness import Harness, Row
+from benchmarks.speed.memory import in_child, resident
+from benchmarks.speed.peers import Step, forms, products
 from torch_geometric_diff import nn
 from torch_geometric_diff.ops import SparseOperator
-
-from .graphs import Case, arxiv, citation
-from .harness import Harness, Row
-from .memory import in_child, resident
-from .peers import Step, forms, products
 
 ALPHA, STEPS = 0.1, 10
 SPARSE = "PyG, SparseTensor"
@@ -67,7 +66,7 @@ def appnp(harness: Harness, case: Case, quick: bool) -> list[Row]:
             operator = SparseOperator.gcn_norm(case.edge_index, num_nodes=case.num_nodes)
             for name, step in products(operator).items():
                 candidates[name] = with_product(step, x)
-        what = "APPNP, cached" if cached else "APPNP, normalised in every call"
+        what = "APPNP, cached" if cached else "APPNP, normalized in every call"
         rows += harness.compare(f"{what}: {title}", candidates, ours="ours", repeats=3)
     return rows
 
@@ -82,7 +81,7 @@ def ssg_conv(harness: Harness, case: Case) -> list[Row]:
         candidates = {"ours": both(nn.SSGConv(*sizes), x, case.edge_index)}
         for name, graph in forms(case).items():
             candidates[f"PyG, {name}"] = both(pyg.SSGConv(*sizes), x, graph)
-        title = f"SSGConv({case.channels}, {out_channels}), normalised in every call: {case.name}"
+        title = f"SSGConv({case.channels}, {out_channels}), normalized in every call: {case.name}"
         title += f" ({case.num_nodes} nodes), K = {STEPS}, forward + backward"
         rows += harness.compare(title, candidates, ours="ours", repeats=3)
     return rows

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.speed.harness import Harness
 from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops.kernels import cpu, reference
-
-from .harness import Harness
 
 DEGREE, CHANNELS = 10, 16
 
@@ -57,7 +56,7 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
             }
             try:
                 more = harness.compare(
-                    f"10^{power} edges, {x.size(0)} nodes, neighbours {order}, K = {num_steps}",
+                    f"10^{power} edges, {x.size(0)} nodes, neighbors {order}, K = {num_steps}",
                     candidates,
                     ours=ours,
                     repeats=20 if power < 6 else 5 if power < 8 else 3,

@@ -7,20 +7,19 @@ import torch
 import torch_geometric.nn as pyg
 from torch.nn import Identity, Module
 
+from benchmarks.speed.build import molecules
+from benchmarks.speed.graphs import Case, synthetic
+from benchmarks.speed.harness import Harness, Row
+from benchmarks.speed.peers import forms
+from benchmarks.speed.propagation import both
 from torch_geometric_diff import nn
-
-from .build import molecules
-from .graphs import Case, synthetic
-from .harness import Harness, Row
-from .peers import forms
-from .propagation import both
 
 ALPHA, STEPS = 0.1, 2
 REPEATS = 300
 
 
 def gcn_step(channels: int) -> Module:
-    """The propagation of a GCNConv, which is one normalisation and one step."""
+    """The propagation of a GCNConv, which is one normalization and one step."""
     layer = pyg.GCNConv(channels, channels, bias=False)
     layer.lin = Identity()
     return layer

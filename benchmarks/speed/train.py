@@ -10,13 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from benchmarks.common import fit, keep_freed_memory
 from benchmarks.nodes.models import OncePerState
+from benchmarks.speed.graphs import citation
+from benchmarks.speed.harness import Harness
 from torch_geometric_diff import DiffusionOperator
-from torch_geometric_diff.experiment import fit, keep_freed_memory
 from torch_geometric_diff.nn import DiffResNet
-
-from .graphs import citation
-from .harness import Harness
 
 NUM_STEPS, STEP_SIZE, DROPOUT, CLASSES = 20, 0.25, 0.25, 7
 EPOCHS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from public import PACKAGE, public_names
 from sphinx.application import Sphinx
 
-from torch_geometric_diff.ops.matrix import SparseMatrix
+from torch_geometric_diff.ops._matrix import SparseMatrix
 
 INDEX = """# API
 

@@ -53,7 +53,7 @@ class HeatPrototypes(Method):
         sharpness (float, optional): :math:`\tau`. (default: ``5`` for balanced queries, ``10`` for
             the Dirichlet prior, ``7`` in the first round where both are compared)
         heat (float): :math:`\beta`. (default: ``1``)
-        trust (float, optional): Weight of a query against a labelled point. (default: ``0.3`` for
+        trust (float, optional): Weight of a query against a labeled point. (default: ``0.3`` for
             balanced queries, ``0.15`` for the Dirichlet prior and where both are compared)
         n_top, sigma (int): As in :func:`fewshot.weights.gaussian_weights`. (default: ``6``, ``4``)
         retention (float): Part of the heat that a point passes on, below 1. (default: ``0.8``)

@@ -40,8 +40,8 @@ class LaplacianShot(Method):
         a = torch.cdist(query, prototypes)
         r = distances(query)
         r.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
-        neighbours = r.topk(self.knn - 1, largest=False).indices
-        graph = torch.zeros_like(r, dtype=a.dtype).scatter_(-1, neighbours, 1.0)
+        neighbors = r.topk(self.knn - 1, largest=False).indices
+        graph = torch.zeros_like(r, dtype=a.dtype).scatter_(-1, neighbors, 1.0)
 
         y, energy = (-a).softmax(-1), torch.full((len(a),), torch.inf, device=a.device)
         running = torch.ones_like(energy, dtype=torch.bool)

@@ -15,7 +15,7 @@ class LabelPropagation(Method):
     S is the symmetric normalised Gaussian kNN graph of all points, Y the labels of the support.
 
     Args:
-        alpha (float): Weight of the neighbours, below 1. (default: ``0.9``)
+        alpha (float): Weight of the neighbors, below 1. (default: ``0.9``)
         n_top, sigma (int): As in :func:`fewshot.weights.gaussian_weights`. (default: ``8``, ``4``)
     """
 

@@ -9,7 +9,7 @@ from .base import Method, nearest
 class SimpleShot(Method):
     """The class whose support mean is nearest (Wang et al., "SimpleShot", 2019).
 
-    Inductive: each query is labelled by itself.
+    Inductive: each query is labeled by itself.
     """
 
     shifted = False

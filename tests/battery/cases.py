@@ -15,20 +15,16 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
-from torch_geometric_diff.metrics import (
-    dirichlet_energy,
-    distance_diameter_ratio,
-    separability,
-)
+from torch_geometric_diff.metrics import dirichlet_energy, distance_diameter_ratio, separability
 from torch_geometric_diff.nn import (
     APPNP,
     CorrectAndSmooth,
     DiffConv,
     DiffResNet,
-    DiffusedViews,
     GPRConv,
     HeatConv,
     LabelPropagation,
+    RandomPropagation,
     ResidualBlock,
     SGConv,
     SSGConv,
@@ -43,8 +39,8 @@ from torch_geometric_diff.ops import (
     propagate,
     sparse_mm,
 )
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
-from torch_geometric_diff.streaming import diffuse_features
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
+from torch_geometric_diff.preprocessing import diffuse_features
 from torch_geometric_diff.transforms import SIGN, GaussianKNNGraph, Heat, PersonalizedPageRank
 
 N, K, SEED, P = 7, 3, 5, 0.25
@@ -207,7 +203,7 @@ HELD = torch.tensor([1, 4])
 
 
 def held_ours(x: Tensor, bounds: Any = None) -> Tensor:
-    return propagate(x, operator(), Recurrence.ppr(K, 0.2), held=HELD, bounds=bounds)
+    return propagate(x, operator(), Recurrence.ppr(K, 0.2), fixed=HELD, bounds=bounds)
 
 
 def held_dense(x: Tensor, bounds: Any = None) -> Tensor:
@@ -222,7 +218,7 @@ def held_dense(x: Tensor, bounds: Any = None) -> Tensor:
 
 def held_learned(x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
     recurrence = Recurrence(K, a=0.5, c=0.2, d=d)
-    return propagate(x, SparseOperator(EDGES, weight, num_nodes=N), recurrence, held=HELD)
+    return propagate(x, SparseOperator(EDGES, weight, num_nodes=N), recurrence, fixed=HELD)
 
 
 def held_learned_dense(x: Tensor, weight: Tensor, d: Tensor) -> Tensor:
@@ -320,7 +316,7 @@ def a_number(metric: Callable[..., float]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.tensor(metric(x, CLASSES), dtype=x.dtype, device="cpu")
 
 
-def normalised(x: Tensor, weight: Tensor, steps: int) -> Tensor:
+def normalized(x: Tensor, weight: Tensor, steps: int) -> Tensor:
     matrix = dense_weight(EDGES, weight, N)
     degree = matrix.sum(1)
     inverse = torch.where(degree > 0, degree, 1.0).rsqrt() * (degree > 0)
@@ -348,7 +344,7 @@ def streamed(x: Tensor) -> Tensor:
 
 X = features(N, 2)
 torch.manual_seed(0)
-NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), DiffusedViews(2, 3, num_steps=K).eval()
+NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), RandomPropagation(2, 3, num_steps=K).eval()
 BLOCK, SPREAD = ResidualBlock(2, num_layers=2), LabelPropagation(K, 0.8)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the beta state of sparse CSR
@@ -491,7 +487,7 @@ CASES = [
         refuses=NO_BUILD,
     ),
     Case("DiffResNet", in_type(NETWORK), network, (X, WEIGHT)),
-    Case("DiffusedViews", in_type(VIEWS), views, (X, WEIGHT)),
+    Case("RandomPropagation", in_type(VIEWS), views, (X, WEIGHT)),
     Case("ResidualBlock", in_type(BLOCK), residual, (X,)),
     Case("consistency", lambda x: consistency(x, 0.5), agreement, (features(N, 2, 3),)),
     Case(
@@ -531,7 +527,7 @@ CASES = [
     Case(
         "SIGN",
         written(SIGN([1, K]), f"x{K}"),
-        torch.no_grad()(lambda x, w: normalised(x, w, K)),
+        torch.no_grad()(lambda x, w: normalized(x, w, K)),
         (X, WEIGHT),
         refuses=NO_GRADIENT | OF_DATA,
     ),
@@ -582,7 +578,7 @@ LAYERS: dict[str, tuple[torch.nn.Module, dict[str, Any]]] = {
     "SGConv": (SGConv(2, 4, K), {}),
     "SSGConv": (SSGConv(2, 4, 0.1, K), {}),
     "DiffResNet": (DiffResNet(2, 3, K, 0.25), {}),
-    "DiffusedViews": (DiffusedViews(2, 3, num_steps=K), {}),
+    "RandomPropagation": (RandomPropagation(2, 3, num_steps=K), {}),
     "LabelPropagation": (LabelPropagation(K, 0.8), {"mask": HELD}),
     "CorrectAndSmooth": (CorrectAndSmooth(K, 0.7, K, 0.8), {"y_true": TRUTH, "mask": HELD}),
 }

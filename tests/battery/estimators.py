@@ -11,7 +11,7 @@ from dense import as_form, dense_step, dense_weight
 from torch import Tensor
 
 from torch_geometric_diff import DiffusionClassifier, NodeClassifier
-from torch_geometric_diff.beliefs import with_waves
+from torch_geometric_diff.estimators.node.belief_propagation import with_waves
 
 N, FEATURES, CLASSES = 60, 4, 3
 TRAIN = torch.arange(0, N, 4)

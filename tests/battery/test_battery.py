@@ -250,7 +250,7 @@ def pickled(module: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("name", LAYERS)
 def test_forms_of_a_graph(name: str, form: str) -> None:
     if name in ("LabelPropagation", "CorrectAndSmooth") and form in ("coo", "csr", "csc"):
-        pytest.skip("as in PyG, a torch.sparse matrix is normalised and weights are not")
+        pytest.skip("as in PyG, a torch.sparse matrix is normalized and weights are not")
     layer, _ = LAYERS[name]
     torch.testing.assert_close(call(layer, form), call(layer))
 

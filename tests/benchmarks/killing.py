@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from torch_geometric_diff.experiment import read_rows
+from benchmarks.common import read_rows
 
 Key = tuple[Any, ...]
 

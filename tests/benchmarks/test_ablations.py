@@ -13,9 +13,9 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from benchmarks.ablations import command as ablations
 from benchmarks.ablations import report as ablation_report
 from benchmarks.ablations.studies import STUDIES, build, stable_step_size
+from benchmarks.common import command_line, draw_trials, read_rows
 from benchmarks.nodes.models import METHODS
 from torch_geometric_diff.data import load_graph
-from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
 from torch_geometric_diff.ops import DiffusionOperator
 
 FLAGS = "--datasets digits --study diffuse --num_splits 2 --max_epochs 1".split()
@@ -246,7 +246,7 @@ def test_report_compares_with_the_base_on_the_same_splits(
 @pytest.mark.parametrize(
     ("main", "flags", "message"),
     [
-        (ablations.main, ["--study", "colour"], "invalid choice: 'colour'"),
+        (ablations.main, ["--study", "color"], "invalid choice: 'color'"),
         (ablations.main, ["--datasets", "coral"], "invalid choice: 'coral'"),
         (ablations.main, ["--num_splits", "0"], "positive number"),
         (ablations.main, ["--max_epochs", "0"], "max_epochs"),

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch_geometric.data import Data
 from torch_geometric.utils import to_dense_adj, to_undirected
 
+from benchmarks.common import Trial
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
-from torch_geometric_diff.experiment import Trial
 
 NODES, CLASSES = 60, 3
 

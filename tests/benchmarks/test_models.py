@@ -9,10 +9,10 @@ from torch_geometric.data import Data
 from torch_geometric.nn import APPNP
 from torch_geometric.utils import add_self_loops
 
+from benchmarks.common import draw_trials
+from benchmarks.common.splits import per_class_split
 from benchmarks.nodes.models import METHODS, Method
 from benchmarks.nodes.peers import SortedGraph, SymmetricAPPNP, _Derivative
-from torch_geometric_diff.data import per_class_split
-from torch_geometric_diff.experiment import draw_trials
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": 8, "dropout": 0.0},

@@ -10,17 +10,17 @@ from torch import Tensor
 from torch_geometric.nn import GCNConv
 
 from benchmarks import tune
-from benchmarks.nodes import command
-from benchmarks.nodes.graphs import file_name
-from benchmarks.nodes.models import METHODS
-from benchmarks.nodes.settings import FOLDER, SETTINGS, load_settings
-from torch_geometric_diff.data import (
+from benchmarks.common import command_line, draw_trials, read_rows
+from benchmarks.common.splits import (
     fraction_split,
     leave_out_small_classes,
     mask_splits,
     per_class_split,
 )
-from torch_geometric_diff.experiment import command_line, draw_trials, read_rows
+from benchmarks.nodes import command
+from benchmarks.nodes.graphs import file_name
+from benchmarks.nodes.models import METHODS
+from benchmarks.nodes.settings import FOLDER, SETTINGS, load_settings
 
 SIZES = (90, 80, 12, 70)  # nodes of the classes, one of them small
 
@@ -242,7 +242,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_unlabelled_nodes_are_in_no_part() -> None:
+def test_unlabeled_nodes_are_in_no_part() -> None:
     y = torch.tensor([0, 1, -1] * 40)
     parts = per_class_split(y, 3, num_train=5, num_val=5)
     assert [len(part) for part in parts] == [10, 10, 60] and all((y[p] >= 0).all() for p in parts)
@@ -267,7 +267,7 @@ def test_masks_that_do_not_fit() -> None:
     assert [t.init for t in trials] == [0, 1] and torch.equal(trials[1].test, parts[2])
     with pytest.raises(ValueError, match="overlap"):
         mask_splits(Data(y=y, **{**masks, "val_mask": part == 0}))
-    with pytest.raises(ValueError, match="Split 0 .* without a labelled node"):
+    with pytest.raises(ValueError, match="Split 0 .* without a labeled node"):
         mask_splits(Data(y=torch.where(part == 1, -1, y), **masks))
 
 

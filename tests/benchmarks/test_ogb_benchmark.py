@@ -14,6 +14,7 @@ import torch
 
 pytest.importorskip("ogb", reason="the package ogb is not installed")
 
+from benchmarks.common import accuracy, read_rows  # noqa: E402
 from benchmarks.ogb import command as ogb  # noqa: E402
 from benchmarks.ogb import features as ogb_features  # noqa: E402
 from benchmarks.ogb import make as make_ogb  # noqa: E402
@@ -21,7 +22,6 @@ from benchmarks.ogb.command import METHODS  # noqa: E402
 from benchmarks.ogb.models import WideDiffResNet, settings_of  # noqa: E402
 from benchmarks.speed import ogb as speed  # noqa: E402
 from benchmarks.speed.harness import Harness  # noqa: E402
-from torch_geometric_diff.experiment import accuracy, read_rows  # noqa: E402
 from torch_geometric_diff.ops import DiffusionOperator  # noqa: E402
 
 SHAPE = dataclasses.replace(
@@ -200,7 +200,7 @@ def test_mlp_on_diffused_features(folder: Path, tmp_path: Path) -> None:
         _run(folder, tmp_path / "r", *flags, "--features", str(tmp_path / "short.npy"))
 
 
-def test_diffused_features_of_labelled_nodes(folder: Path, tmp_path: Path) -> None:
+def test_diffused_features_of_labeled_nodes(folder: Path, tmp_path: Path) -> None:
     data = ogb.open_set(str(folder), tmp_path, "cpu")
     np.save(tmp_path / "x.npy", np.stack([data.x, 2 * data.x]))
     found = ogb.open_diffused(str(folder), tmp_path, "cpu", tmp_path / "x.npy")

@@ -18,10 +18,11 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
 from benchmarks import planetoid
+from benchmarks.common import accuracy, command_line, draw_trials, read_rows
+from benchmarks.common.splits import development_split, per_class_split
 from benchmarks.nodes.models import DiffResNetMethod
 from benchmarks.rows import run_trials
-from torch_geometric_diff.data import development_split, load_graph, per_class_split
-from torch_geometric_diff.experiment import accuracy, command_line, draw_trials, read_rows
+from torch_geometric_diff.data import load_graph
 
 FLAGS = "--dataset digits --max_epochs 3 --layer_num 2 --num_splits 2 --num_inits 2".split()
 MODULE = [sys.executable, "-m", "benchmarks.planetoid", *FLAGS]
@@ -250,9 +251,9 @@ def truncated(tmp_path: Path) -> str:
         (["--num_splits", "0"], "positive number"),
         (["--seed", "-3"], "'seed'"),
         (["--device", "gpu"], "gpu"),
-        (["--diffuse", "colours"], "colours"),
+        (["--diffuse", "colors"], "colors"),
         (["--batch_inits", "0"], "'--batch_inits' to be at least 1 (got 0)"),
-        (["--batch_inits", "2", "--model", "gcn"], "'gcn' trains one initialisation at a time"),
+        (["--batch_inits", "2", "--model", "gcn"], "'gcn' trains one initialization at a time"),
         (["--hidden", "5"], "no setting ['hidden']"),
         (["--resume"], "need '--out'"),
         (["--out", unwritable], "file"),

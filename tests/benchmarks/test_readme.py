@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import readme
+from benchmarks.common import command_line
 from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, by_graph, fill, main
-from torch_geometric_diff.experiment import command_line
 
 ROOT = Path(__file__).parents[2]
 

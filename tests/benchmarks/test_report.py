@@ -10,7 +10,7 @@ from scipy import stats
 
 from benchmarks import report
 
-ACCURACY = {  # model -> split -> accuracies of its initialisations
+ACCURACY = {  # model -> split -> accuracies of its initializations
     "diff-resnet": [[0.80, 0.82], [0.84, 0.84], [0.90, 0.88]],
     "gcn": [[0.79, 0.79], [0.85, 0.83], [0.84, 0.86]],
 }

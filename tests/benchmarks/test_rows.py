@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks import fold
+from benchmarks.common import command_line, read_rows, write_rows
 from benchmarks.rows import Results, parts
-from torch_geometric_diff.experiment import command_line, read_rows, write_rows
 
 HEADER = {"dataset": "d", "source": "s", "split_kind": "k", "model": "a", "seed": 1}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.common import command_line
 from benchmarks.speed import picture
 from benchmarks.speed.picture import Case, cases, main, size
-from torch_geometric_diff.experiment import command_line
 
 
 def record(path: Path, date: str, ratios: dict[str, float], case: str, suite: str) -> Path:

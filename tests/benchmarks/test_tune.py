@@ -11,13 +11,13 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 pytest.importorskip("optuna", reason="optuna is not installed")
 
 from benchmarks import planetoid, tune
+from benchmarks.common import command_line, read_rows
+from benchmarks.common.splits import split_seeds
 from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.settings import load_settings
 from benchmarks.nodes.spaces import SPACES
 from benchmarks.nodes.variant import mixed_graph, word_graph
 from torch_geometric_diff.data import load_graph
-from torch_geometric_diff.data.splits import split_seeds
-from torch_geometric_diff.experiment import command_line, read_rows
 
 MODEL = "diff-resnet-tuned"
 STARTS = tune.STARTS[MODEL]
@@ -87,7 +87,7 @@ def test_forward_equals_a_dense_reference(
         assert model.conv.step_size.grad is not None
 
 
-def test_no_neighbours_is_the_citation_graph() -> None:
+def test_no_neighbors_is_the_citation_graph() -> None:
     data = small_graph()
     for neighbors, mix in ((0, 0.5), (4, 0.0)):
         edge_index, weight = mixed_graph(data, neighbors, mix)
@@ -146,7 +146,7 @@ def test_full_width_network_on_the_mixed_graph(tmp_path: Path) -> None:
         assert row["settings"][name] == published[name]
 
 
-def test_word_neighbours_change_the_operator_of_the_full_width_network() -> None:
+def test_word_neighbors_change_the_operator_of_the_full_width_network() -> None:
     data = small_graph()
     settings = {"step_size": 0.2, "layer_num": 3, "dropout": 0.0}
     plain = METHODS["diff-resnet"](data, **settings).inputs[1].to_dense()

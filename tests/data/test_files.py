@@ -13,7 +13,8 @@ import torch
 from scipy import sparse
 from torch_geometric.data import Data, HeteroData
 
-from torch_geometric_diff.data import load_graph, mask_splits
+from benchmarks.common.splits import mask_splits
+from torch_geometric_diff.data import load_graph
 
 NODES, FEATURES, CLASSES = 20, 6, 3
 

@@ -1,4 +1,4 @@
-"""A small image set for the tests: each class has a colour of its own, plus noise."""
+"""A small image set for the tests: each class has a color of its own, plus noise."""
 
 import csv
 from pathlib import Path
@@ -18,13 +18,13 @@ def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "split").mkdir(parents=True)
     for seed, split in enumerate(("train", "val", "test")):
         rng = np.random.default_rng(seed)
-        colours = rng.integers(40, 216, (CLASSES, 1, 1, 1, 3))
+        colors = rng.integers(40, 216, (CLASSES, 1, 1, 1, 3))
         noise = rng.integers(-30, 31, (CLASSES, PER_CLASS, SIZE, SIZE, 3))
         (folder / "images" / split).mkdir(parents=True)
         with open(folder / "split" / f"{split}.csv", "w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["filename", "label"])
-            for label, images in enumerate((colours + noise).astype(np.uint8)):
+            for label, images in enumerate((colors + noise).astype(np.uint8)):
                 for i, pixels in enumerate(images):
                     name = f"{split}/{label}_{i}.png"
                     image.fromarray(pixels).save(folder / "images" / name)

@@ -14,11 +14,11 @@ from fewshot.tasks import Tasks
 
 def some_tasks(count: int, shot: int = 1, width: int = 20) -> Tasks:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(count, 5, width, generator=generator, dtype=torch.float64)
+    centers = torch.randn(count, 5, width, generator=generator, dtype=torch.float64)
     labels = torch.arange(5)
 
     def points(per_class: int) -> torch.Tensor:
-        clean = centres.repeat_interleave(per_class, dim=1)
+        clean = centers.repeat_interleave(per_class, dim=1)
         return clean + 0.8 * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
 
     return Tasks(

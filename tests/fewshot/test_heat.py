@@ -15,8 +15,8 @@ from fewshot.weights import gaussian_weights, heat_kernel
 def pool() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(8).repeat_interleave(90)
-    centres = torch.randn(8, 24, generator=generator)
-    return (centres[labels] + torch.randn(720, 24, generator=generator)).relu(), labels
+    centers = torch.randn(8, 24, generator=generator)
+    return (centers[labels] + torch.randn(720, 24, generator=generator)).relu(), labels
 
 
 def accuracy(prior, sampler, mean):
@@ -34,7 +34,7 @@ def test_the_heat_kernel_is_the_sum_of_all_steps():
 
 
 def test_the_probabilities_of_class_sizes_sum_to_one():
-    """Over all labellings of five points by three classes, and by closed forms."""
+    """Over all labelings of five points by three classes, and by closed forms."""
     sizes = torch.tensor(
         [[labels.count(c) for c in range(3)] for labels in itertools.product(range(3), repeat=5)]
     )

@@ -28,9 +28,9 @@ ALL = (
 
 def sampled(noise: float, shot: int, count: int, width: int = 24) -> tuple[Tasks, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(10, width, generator=generator)
+    centers = torch.randn(10, width, generator=generator)
     labels = torch.arange(10).repeat_interleave(40)
-    features = centres[labels] + noise * torch.randn(400, width, generator=generator)
+    features = centers[labels] + noise * torch.randn(400, width, generator=generator)
     features = features.relu()
     return TaskSampler(features, labels, shot=shot, seed=0)(0, count), features.mean(0)
 
@@ -67,8 +67,10 @@ def test_logistic_regression_is_that_of_scikit_learn():
         peer = linear_model.LogisticRegression(C=3.0, tol=1e-10, max_iter=10000)
         peer.fit(tasks.support[i].double().numpy(), tasks.support_labels.numpy())
         assert np.allclose(weight[i].numpy(), peer.coef_, atol=1e-4)
-        centred = peer.intercept_ - peer.intercept_.mean()
-        assert np.allclose(intercept[i, 0].numpy() - intercept[i].mean().item(), centred, atol=1e-4)
+        centered = peer.intercept_ - peer.intercept_.mean()
+        assert np.allclose(
+            intercept[i, 0].numpy() - intercept[i].mean().item(), centered, atol=1e-4
+        )
 
 
 def test_transport_has_its_margins():

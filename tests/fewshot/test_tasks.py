@@ -6,7 +6,7 @@ import torch
 from fewshot.tasks import (
     Tasks,
     TaskSampler,
-    centre_and_normalise,
+    center_and_normalize,
     power_transform,
     rectified_prototypes,
     shift_queries,
@@ -81,9 +81,9 @@ def small_task() -> Tasks:
 def test_preprocessing():
     tasks = small_task()
     mean = torch.tensor([1.0, -1])
-    centred = centre_and_normalise(tasks, mean)
-    assert torch.allclose(centred.support[0, 0], torch.tensor([1.0, 1]) / 2**0.5)
-    assert torch.allclose(centred.query.norm(dim=-1), torch.ones(1, 4))
+    centered = center_and_normalize(tasks, mean)
+    assert torch.allclose(centered.support[0, 0], torch.tensor([1.0, 1]) / 2**0.5)
+    assert torch.allclose(centered.query.norm(dim=-1), torch.ones(1, 4))
     shifted = shift_queries(tasks)
     assert torch.allclose(shifted.query.mean(1), tasks.support.mean(1))
     assert torch.allclose(shifted.query - tasks.query, torch.tensor([-1.5, -0.5]).expand(1, 4, 2))

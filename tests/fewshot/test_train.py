@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.common import command_line
 from fewshot import report, train
 from fewshot.features import save_features
-from torch_geometric_diff.experiment import command_line
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("PIL", reason="needs Pillow")
 pytest.importorskip("safetensors", reason="needs safetensors")
 
+from benchmarks.common import command_line  # noqa: E402
 from fewshot.checkpoints import load_backbone, load_checkpoint  # noqa: E402
 from fewshot.train_backbone import Training, main, one_shot_accuracy  # noqa: E402
-from torch_geometric_diff.experiment import command_line  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def trained(image_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_learns(trained: Path) -> None:
     _, meta = load_backbone(trained / "best.safetensors")
-    assert meta["val_accuracy"] > 0.9  # new colours, told apart from one example each
+    assert meta["val_accuracy"] > 0.9  # new colors, told apart from one example each
     assert meta["epoch"] == 4 and meta["dataset"] == "mini" and meta["lr"] == 0.02
     assert sorted(p.name for p in trained.iterdir()) == ["best.safetensors", "last.safetensors"]
 

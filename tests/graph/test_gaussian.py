@@ -68,7 +68,7 @@ def test_graph_construction():
 
 
 @pytest.mark.parametrize("sigma", [0.7, ("local", 3)])
-def test_symmetrisations(sigma):
+def test_symmetrizations(sigma):
     x = points()
     directed = dense(*gaussian_knn_graph(x, 5, sigma), 40)
     assert not torch.equal(directed, directed.t())

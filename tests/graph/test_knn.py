@@ -33,7 +33,7 @@ DEVICES = [
 
 
 def brute_force(x, k, loop=False):
-    """Neighbours by (squared distance in double precision, index), one row a point."""
+    """Neighbors by (squared distance in double precision, index), one row a point."""
     points = x.double()
     rows = []
     for i, point in enumerate(points):
@@ -44,7 +44,7 @@ def brute_force(x, k, loop=False):
 
 
 def degenerate():
-    """Points that trip nearest-neighbour codes."""
+    """Points that trip nearest-neighbor codes."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):

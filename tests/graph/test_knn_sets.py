@@ -15,7 +15,7 @@ COMPILED = pytest.mark.skipif(
 def path(request, monkeypatch):
     """Each way in which ``"auto"`` searches small sets."""
     if request.param == "padded":
-        monkeypatch.setattr(sets, "_MISSING", "not built")
+        monkeypatch.setattr(sets.native, "MISSING", "not built")
 
 
 def batch_of(sizes):

@@ -6,8 +6,10 @@ from dense import dense_step, dense_weight
 
 from torch_geometric_diff import DiffusionOperator
 from torch_geometric_diff.graph.adjacency import RawEdges
-from torch_geometric_diff.ops import SparseOperator, build, pattern
-from torch_geometric_diff.ops.build import Recipe
+from torch_geometric_diff.ops import SparseOperator
+from torch_geometric_diff.ops import _build as build
+from torch_geometric_diff.ops import _pattern as pattern
+from torch_geometric_diff.ops._build import Recipe
 from torch_geometric_diff.ops.kernels import cpu
 
 needs_extension = pytest.mark.skipif(cpu.available() is not None, reason="no C++ extension")

@@ -10,8 +10,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
 from torch_geometric_diff.ops.kernels import cpu
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
 
 if cpu.available() is not None:
     pytest.skip(f"the C++ kernel: {cpu.available()}", allow_module_level=True)

@@ -56,7 +56,7 @@ def test_tiles_cover_the_columns_and_no_more(widest: int, fit: int) -> None:
 
 @pytest.mark.parametrize("widest", [16, 32, 64])
 @pytest.mark.parametrize("fit", [IN_CACHE, 20, PAST_CACHE, 0])
-def test_every_width_costs_about_what_its_neighbours_do(widest: int, fit: int) -> None:
+def test_every_width_costs_about_what_its_neighbors_do(widest: int, fit: int) -> None:
     costs = [cost(columns, widest, fit) for columns in range(132)]
     for columns in range(2, 131):
         line = (costs[columns - 1] + costs[columns + 1]) / 2

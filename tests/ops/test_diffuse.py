@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from torch_geometric_diff import DiffusionOperator, diffuse
 from torch_geometric_diff.ops import Recurrence
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
 
 N = 23
 
@@ -333,7 +333,7 @@ def test_bad_input(x, keywords, error, text):
 
 @pytest.mark.parametrize("undirected", [True, False])
 def test_reordering_changes_nothing(undirected, monkeypatch):
-    monkeypatch.setattr("torch_geometric_diff.ops.reorder.MIN_NODES", 1)
+    monkeypatch.setattr("torch_geometric_diff.ops._reorder.MIN_NODES", 1)
     # a path whose nodes come in random order
     nodes = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     edge_index = torch.stack([nodes[:-1], nodes[1:]])
@@ -366,7 +366,7 @@ def test_reordering_is_left_where_it_does_not_pay(monkeypatch):
     path = torch.stack([nodes[:-1], nodes[1:]])
     shuffled = torch.randperm(400)[path]
     assert not DiffusionOperator(shuffled, reorder=True).is_reordered  # small
-    monkeypatch.setattr("torch_geometric_diff.ops.reorder.MIN_NODES", 1)
+    monkeypatch.setattr("torch_geometric_diff.ops._reorder.MIN_NODES", 1)
     assert not DiffusionOperator(path, reorder=True).is_reordered  # in good order
     assert DiffusionOperator(shuffled, reorder=True).is_reordered
 

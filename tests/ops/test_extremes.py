@@ -7,7 +7,13 @@ import torch
 from dense import random_graph
 
 from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv, HeatConv
-from torch_geometric_diff.ops import DiffusionOperator, Recurrence, SparseOperator, heat, propagate
+from torch_geometric_diff.ops import (
+    DiffusionOperator,
+    Recurrence,
+    SparseOperator,
+    heat,
+    propagate,
+)
 
 N = 9
 EDGES, WEIGHT = random_graph(N, 20, undirected=True)

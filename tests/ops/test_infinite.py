@@ -12,8 +12,8 @@ from torch.func import vmap
 
 from torch_geometric_diff.nn import APPNP, DiffConv
 from torch_geometric_diff.ops import Recurrence, SparseOperator, propagate
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
-from torch_geometric_diff.ops.stepwise import propagate_by
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
+from torch_geometric_diff.ops._stepwise import propagate_by
 
 N, K, P, SEED = 11, 3, 0.25, 3
 HELD = torch.tensor([1, 4, 4])
@@ -32,7 +32,7 @@ def features(bad: float, row: int) -> torch.Tensor:
     return x
 
 
-def by_edges(x, recurrence, held=None, bounds=None, dropout=0.0, value=WEIGHT):
+def by_edges(x, recurrence, fixed=None, bounds=None, dropout=0.0, value=WEIGHT):
     """The definition, edge by edge and without a term whose coefficient is zero."""
     a, d, b, c, w = recurrence.table().tolist()
     threshold = round(dropout * 65536)
@@ -40,7 +40,7 @@ def by_edges(x, recurrence, held=None, bounds=None, dropout=0.0, value=WEIGHT):
     kept = x if bounds is None else x.clamp(*bounds)
 
     def replaced(z):
-        return z if held is None else torch.where(rows, kept, z)
+        return z if fixed is None else torch.where(rows, kept, z)
 
     states = [replaced(x)]
     for k in range(1, K + 1):
@@ -91,11 +91,11 @@ def test_values(kernel, form, name):
             x = features(bad, row)
             for settings in (
                 {},
-                {"held": HELD},
+                {"fixed": HELD},
                 {"bounds": (-0.5, 0.5)},
-                {"held": HELD, "bounds": (-0.5, 0.5)},
+                {"fixed": HELD, "bounds": (-0.5, 0.5)},
                 {} if recurrence.is_second_order else {"dropout": P},
-                {} if recurrence.is_second_order else {"dropout": P, "held": HELD},
+                {} if recurrence.is_second_order else {"dropout": P, "fixed": HELD},
             ):
                 expected = by_edges(x, recurrence, **settings)
                 found = form(x, recurrence, **settings)
@@ -106,7 +106,7 @@ def test_values(kernel, form, name):
 @pytest.mark.parametrize("again", [False, True], ids=["once", "to differentiate again"])
 def test_gradients(kernel, name, again):
     recurrence = RECURRENCES[name]
-    for settings in ({}, {"held": HELD}, {} if name == "second order" else {"dropout": P}):
+    for settings in ({}, {"fixed": HELD}, {} if name == "second order" else {"dropout": P}):
         for row in (0, 1):
             upstream = features(math.inf, row)
             found = []
@@ -123,11 +123,11 @@ def test_gradients(kernel, name, again):
 )
 def test_compiled(kernel, name, settings):
     def eager(x):
-        return by_edges(x, RECURRENCES[name], held=HELD, **settings)
+        return by_edges(x, RECURRENCES[name], fixed=HELD, **settings)
 
     torch._dynamo.reset()
     function = torch.compile(
-        lambda x: fused(x, RECURRENCES[name], held=HELD, **settings),
+        lambda x: fused(x, RECURRENCES[name], fixed=HELD, **settings),
         backend="aot_eager",
         fullgraph=True,
     )
@@ -173,7 +173,7 @@ def with_learned(recurrence, requires_grad):
 def test_learned_coefficients_that_are_zero(kernel, name, weights):
     recurrence = RECURRENCES[name]
     matrix = operator(WEIGHT.clone().requires_grad_(weights))
-    each = ({}, {"held": HELD}, {"bounds": (-0.5, 0.5)}, {"held": HELD, "bounds": (-0.5, 0.5)})
+    each = ({}, {"fixed": HELD}, {"bounds": (-0.5, 0.5)}, {"fixed": HELD, "bounds": (-0.5, 0.5)})
     for settings in each:
         for row in (0, 1):
             for requires_grad in (False, True):

@@ -6,7 +6,7 @@ from dense import dense_weight, random_graph
 
 from torch_geometric_diff.nn import APPNP, DiffConv, GPRConv
 from torch_geometric_diff.ops import Recurrence, SparseOperator, propagate
-from torch_geometric_diff.ops.random import dropout_scale, keep_mask
+from torch_geometric_diff.ops._random import dropout_scale, keep_mask
 from torch_geometric_diff.ops.recurrence import transposed
 
 N, K = 13, 5
@@ -169,11 +169,11 @@ def test_held_rows_and_bounds(kernel, name, bounds):
 
     for rows in (held, torch.zeros(N, dtype=torch.bool).index_fill(0, held, True)):
         ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-        out = propagate(ours, operator, recurrence, held=rows, bounds=bounds)
+        out = propagate(ours, operator, recurrence, fixed=rows, bounds=bounds)
         torch.testing.assert_close(out, dense(theirs))
         with torch.no_grad():
             torch.testing.assert_close(
-                propagate(x, operator, recurrence, held=rows, bounds=bounds), out.detach()
+                propagate(x, operator, recurrence, fixed=rows, bounds=bounds), out.detach()
             )
         upstream = torch.randn_like(out)
         out.backward(upstream)
@@ -239,11 +239,11 @@ def test_bad_coefficients(make, error, text):
 @pytest.mark.parametrize(
     "keywords, error, text",
     [
-        ({"held": torch.tensor([N])}, ValueError, "held"),
-        ({"held": torch.tensor([-1])}, ValueError, "held"),
-        ({"held": torch.ones(N + 1, dtype=torch.bool)}, ValueError, "held"),
-        ({"held": torch.tensor([0.5])}, TypeError, "held"),
-        ({"held": [1]}, TypeError, "held"),
+        ({"fixed": torch.tensor([N])}, ValueError, "fixed"),
+        ({"fixed": torch.tensor([-1])}, ValueError, "fixed"),
+        ({"fixed": torch.ones(N + 1, dtype=torch.bool)}, ValueError, "fixed"),
+        ({"fixed": torch.tensor([0.5])}, TypeError, "fixed"),
+        ({"fixed": [1]}, TypeError, "fixed"),
         ({"bounds": (1.0, 0.0)}, ValueError, "bounds"),
         ({"bounds": (0.0, float("nan"))}, ValueError, "bounds"),
         ({"bounds": 1.0}, TypeError, "bounds"),
@@ -263,7 +263,7 @@ def test_bad_input(keywords, error, text):
 def test_held_rows_of_a_learned_operator(kernel):
     operator, p, weight = graph(requires_grad=True)
     x, held = torch.randn(N, 2).double(), torch.tensor([0, 3])
-    found, z = propagate(x, operator, Recurrence.ppr(2, 0.2), held=held), x
+    found, z = propagate(x, operator, Recurrence.ppr(2, 0.2), fixed=held), x
     for _ in range(2):
         z = (0.8 * (p @ z) + 0.2 * x).index_copy(0, held, x[held])
     torch.testing.assert_close(found, z)

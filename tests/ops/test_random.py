@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from torch_geometric_diff.ops.random import random_u16
+from torch_geometric_diff.ops._random import random_u16
 
 M32 = np.uint32
 Array = np.ndarray
@@ -96,7 +96,7 @@ def test_lags(lag: int) -> None:
 
 
 @pytest.mark.parametrize("other", [(4, 2), (2, 2), (3, 3), (3, 1), (4, 1), (3 + 2**32, 2)])
-def test_neighbouring_seeds_and_steps(other: tuple[int, int]) -> None:
+def test_neighboring_seeds_and_steps(other: tuple[int, int]) -> None:
     a, b = u16(3, 2, ROWS, COLUMNS), u16(*other, ROWS, COLUMNS)
     assert p_of_correlation(a, b) > P_MIN
     assert p_of_kept(a, b, 16384) > P_MIN
@@ -104,8 +104,8 @@ def test_neighbouring_seeds_and_steps(other: tuple[int, int]) -> None:
     assert p_of_kept(a[:, 1:], b[:, :-1], 16384) > P_MIN
 
 
-def test_pairs_of_neighbours() -> None:
-    """The joint distribution of the high bits of neighbours along columns, rows and steps."""
+def test_pairs_of_neighbors() -> None:
+    """The joint distribution of the high bits of neighbors along columns, rows and steps."""
     bits = u16(11, 0, ROWS, COLUMNS) >> M32(8)
     after = u16(11, 1, ROWS, COLUMNS) >> M32(8)
     for a, b in ((bits[:, 1:], bits[:, :-1]), (bits[1:], bits[:-1]), (bits, after)):

@@ -8,7 +8,7 @@ from dense import random_graph
 
 from torch_geometric_diff import DiffusionOperator
 from torch_geometric_diff.nn import DiffConv
-from torch_geometric_diff.ops import stability
+from torch_geometric_diff.ops import _stability as stability
 
 
 def path(num_nodes: int) -> torch.Tensor:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from torch_geometric_diff.ops import Recurrence
+from torch_geometric_diff.ops._random import random_u16
 from torch_geometric_diff.ops.kernels import cuda, reference
-from torch_geometric_diff.ops.random import random_u16
 from torch_geometric_diff.ops.recurrence import transposed
 
 pytest.importorskip("triton", reason="triton is not installed")

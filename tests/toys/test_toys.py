@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from torch_geometric_diff.experiment import command_line, mean_and_interval
+from benchmarks.common import command_line, mean_and_interval
 from toys.run import check, compute, draw, operator, parser, train
 
 NAMES = ["two_moon", "two_circle", "two_spiral", "xor"]

@@ -14,7 +14,7 @@ from torch_geometric.datasets import Planetoid
 from torch_geometric.io import planetoid as planetoid_files
 from torch_geometric.utils import index_to_mask
 
-from ..writing import make_folder
+from .._utils.files import make_folder
 from .features import MASKS, standard_form
 from .files import check_graph, read_npz, read_pt
 from .ogb import load_ogb
@@ -39,8 +39,7 @@ FIRST_TEST_NODE = {"cora": 1708, "citeseer": 2312, "pubmed": 18717}
 def data_root() -> Path:
     """The folder of data sets.
 
-    The environment variable ``DATA_ROOT``, else ``../shared/data`` beside the working folder or the
-    repository if it exists, else ``data`` in the working folder.
+    The environment variable ``DATA_ROOT``, else ``data`` in the working folder.
 
     Example:
         >>> import os
@@ -49,13 +48,7 @@ def data_root() -> Path:
         ...     print(data_root())
         /graphs
     """
-    if os.environ.get("DATA_ROOT"):
-        return Path(os.environ["DATA_ROOT"])
-    for base in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        shared = base.parent / "shared" / "data"
-        if shared.is_dir():
-            return shared
-    return Path("data")
+    return Path(os.environ.get("DATA_ROOT") or "data")
 
 
 def load_graph(
@@ -78,7 +71,7 @@ def load_graph(
         name (str): One of
 
             - ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten digits that
-              come with scikit-learn, joined to their 10 nearest neighbours; no file;
+              come with scikit-learn, joined to their 10 nearest neighbors; no file;
             - a data set of PyG by class and name: ``'Amazon:Photo'``, ``'WikiCS'`` (see
               :func:`~torch_geometric_diff.data.pyg.read_pyg`);
             - an ``.npz`` file, of the layout of Shchur et al. or with ``edge_index``, ``x``, ``y``

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ..writing import write_atomically
+from .._utils.files import write_atomically
 
 _URL = "http://snap.stanford.edu/ogb/data/nodeproppred"
 _DOWNLOADS = {

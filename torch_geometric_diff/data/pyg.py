@@ -16,7 +16,7 @@ import torch
 from torch_geometric import seed_everything
 from torch_geometric.data import Data
 
-from ..writing import make_folder
+from .._utils.files import make_folder
 from .files import check_graph
 
 

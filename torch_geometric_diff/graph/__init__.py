@@ -1,6 +1,6 @@
-"""Graphs: adjacency forms, nearest neighbours and their weights."""
+"""Graphs: adjacency forms, nearest neighbors and their weights."""
 
-from .features import feature_graph as feature_graph
-from .features import with_feature_neighbors as with_feature_neighbors
+from .feature_graph import feature_graph as feature_graph
+from .feature_graph import with_feature_neighbors as with_feature_neighbors
 from .gaussian import gaussian_knn_graph as gaussian_knn_graph
 from .knn import knn_graph as knn_graph

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from .arguments import check_has_values
-from .untransformed import plain
+from .._utils.checks import check_has_values
+from .._utils.functorch import plain
 
 NORMALIZATIONS = ("sym", "row", None)
 
@@ -238,7 +238,7 @@ def _assert_values(edges: RawEdges, signed: bool) -> None:
 
 
 def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> Tensor:
-    r"""Normalise the edge weights by degree.
+    r"""Normalize the edge weights by degree.
 
     .. math::
         w_{ij} \leftarrow \frac{w_{ij}}{\sqrt{d_i d_j}} \ (\textrm{sym}) \qquad
@@ -255,7 +255,7 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
         add_self_loops (bool): Whether the degrees count a loop at every node.
 
     Shapes:
-        - **output:** the normalised weights :math:`(E,)`; 0 where a degree is 0.
+        - **output:** the normalized weights :math:`(E,)`; 0 where a degree is 0.
     """
     if normalization is None:
         return edges.weight

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .points import directions, power_of_two
+from .._utils.numerics import power_of_two
+from .points import directions
 
 FEW_DIMENSIONS = 16
 
@@ -92,8 +93,8 @@ class SquaredDistances:
         self.block_bytes = block_bytes
         self.by_product = single and points.size(1) > FEW_DIMENSIONS and points.device.type == "cpu"
         if self.by_product:
-            self.centred = points - centre(points)
-            self.norm = self.centred.square().sum(dim=1)
+            self.centered = points - center(points)
+            self.norm = self.centered.square().sum(dim=1)
 
     def differences(self, rows: Tensor, index: Tensor) -> Tensor:
         """The sums of squared differences in the order of the columns; shape ``index.shape``."""
@@ -121,14 +122,14 @@ class SquaredDistances:
                 check_invariants=False,
             )
             product = torch.sparse.sampled_addmm(
-                pattern, self.centred[rows], self.centred.t(), beta=0.0
+                pattern, self.centered[rows], self.centered.t(), beta=0.0
             ).values()
         norm = self.norm[rows].unsqueeze(1) + self.norm[index]
         error = 4 * (self.points.size(1) + 16) * torch.finfo(torch.float64).eps * norm.amax(dim=1)
         return norm - 2 * product.view(index.shape), error
 
 
-def centre(points: Tensor) -> Tensor:
+def center(points: Tensor) -> Tensor:
     """A central point that stays with the many where a few lie far off: a median of some."""
     return points[:: max(1, points.size(0) // 128)].t().contiguous().median(dim=1).values
 

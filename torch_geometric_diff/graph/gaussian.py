@@ -1,4 +1,4 @@
-"""Gaussian weights on the nearest neighbours, as the paper builds them."""
+"""Gaussian weights on the nearest neighbors, as the paper builds them."""
 
 from numbers import Integral, Real
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from .._utils.checks import check_integer
+from .._utils.functorch import uncompiled
 from .adjacency import NORMALIZATIONS, Edges, normalize
-from .arguments import check_integer
 from .distances import pair_distances, pair_gaussian
-from .knn import BLOCK_BYTES, listed_edges, neighbour_table
+from .knn import BLOCK_BYTES, listed_edges, neighbor_table
 from .points import check_points
-from .untransformed import uncompiled
 
 SYMMETRIZATIONS = ("mean", "max", "mutual", None)
 
@@ -34,7 +34,7 @@ def gaussian_knn_graph(
         w_{ij} = \exp \left( - \frac{r_{ij}^2}{\sigma_i^2} \right),
 
     for the ``n_top`` points :math:`j` nearest to :math:`i`, with :math:`i` itself the first of
-    them. :math:`\sigma_i` is a fixed width, or the distance to one of the neighbours
+    them. :math:`\sigma_i` is a fixed width, or the distance to one of the neighbors
     (`"Self-Tuning Spectral Clustering" <https://papers.nips.cc/paper/2619>`_). From `"Diffusion
     Mechanism in Residual Neural Network: Theory and Applications"
     <https://arxiv.org/abs/2105.03155>`_, which uses
@@ -45,8 +45,8 @@ def gaussian_knn_graph(
       few-shot tasks. (Its ``n_top`` of 8 keeps what lies strictly below the 8th smallest distance,
       hence 7 points.)
 
-    The normalisation comes first and the symmetrisation second, as there. To normalise a symmetric
-    graph, leave the normalisation to :class:`~torch_geometric_diff.DiffusionOperator`.
+    The normalization comes first and the symmetrization second, as there. To normalize a symmetric
+    graph, leave the normalization to :class:`~torch_geometric_diff.DiffusionOperator`.
 
     Args:
         x (Tensor): Finite real points of shape :math:`(N, D)`, or :math:`(N,)` on a line.
@@ -79,7 +79,7 @@ def gaussian_knn_graph(
     Shapes:
         - **output:** ``edge_index`` :math:`(2, E)` sorted by target, and ``edge_weight``
           :math:`(E,)`, twice differentiable with respect to :obj:`x` and of its type (the default
-          type for integers); :math:`E = N \cdot` ``n_top`` without symmetrisation, if no set has
+          type for integers); :math:`E = N \cdot` ``n_top`` without symmetrization, if no set has
           fewer points.
 
     Example:
@@ -106,7 +106,7 @@ def gaussian_knn_graph(
     width, nearest = _read_sigma(sigma)
     n_top = check_integer("n_top", n_top, 1)
     x = check_points(x)
-    index = neighbour_table(x, max(n_top, nearest), batch, True, cosine, backend, block_bytes)
+    index = neighbor_table(x, max(n_top, nearest), batch, True, cosine, backend, block_bytes)
     edge_index = listed_edges(index[:, :n_top])
     if nearest:
         rank = (index[:, :nearest] >= 0).sum(dim=1, keepdim=True) - 1
@@ -127,7 +127,7 @@ _uncompiled = uncompiled(gaussian_knn_graph)
 
 
 def _read_sigma(sigma: float | tuple[str, int]) -> tuple[float, int]:
-    """A fixed width and 0, or 0 and the rank of the neighbour that sets the width."""
+    """A fixed width and 0, or 0 and the rank of the neighbor that sets the width."""
     if isinstance(sigma, Real) and not isinstance(sigma, bool):
         if 0 < sigma < float("inf"):
             return float(sigma), 0

@@ -1,4 +1,4 @@
-"""k nearest neighbours: one function, exact and reproducible on every backend."""
+"""k nearest neighbors: one function, exact and reproducible on every backend."""
 
 from itertools import pairwise
 from typing import Any, Literal, overload
@@ -6,11 +6,11 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from .arguments import check_integer
+from .._utils.checks import check_integer
+from .._utils.functorch import plain, uncompiled, untransformed
 from .distances import pair_distances
 from .points import check_points, read_points, set_starts
 from .sets import NAMES, missing, nearest_in_sets
-from .untransformed import plain, uncompiled, untransformed
 
 BLOCK_BYTES = 64 * 2**20
 
@@ -54,9 +54,9 @@ def knn_graph(
     backend: str = "auto",
     block_bytes: int = BLOCK_BYTES,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    r"""Connect every point to its :math:`k` nearest neighbours.
+    r"""Connect every point to its :math:`k` nearest neighbors.
 
-    Edges point from the neighbour to the point, as in ``torch_cluster.knn_graph``. Every point gets
+    Edges point from the neighbor to the point, as in ``torch_cluster.knn_graph``. Every point gets
     exactly :math:`k` of them, or all others of its set if these are fewer, whatever duplicates
     there are, nearest first. The point itself is told apart by its index, and of points at the same
     distance the lowest index comes first. All backends but ``"pynndescent"`` give the same edges,
@@ -70,10 +70,10 @@ def knn_graph(
                       to 12 dimensions                             is built: up to 64 dimensions, or
                                                                    sets of up to 1,024 points
     ``torch_cluster`` tree on the CPU, brute force on the GPU      if installed: on a GPU up to 32
-                                                                   dimensions and 64 neighbours
+                                                                   dimensions and 64 neighbors
     ``kdtree``        scipy's ``cKDTree``, on the CPU              on the CPU up to 8 dimensions
     ``blocked``       matrix products and top-k, any device        everywhere else
-    ``pynndescent``   approximate (most neighbours are right),     never: pays off past about
+    ``pynndescent``   approximate (most neighbors are right),     never: pays off past about
                       on the CPU; an extra                         100,000 points in high dimension
     ================= ============================================ =================================
 
@@ -83,11 +83,11 @@ def knn_graph(
     Args:
         x (Tensor): Finite real points of shape :math:`(N, D)`, or :math:`(N,)` on a line. Integers
             are taken in double precision.
-        k (int): The number of neighbours of each point.
+        k (int): The number of neighbors of each point.
         batch (Tensor, optional): Sorted vector :math:`(N,)` of integers that assigns each point to
             one of several sets, among which there are no edges. Numbers may be left out. (default:
             :obj:`None`)
-        loop (bool, optional): Count the point itself as its first neighbour.
+        loop (bool, optional): Count the point itself as its first neighbor.
             (default: :obj:`False`)
         cosine (bool, optional): Use :math:`1 - \cos(x_i, x_j)` in place of the Euclidean distance.
             It does not depend on the lengths of rows, and is 0 between rows that are parallel up to
@@ -124,7 +124,7 @@ def knn_graph(
         options = {"return_distances": return_distances, "backend": backend}
         return _uncompiled(x, k, batch, loop, cosine, **options, block_bytes=block_bytes)
     x = check_points(x)
-    index = neighbour_table(x, k, batch, loop, cosine, backend, block_bytes)
+    index = neighbor_table(x, k, batch, loop, cosine, backend, block_bytes)
     edge_index = listed_edges(index)
     if not return_distances:
         return edge_index
@@ -144,10 +144,10 @@ def listed_edges(index: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def neighbour_table(
+def neighbor_table(
     x: Tensor, k: int, batch: Any, loop: bool, cosine: bool, backend: str, block_bytes: int
 ) -> Tensor:
-    """The neighbours of every point, nearest first and followed by -1 where there are fewer.
+    """The neighbors of every point, nearest first and followed by -1 where there are fewer.
 
     It has as many columns as the largest set fills, at most ``k``; see :func:`knn_graph`.
     """

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import check_has_values
-from .untransformed import plain
+from .._utils.checks import check_has_values
+from .._utils.functorch import plain
 
 
 class Points(NamedTuple):
@@ -43,7 +43,7 @@ def check_points(x: Any) -> Tensor:
     values = plain(x)
     if values.dim() != x.dim():
         raise NotImplementedError(
-            "Neighbours cannot be searched under vmap; put all sets into one 'x' with 'batch'"
+            "Neighbors cannot be searched under vmap; put all sets into one 'x' with 'batch'"
         )
     finite = torch.isfinite(values.detach()).all(dim=1)
     if not finite.all():
@@ -91,20 +91,6 @@ def read_points(x: Tensor, start: list[int], cosine: bool) -> Points:
         factor = torch.from_numpy(np.ldexp(1.0, part).repeat(sets)).to(rows.device)
         rows = rows * factor.unsqueeze(1)
     return Points(rows.contiguous(), start, wide.tolist(), single)
-
-
-def scaled(x: Tensor) -> Tensor:
-    """The entries, in at least float32, divided by a power of two that brings the largest below 2,
-    which changes no bit: squares and sums stay in range.
-    """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return x / power_of_two(x.abs().amax()) if x.numel() > 0 else x
-
-
-def power_of_two(x: Tensor) -> Tensor:
-    """A power of two between half of each entry and the entry; 1 for 0."""
-    exponent = torch.frexp(x).exponent - 1
-    return torch.where(x > 0, torch.ldexp(torch.ones_like(x), exponent), torch.ones_like(x))
 
 
 def directions(x: Tensor) -> Tensor:

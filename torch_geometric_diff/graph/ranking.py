@@ -55,7 +55,7 @@ def _rank(rows: Tensor, index: Tensor, distances: SquaredDistances) -> tuple[Ten
         return _order(index, distances.differences(rows, known).masked_fill_(index < 0, math.inf))
     gap, error = distances.products(rows, known)
     index, gap = _order(index, gap.masked_fill_(index < 0, math.inf))
-    # rounding decides between neighbours, or makes up too much of the smallest distance
+    # rounding decides between neighbors, or makes up too much of the smallest distance
     error = error.unsqueeze(1)
     close = (gap.diff(dim=1) <= 2 * error).any(dim=1)
     close |= (gap[:, 1:2] * torch.finfo(torch.float32).eps < error).any(dim=1)

@@ -1,4 +1,4 @@
-"""Searches that propose neighbours; ``knn_graph`` ranks the proposals exactly."""
+"""Searches that propose neighbors; ``knn_graph`` ranks the proposals exactly."""
 
 import importlib.util
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .distances import centre
+from .distances import center
 
 
 class Proposal(NamedTuple):
@@ -94,7 +94,7 @@ class Blocked(Search):
         super().__init__(points, single, block_bytes)
         points = self.points
         # the identity cancels badly far from the origin: move a central point there
-        self.x = points - centre(points)
+        self.x = points - center(points)
         self.norm = self.x.square().sum(dim=1)
         self.unit = _product_error(points) + (points.size(1) + 16) * torch.finfo(points.dtype).eps
         self.relative = 8 * self.unit
@@ -149,7 +149,7 @@ class KDTree(Search):
 
         self.array = points.cpu().numpy()
         self.tree = cKDTree(self.array, balanced_tree=False)
-        # neighbours in the tree share their path through it, and with it the cache
+        # neighbors in the tree share their path through it, and with it the cache
         self.order = torch.from_numpy(self.tree.indices).to(points.device)
 
     def __call__(self, rows: Tensor, count: int) -> Proposal:
@@ -184,7 +184,7 @@ class TorchCluster(Search):
 
 
 class PyNNDescent(Search):
-    """Approximate: pynndescent's descent in a neighbour graph, on the CPU."""
+    """Approximate: pynndescent's descent in a neighbor graph, on the CPU."""
 
     package = "pynndescent"
     exact = False

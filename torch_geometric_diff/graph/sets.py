@@ -1,4 +1,4 @@
-"""Nearest neighbours within sets of any sizes: who searches which set."""
+"""Nearest neighbors within sets of any sizes: who searches which set."""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -6,20 +6,13 @@ from itertools import groupby, pairwise
 import torch
 from torch import Tensor
 
+from .._utils import native
+from .._utils.functorch import in_memory, uncompiled
+from .._utils.native import _C
 from .distances import nearest_by_length
 from .points import Points
 from .ranking import nearest
 from .search import BACKENDS, TorchCluster
-from .untransformed import in_memory, uncompiled
-
-try:
-    from torch_geometric_diff import _C
-except ImportError as error:
-    _MISSING: str | None = (
-        f"the C++ extension was not built when the package was installed ({error})"
-    )
-else:
-    _MISSING = None
 
 NAMES = ("compiled", *BACKENDS)
 SMALL = 256  # points of a set that is searched as a padded matrix, together with others
@@ -27,7 +20,7 @@ SMALL = 256  # points of a set that is searched as a padded matrix, together wit
 
 def missing(backend: str) -> str | None:
     """Why a backend cannot run, or :obj:`None`."""
-    return _MISSING if backend == "compiled" else BACKENDS[backend].missing()
+    return native.MISSING if backend == "compiled" else BACKENDS[backend].missing()
 
 
 def nearest_in_sets(index: Tensor, points: Points, backend: str, block_bytes: int) -> None:
@@ -60,7 +53,7 @@ def _searcher(points: Points, size: int, wide: bool, k: int, backend: str) -> st
     if backend != "auto":
         return backend
     dim, on_cpu = points.rows.size(1), points.rows.device.type == "cpu"
-    if on_cpu and _MISSING is None and (dim <= 64 or size <= 1024):
+    if on_cpu and native.MISSING is None and (dim <= 64 or size <= 1024):
         return "compiled"
     if size <= SMALL:
         return "padded"

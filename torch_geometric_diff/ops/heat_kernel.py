@@ -9,11 +9,10 @@ from scipy.special import gammaln, ive, xlogy
 from torch import Tensor
 from torch.autograd import Function
 
-from ..graph.arguments import check_real
-from ..graph.untransformed import plain
-from .derivatives import tangents_of
+from .._utils.checks import check_real
+from .._utils.functorch import plain, tangents_of
+from .functional import propagate
 from .operator import DiffusionOperator
-from .propagate import propagate
 from .recurrence import Recurrence
 
 
@@ -28,7 +27,7 @@ def heat(
     with :math:`\mathbf{L} = (\mathbf{I} - \mathbf{P}) / h` the Laplacian of the operator, whatever
     its step size :math:`h`: any time is stable. A symmetric Laplacian is expanded in Chebyshev
     polynomials, about :math:`\sqrt{t \lambda_{\max} \log (1 / \mathrm{tol})}` steps in one kernel;
-    one that is not in powers of a matrix that averages (uniformisation), about
+    one that is not in powers of a matrix that averages (uniformization), about
     :math:`t \max_i d_i` steps, of which none can cancel another.
 
     Args:

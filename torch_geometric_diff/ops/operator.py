@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from .._utils.checks import check_has_values
+from .._utils.functorch import is_differentiated, plain
 from ..graph.adjacency import NORMALIZATIONS, loops_of, parse_edges, wide_dtype
-from ..graph.arguments import check_has_values
-from ..graph.untransformed import plain
-from .build import Recipe, build
-from .derivatives import is_differentiated
-from .diffusion import diffuse
-from .matrix import SparseMatrix
-from .pattern import kept
-from .stability import DENSE_NODES, Stability, edge_bound, largest_stable_step, user_stacklevel
+from ._build import Recipe, build
+from ._matrix import SparseMatrix
+from ._pattern import kept
+from ._stability import DENSE_NODES, Stability, edge_bound, largest_stable_step, user_stacklevel
+from .functional import diffuse
 
 
 def check_step_size(step_size: float | Tensor) -> None:
@@ -62,7 +61,7 @@ class SparseOperator(SparseMatrix):
             (default: ones)
         num_nodes (int, optional): The number of nodes :math:`N`. (default: read off ``adj``)
         reorder (bool, optional): Let the CPU kernel visit the nodes in an order that brings
-            neighbours closer in memory, see
+            neighbors closer in memory, see
             :class:`~torch_geometric_diff.ops.DiffusionOperator`. (default: :obj:`False`)
         dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
 
@@ -108,7 +107,7 @@ class SparseOperator(SparseMatrix):
         reorder: bool = False,
         dtype: torch.dtype | None = None,
     ) -> "SparseOperator":
-        r"""The adjacency matrix as normalised for graph convolutions,
+        r"""The adjacency matrix as normalized for graph convolutions,
         :math:`\mathbf{\hat{D}}^{-1/2} \mathbf{\hat{A}} \mathbf{\hat{D}}^{-1/2}` with
         :math:`\mathbf{\hat{A}} = \mathbf{A} + \mathbf{I}` (or :math:`+ 2 \mathbf{I}` if
         ``improved``): the same values as PyG's ``gcn_norm``.
@@ -146,7 +145,7 @@ class DiffusionOperator(SparseOperator):
         \mathbf{L} = \mathrm{diag}(\mathbf{W} \mathbf{1}) - \mathbf{W},
 
     held once as CSR, with its transpose (the same object when :math:`\mathbf{P}` is symmetric).
-    Here :math:`w_{ij}` is the normalised weight of the edge from :math:`j` to :math:`i` and
+    Here :math:`w_{ij}` is the normalized weight of the edge from :math:`j` to :math:`i` and
     :math:`h` is ``step_size``. Rows of :math:`\mathbf{P}` sum to 1, so constants are fixed points,
     on directed graphs too. From `"Diffusion Mechanism in Residual Neural Network: Theory and
     Applications" <https://arxiv.org/abs/2105.03155>`_.
@@ -164,16 +163,16 @@ class DiffusionOperator(SparseOperator):
             :math:`\mathbf{D}^{-1/2} \mathbf{W} \mathbf{D}^{-1/2}`, :obj:`"row"` for
             :math:`\mathbf{D}^{-1} \mathbf{W}`, or :obj:`None`. (default: :obj:`"sym"`)
         add_self_loops (bool, optional): Count a self-loop of weight 1 into the degrees of the
-            normalisation. (default: :obj:`True`)
+            normalization. (default: :obj:`True`)
         reorder (bool, optional): Let the CPU kernel visit the nodes in reverse Cuthill-McKee order
-            where that brings neighbours much closer in memory. It pays for large graphs whose nodes
+            where that brings neighbors much closer in memory. It pays for large graphs whose nodes
             come in no useful order, and costs about as much as ten steps, once. Results and
             attributes keep the given order. (default: :obj:`False`)
         dtype (torch.dtype, optional): The type of the values. (default: that of the weights)
 
     Raises:
         ValueError: On indices out of range, weights that are negative, infinite or NaN, shapes
-            that do not match, ``step_size`` that is not positive, or an unknown normalisation.
+            that do not match, ``step_size`` that is not positive, or an unknown normalization.
         TypeError: On a type that is no adjacency.
 
     Attributes:
@@ -297,7 +296,7 @@ class DiffusionOperator(SparseOperator):
         edges.
 
         Within 1 % for a symmetric :math:`\mathbf{L}`, for one that a scaling makes symmetric (an
-        undirected graph normalised by rows), and for a directed graph whose strongly connected
+        undirected graph normalized by rows), and for a directed graph whose strongly connected
         components have up to 300 nodes each. In larger components the eigenvalue is found
         iteratively and, up to 5,000 nodes, tried out by 1,000 steps: steps 1 % longer grow, steps
         1 % shorter do not, to a rate of 0.2 % a step. What grows more slowly, or lies in a larger

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..graph.arguments import check_has_values, check_integer, check_real, is_finite
-from ..graph.untransformed import untransformed
-from .extremes import may_leave
+from .._utils.checks import check_has_values, check_integer, check_real, is_finite
+from .._utils.functorch import untransformed
+from ._extremes import may_leave
 
 LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
@@ -71,7 +71,7 @@ class Recurrence:
             not finite, a step lies outside :math:`[0, K]`, or both ``w`` and ``steps`` are given.
 
     Example:
-        >>> recurrence = Recurrence(2, a=0.9, c=0.1)  # two steps of personalised PageRank
+        >>> recurrence = Recurrence(2, a=0.9, c=0.1)  # two steps of personalized PageRank
         >>> recurrence.table()[0]
         tensor([0.0000, 0.9000, 0.9000], dtype=torch.float64)
     """
@@ -178,7 +178,7 @@ class Recurrence:
     @staticmethod
     @_kept
     def power(num_steps: int) -> "Recurrence":
-        r""":math:`\mathbf{P}^K \mathbf{x}`: Euler diffusion, and SGC with the normalised adjacency
+        r""":math:`\mathbf{P}^K \mathbf{x}`: Euler diffusion, and SGC with the normalized adjacency
         (`"Simplifying Graph Convolutional Networks" <https://arxiv.org/abs/1902.07153>`_).
         """
         return Recurrence(num_steps)
@@ -186,7 +186,7 @@ class Recurrence:
     @staticmethod
     @_kept
     def ppr(num_steps: int, alpha: float | Tensor) -> "Recurrence":
-        r"""Personalised PageRank, :math:`\mathbf{z}_{k+1} = (1 - \alpha) \mathbf{P} \mathbf{z}_k +
+        r"""Personalized PageRank, :math:`\mathbf{z}_{k+1} = (1 - \alpha) \mathbf{P} \mathbf{z}_k +
         \alpha \mathbf{x}` (APPNP, `"Predict then Propagate" <https://arxiv.org/abs/1810.05997>`_).
         """
         return Recurrence(num_steps, a=1 - alpha, c=alpha)
@@ -223,7 +223,7 @@ class Table:  # not a tuple: torch.func would look for Tensors inside
 
     @property
     def may_leave(self) -> bool:
-        """See :func:`~torch_geometric_diff.ops.extremes.may_leave`."""
+        """See :func:`~torch_geometric_diff.ops._extremes.may_leave`."""
         if self._may_leave is None:
             with untransformed():
                 self._may_leave = may_leave(self.values)

@@ -1,4 +1,4 @@
-"""Propagated features as transforms: powers, personalised PageRank and heat."""
+"""Propagated features as transforms: powers, personalized PageRank and heat."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 
-from ..graph.arguments import check_integer, check_real
+from .._utils.checks import check_integer, check_real
 from ..nn import HeatConv
 from ..ops import Recurrence, SparseOperator, propagate
 
@@ -48,7 +48,7 @@ class _Propagated(BaseTransform):
 
 @functional_transform("powers")
 class SIGN(_Propagated):
-    r"""The features of several neighbourhoods at once, from the `"SIGN: Scalable Inception Graph
+    r"""The features of several neighborhoods at once, from the `"SIGN: Scalable Inception Graph
     Neural Networks" <https://arxiv.org/abs/2004.11198>`_ paper,
 
     .. math::
@@ -98,7 +98,7 @@ class SIGN(_Propagated):
 
 @functional_transform("personalized_page_rank")
 class PersonalizedPageRank(_Propagated):
-    r"""Replaces features by their personalised PageRank,
+    r"""Replaces features by their personalized PageRank,
 
     .. math::
         \mathbf{X} \leftarrow \alpha \sum_{k=0}^{K-1} (1 - \alpha)^k \mathbf{P}^k \mathbf{X}

@@ -13,10 +13,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from benchmarks.common import fit
 from benchmarks.nodes.graphs import file_name
 from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.own import find_method
-from torch_geometric_diff.experiment import fit
 
 FOLDER = Path(__file__).parent
 

@@ -3,23 +3,19 @@
 import torch
 from torch import Tensor
 
-from ...graph.untransformed import in_memory, uncompiled
-
-_missing: str | None = None
-try:
-    from torch_geometric_diff import _C
-except ImportError as error:
-    _missing = f"the C++ extension was not built when the package was installed ({error})"
+from ..._utils import native
+from ..._utils.functorch import in_memory, uncompiled
+from ..._utils.native import _C
 
 
 def available() -> str | None:
     """Why the kernel cannot be used, or :obj:`None` if it can."""
-    return _missing
+    return native.MISSING
 
 
 def levels() -> list[str]:
     """Instruction sets that this processor has, best first; empty without the extension."""
-    return [] if _missing else _C.levels()
+    return [] if native.MISSING else _C.levels()
 
 
 def tile_widths(columns: int, widest: int, fit: int) -> list[int]:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..derivatives import Times, apply
-from ..random import dropout_scale, keep_mask
+from ..._utils.functorch import apply
+from .._derivatives import Times
+from .._random import dropout_scale, keep_mask
 from ..recurrence import INPUTS, A, B, D
 
 Bounds = tuple[float, float]
@@ -45,7 +46,7 @@ def propagate(
         table (Tensor): The coefficients (see :mod:`torch_geometric_diff.ops.recurrence`).
         threshold (int): The drop probability in units of 1/65536; 0 drops nothing.
         seeds (Tensor): The seed of the masks of every element of the batch, int64 on the CPU, see
-            :mod:`torch_geometric_diff.ops.random`.
+            :mod:`torch_geometric_diff.ops._random`.
         reverse (bool): Whether to run backward.
         bounds (tuple, optional): Every state but the first is clamped to these.
 
@@ -116,12 +117,12 @@ def run(
     masks: Masks,
     reverse: bool,
     bounds: Bounds | None = None,
-    held: tuple[Tensor, Tensor] | None = None,
+    fixed: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The outputs of a recurrence, whatever makes its products.
 
     ``table`` holds numbers, of which zeros and ones cost nothing, and Tensors that are learned;
-    ``held`` a mask [N, 1] of rows that are replaced in every state, and by what [B, N, F].
+    ``fixed`` a mask [N, 1] of rows that are replaced in every state, and by what [B, N, F].
     """
     steps, inputs = masks.num_steps, len(x)
     outputs = len(table) - INPUTS - inputs
@@ -144,7 +145,7 @@ def run(
         return [(table[INPUTS + i][k], x[i]) for i in range(inputs)]
 
     def replaced(z: Tensor) -> Tensor:
-        return z if held is None else torch.where(held[0], held[1], z)
+        return z if fixed is None else torch.where(fixed[0], fixed[1], z)
 
     states = [replaced(weighted(added(0)))]
     for k in range(1, steps + 1):

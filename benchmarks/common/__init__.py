@@ -1,0 +1,20 @@
+"""Trials that resume, results that last, command lines that end in one line."""
+
+from benchmarks.common.cli import command_line as command_line
+from benchmarks.common.memory import keep_freed_memory as keep_freed_memory
+from benchmarks.common.results import ResultFile as ResultFile
+from benchmarks.common.results import environment as environment
+from benchmarks.common.results import read_rows as read_rows
+from benchmarks.common.results import write_rows as write_rows
+from benchmarks.common.statistics import mean_and_interval as mean_and_interval
+from benchmarks.common.training import EarlyStopping as EarlyStopping
+from benchmarks.common.training import Fit as Fit
+from benchmarks.common.training import accuracy as accuracy
+from benchmarks.common.training import fit as fit
+from benchmarks.common.trials import Trial as Trial
+from benchmarks.common.trials import draw_trials as draw_trials
+from benchmarks.common.trials import share_of_rank as share_of_rank
+from benchmarks.common.trials import world as world
+from torch_geometric_diff._utils.files import check_writable as check_writable
+from torch_geometric_diff._utils.files import make_folder as make_folder
+from torch_geometric_diff._utils.files import write_atomically as write_atomically

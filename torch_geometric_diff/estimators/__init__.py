@@ -1,0 +1,16 @@
+"""Estimators: the labels of many from those of a few, for nodes of a graph and for points.
+
+Names are imported when they are first used: :class:`DiffusionClassifier` needs scikit-learn.
+"""
+
+from typing import TYPE_CHECKING
+
+from .._utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .node import NodeClassifier as NodeClassifier
+    from .points import DiffusionClassifier as DiffusionClassifier
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {"node": ("NodeClassifier",), "points": ("DiffusionClassifier",)}
+)

@@ -1,0 +1,173 @@
+"""Diffusion as a message passing layer."""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ..._utils.checks import check_dropout, check_integer
+from ...ops import DiffusionOperator, Recurrence, SparseOperator
+from ...ops._random import draw_seeds
+from ...ops.operator import check_step_size
+from ._laplacian import Diffusion
+
+
+class DiffConv(Diffusion):
+    r"""The diffusion operator from the `"Diffusion Mechanism in Residual Neural Network: Theory
+    and Applications" <https://arxiv.org/abs/2105.03155>`_ paper.
+
+    .. math::
+        \mathbf{X}^{(k + 1)} = (\mathbf{I} - h \, \mathbf{L}) \,
+        (\mathbf{M}_k \odot \mathbf{X}^{(k)}), \qquad
+        \mathbf{L} = \mathrm{diag}(\mathbf{\hat{W}} \mathbf{1}) - \mathbf{\hat{W}},
+
+    for :math:`k = 0, \ldots, K - 1`, where
+    :math:`\mathbf{\hat{W}} = \mathbf{\hat{D}}^{-1/2} (\mathbf{W} + \mathbf{I})
+    \mathbf{\hat{D}}^{-1/2}` denotes the normalized adjacency matrix with self-loops, :math:`h` the
+    step size and :math:`\mathbf{M}_k` a dropout mask. Its node-wise formulation is
+
+    .. math::
+        \mathbf{x}_i \leftarrow \mathbf{x}_i + h \sum_{j \in \mathcal{N}(i)} \hat{w}_{ij} \,
+        (\mathbf{x}_j - \mathbf{x}_i)
+
+    where :math:`w_{ij}` is the edge weight from source node :obj:`j` to target node :obj:`i`
+    (default: :obj:`1.0`). Rows of the operator sum to one: constants stay as they are. All
+    :math:`K` steps run in one kernel, and with constant weights nothing is kept for the backward
+    pass. Attributes act at the next call.
+
+    .. note::
+        Explicit steps diverge past a step size of :math:`2 / \lambda_{\max}(\mathbf{L})`; a warning
+        names both numbers. PyG's explainers count this layer as one hop, whatever
+        :math:`K` is: pass a subgraph of :math:`K` hops to explain single nodes.
+
+    Args:
+        num_steps (int): The number of steps :math:`K \ge 0`.
+        step_size (float, optional): The step size :math:`h > 0`. (default: :obj:`0.25`)
+        dropout (float, optional): The probability in :math:`[0, 1)` to drop a **feature** (not an
+            edge) before each step during training. (default: :obj:`0.0`)
+        normalization (str, optional): :obj:`"sym"`, :obj:`"row"`
+            (:math:`\mathbf{\hat{D}}^{-1} (\mathbf{W} + \mathbf{I})`) or :obj:`None` for the weights
+            as they are. (default: :obj:`"sym"`)
+        add_self_loops (bool, optional): Whether the degrees of the normalization count a self-loop
+            at every node. (default: :obj:`True`)
+        cached (bool, optional): If set to :obj:`True`, the operator is built at the first call and
+            reused. Another graph afterwards is an error, not a wrong result. This parameter should
+            only be set to :obj:`True` in transductive learning scenarios. (default: :obj:`False`)
+        learn_step_size (bool, optional): If set to :obj:`True`, :math:`h` is a parameter.
+            (default: :obj:`False`)
+        generator (torch.Generator, optional): The CPU generator that the seeds of the masks are
+            drawn from. (default: torch's own)
+        **kwargs (optional): Additional arguments of
+            :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:**
+          node features :math:`(|\mathcal{V}|, F)` or :math:`(B, |\mathcal{V}|, F)`,
+          edge indices :math:`(2, |\mathcal{E}|)` or a sparse matrix
+          :math:`(|\mathcal{V}|, |\mathcal{V}|)` or a
+          :class:`~torch_geometric_diff.ops.DiffusionOperator`,
+          edge weights :math:`(|\mathcal{E}|)` *(optional)*,
+          indices :math:`(n,)` of the nodes that are wanted *(optional; default: all)*
+        - **output:** the shape of the node features; with ``nodes``, :math:`n` in the place of
+          :math:`|\mathcal{V}|`
+
+    Raises:
+        ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
+            matrix, weights that are negative or not finite, a graph that is not the cached one, or
+            ``nodes`` that are none.
+        TypeError: If ``nodes`` are no indices.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> conv = DiffConv(num_steps=100, step_size=0.5, normalization="row")
+        >>> conv(torch.tensor([[0.0], [0.0], [7.0]]), edge_index)  # shared out by degree
+        tensor([[2.0000],
+                [2.0000],
+                [2.0000]])
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        step_size: float = 0.25,
+        dropout: float = 0.0,
+        normalization: Optional[str] = "sym",
+        add_self_loops: bool = True,
+        cached: bool = False,
+        learn_step_size: bool = False,
+        generator: Optional[torch.Generator] = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(normalization, add_self_loops, cached, **kwargs)
+        check_step_size(step_size)
+        self.num_steps = check_integer("num_steps", num_steps, 0)
+        self.initial_step_size = step_size
+        self.dropout = check_dropout(dropout)
+        self.generator = generator
+        self.step_size: Any = Parameter(torch.empty(())) if learn_step_size else step_size
+        self.reset_parameters()
+
+    @property
+    def learn_step_size(self) -> bool:
+        """Whether the step size is a parameter."""
+        return isinstance(self.step_size, Parameter)
+
+    def reset_parameters(self) -> None:
+        """Reset the learned step size and clear the cache."""
+        super().reset_parameters()
+        if self.learn_step_size:
+            torch.nn.init.constant_(self.step_size, self.initial_step_size)
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Any,
+        edge_weight: Optional[Tensor] = None,
+        nodes: Optional[Tensor] = None,
+    ) -> Tensor:
+        """Diffuse ``x`` over the graph, see the class; the rows of the indices ``nodes`` alone."""
+        seeds = None
+        if self.generator is not None and self.drops:
+            self._check_features(x)
+            seeds = draw_seeds(x.size(0) if x.dim() == 3 else 1, self.generator).tolist()
+        settings: dict[str, Any] = {"dropout": self.dropout, "seed": seeds, "nodes": nodes}
+        return self.run(x, edge_index, edge_weight, **settings)
+
+    def recurrence(self, operator: SparseOperator) -> Recurrence:
+        """The steps of this layer with an operator, whose step size is another if it is learned."""
+        if not self.learn_step_size:
+            return Recurrence.power(self.num_steps)
+        operator.check_stability(self.step_size)  # type: ignore[attr-defined]
+        r = self.step_size / operator.step_size  # type: ignore[attr-defined]
+        return Recurrence(self.num_steps, a=r, d=1 - r)  # (1 - r) x + r P x: r times as long
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout applies now."""
+        return self.training and self.dropout > 0
+
+    @property
+    def _constant_step(self) -> float:
+        return self.initial_step_size if self.learn_step_size else self.step_size
+
+    def _settings(self) -> tuple:
+        return (self._constant_step, *super()._settings())
+
+    def _build(
+        self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
+    ) -> DiffusionOperator:
+        return DiffusionOperator(
+            self._source_to_target(edge_index),
+            edge_weight,
+            num_nodes=x.size(-2),
+            step_size=self._constant_step,
+            normalization=self.normalization,
+            add_self_loops=self.add_self_loops,
+            reorder=self.cached,
+            dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
+        )
+
+    def __repr__(self) -> str:
+        step = self.step_size.item() if self.learn_step_size else self.step_size
+        return f"{self.__class__.__name__}(num_steps={self.num_steps}, step_size={step:g})"

@@ -1,0 +1,155 @@
+r"""Two products that differentiate into each other: :math:`\mathbf{P} \mathbf{x}` and
+:math:`\mathbf{g} \mathbf{x}^{\top}` at the entries of :math:`\mathbf{P}`.
+
+Each is linear in both of its arguments, and the derivatives of either are made of the two: so they
+can be differentiated any number of times, in either mode and under ``torch.func``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from .._utils.functorch import apply, tangents_of
+from ._pattern import Pattern
+from .kernels import kernel_for
+
+
+def product(csr: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
+    """A matrix times a batch [B, N, F], which no gradient passes."""
+    out = kernel_for(x.device).propagate(
+        x.contiguous().unsqueeze(0), *csr, _ONE_STEP, 0, no_seeds(x.size(0)), False
+    )
+    return out.squeeze_(0)  # in place: a view could not be changed in place afterwards
+
+
+_ONE_STEP = torch.tensor(
+    [[0, 1], [0, 0], [0, 0], [1, 0], [0, 1]], dtype=torch.float64, device="cpu"
+)
+
+
+_NONE = torch.zeros(1, dtype=torch.long, device="cpu")
+
+
+def no_seeds(count: int) -> Tensor:
+    """Seeds of a batch without dropout."""
+    if count == 1 and not torch.compiler.is_compiling():  # a graph holds no global of ours
+        return _NONE
+    return torch.zeros(count, dtype=torch.long, device="cpu")
+
+
+def _fold(x: Tensor, dim: int | None, count: int) -> Tensor:
+    """A vmapped [.., B, N, F] with its dimension merged into the batch [count * B, N, F]."""
+    x = x.unsqueeze(0).expand(count, *x.shape) if dim is None else x.movedim(dim, 0)
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _each(function: Any, info: Any, in_dims: Any, first: Tensor, second: Tensor, *rest: Any) -> Any:
+    """The rule of vmap that takes the elements one by one."""
+    outs = []
+    for i in range(info.batch_size):
+        one = first if in_dims[0] is None else first.select(in_dims[0], i)
+        two = second if in_dims[1] is None else second.select(in_dims[1], i)
+        outs.append(apply(function, one, two, *rest))
+    return torch.stack(outs), 0
+
+
+class SparseProduct(Function):
+    """``(value, x [B, N, F], pattern)`` to the matrix of these entries times ``x``."""
+
+    @staticmethod
+    def forward(value: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
+        """The product."""
+        return product((pattern.rowptr, pattern.col, value.contiguous()), x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        """Keep both factors."""
+        value, x, ctx.pattern = inputs
+        ctx.save_for_backward(value, x)
+        ctx.save_for_forward(value, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Products with the transpose and at the entries."""
+        value, x = ctx.saved_tensors
+        (grad,) = grads
+        grad_value = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_value = apply(SampledProduct, grad, x, ctx.pattern)
+        if ctx.needs_input_grad[1]:
+            pattern = ctx.pattern
+            grad_x = apply(
+                SparseProduct, value[pattern.permutation.long()], grad, pattern.transpose
+            )
+        return grad_value, grad_x, None
+
+    @staticmethod
+    def jvp(ctx: Any, value_t: Any, x_t: Any, _: Any) -> Any:
+        """The product rule."""
+        with tangents_of(ctx) as (value, x):
+            return _sum(
+                None if value_t is None else apply(SparseProduct, value_t, x, ctx.pattern),
+                None if x_t is None else apply(SparseProduct, value, x_t, ctx.pattern),
+            )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Tensor, x: Tensor, pattern: Pattern) -> Any:
+        """Batches of ``x`` side by side, matrices one by one."""
+        if in_dims[0] is not None:
+            return _each(SparseProduct, info, in_dims, value, x, pattern)
+        out = apply(SparseProduct, value, _fold(x, in_dims[1], info.batch_size), pattern)
+        return out.view(info.batch_size, -1, *out.shape[1:]), 0
+
+
+class SampledProduct(Function):
+    """``(g [B, N, F], x [B, N, F], pattern)`` to g x^T at the entries, summed over the batch."""
+
+    @staticmethod
+    def forward(g: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
+        """The product, columns in blocks so that memory stays small."""
+        total = g.new_zeros(pattern.col.numel())
+        for one, other in zip(g, x, strict=True):
+            for start in range(0, x.size(-1), 32):
+                block = slice(start, start + 32)
+                total += (one[:, block][pattern.row] * other[:, block][pattern.col]).sum(1)
+        return total
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        """Keep both factors."""
+        g, x, ctx.pattern = inputs
+        ctx.save_for_backward(g, x)
+        ctx.save_for_forward(g, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Products with the matrix of the gradients, and with its transpose."""
+        g, x = ctx.saved_tensors
+        (grad,) = grads
+        pattern = ctx.pattern
+        grad_g = grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_g = apply(SparseProduct, grad, x, pattern)
+        if ctx.needs_input_grad[1]:
+            grad_x = apply(SparseProduct, grad[pattern.permutation.long()], g, pattern.transpose)
+        return grad_g, grad_x, None
+
+    @staticmethod
+    def jvp(ctx: Any, g_t: Any, x_t: Any, _: Any) -> Any:
+        """The product rule."""
+        with tangents_of(ctx) as (g, x):
+            return _sum(
+                None if g_t is None else apply(SampledProduct, g_t, x, ctx.pattern),
+                None if x_t is None else apply(SampledProduct, g, x_t, ctx.pattern),
+            )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, pattern: Pattern) -> Any:
+        """One by one: each element has entries of its own."""
+        return _each(SampledProduct, info, in_dims, g, x, pattern)
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other
