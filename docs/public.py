@@ -15,7 +15,7 @@ def public_names() -> dict[str, list[str]]:
     found = {PACKAGE: [*torch_geometric_diff.__all__]}
     for name in sorted(MODULES):
         module = import_module(name)
-        found[name] = [key for key, value in vars(module).items() if _is_public(module, key, value)]
+        found[name] = [key for key in dir(module) if _is_public(module, key, getattr(module, key))]
     homes = {key for name, names in found.items() if name != PACKAGE for key in names}
     found[PACKAGE] = [key for key in found[PACKAGE] if key not in homes and key != "__version__"]
     return {name: sorted(names, key=str.lower) for name, names in found.items() if names}

@@ -138,11 +138,11 @@ BACKBONES = ("resnet18", "resnet10", "wideres", "conv4")
 
 
 def build_backbone(name: str, in_channels: int = 3, image_size: int = 84) -> Backbone:
-    """Make a backbone with He-initialised convolutions.
+    """Make a backbone with He-initialized convolutions.
 
     Args:
         name: One of ``BACKBONES``.
-        in_channels: 3 for colour, 1 for grey images.
+        in_channels: 3 for color, 1 for gray images.
         image_size: Height and width of the input, at least 16; only conv4's ``dim`` depends on it.
 
     Raises:

@@ -132,7 +132,7 @@ class TaskSampler:
         )
 
 
-def centre_and_normalise(tasks: Tasks, base_mean: Tensor) -> Tasks:
+def center_and_normalize(tasks: Tasks, base_mean: Tensor) -> Tasks:
     """Subtract the mean feature of the base classes, then scale every feature to length 1."""
     return replace(
         tasks,

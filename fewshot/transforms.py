@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Mean and standard deviation of the pixels: ImageNet for color, pen strokes on white for grey.
+# Mean and standard deviation of the pixels: ImageNet for color, pen strokes on white for gray.
 MOMENTS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.92,), (0.25,))}
 
 
@@ -15,13 +15,13 @@ def _normalize(images: Tensor) -> Tensor:
 
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast and saturation, in this order, by ``factors`` [3, b, 1, 1, 1]."""
-    grey_of = images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    gray_of = images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     brightness, contrast, saturation = factors
     images = (images * brightness).clamp(0, 1)
-    mean = (images * grey_of).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    mean = (images * gray_of).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     images = torch.lerp(mean, images, contrast).clamp(0, 1)
-    grey = (images * grey_of).sum(1, keepdim=True)
-    return torch.lerp(grey, images, saturation).clamp(0, 1)
+    gray = (images * gray_of).sum(1, keepdim=True)
+    return torch.lerp(gray, images, saturation).clamp(0, 1)
 
 
 def train_view(

@@ -14,32 +14,102 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "torch_geometric_diff"
 
 
-def imports(path: Path) -> set[str]:
-    """The absolute names that a file imports, relative ones resolved."""
+# What each room may import: the rooms below it.
+ROOMS: dict[str, set[str]] = {
+    "_utils": set(),
+    "graph": {"_utils"},
+    "data": {"_utils"},
+    "ops": {"_utils", "graph"},
+    "nn": {"_utils", "graph", "ops"},
+    "metrics": {"_utils", "graph", "ops"},
+    "preprocessing": {"_utils", "graph", "ops"},
+    "acceleration": {"_utils", "graph", "ops", "nn"},
+    "estimators": {"_utils", "graph", "ops", "nn"},
+    "transforms": {"_utils", "graph", "ops", "nn"},
+    "__init__": {"_utils"},
+}
+# for type checkers alone, and what is imported when a name is first used
+LAZY = {"__init__", "estimators/__init__"}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, source: str | None = None) -> set[str]:
+    """The modules that a file imports: names of a package that are modules count as these."""
     package = [*path.relative_to(ROOT).parent.parts]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            names.add(".".join([*base, *([node.module] if node.module else [])]))
-    return names
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                below = ROOT.joinpath(*module.split("."), alias.name)
+                is_module = any(map(Path.exists, (below, *map(below.with_suffix, (".py", ".pyi")))))
+                found.add(f"{module}.{alias.name}" if is_module else module)
+    return found
 
 
-@pytest.mark.parametrize(
-    "part, forbidden",
-    [
-        ("", ("benchmarks", "fewshot", "toys")),
-        ("graph", ("torch_geometric_diff.nn", "torch_geometric_diff.data")),
-        ("ops", ("torch_geometric_diff.nn", "torch_geometric_diff.data")),
-        ("nn", ("torch_geometric_diff.data", "benchmarks.common")),
-    ],
-)
-def test_imports_point_one_way(part, forbidden):
-    for path in (PACKAGE / part).rglob("*.py"):
-        wrong = [name for name in imports(path) if name.startswith(forbidden)]
-        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+def inner_imports() -> dict[str, set[str]]:
+    """For every module of the package the modules of the package that it imports."""
+    return {
+        module_of(path): {name for name in imports(path) if name.startswith("torch_geometric_diff")}
+        for path in PACKAGE.rglob("*.py")
+        if str(path.relative_to(PACKAGE).with_suffix("")) not in LAZY
+    }
+
+
+def wrong_imports(module: str, targets: set[str]) -> set[str]:
+    room = module.split(".")[1]
+    allowed = ROOMS[room] | {room}
+    if module == "torch_geometric_diff._utils.native":  # alone imports the compiled module
+        allowed |= {"_C"}
+    return {
+        target
+        for target in targets
+        if target == "torch_geometric_diff" or target.split(".")[1] not in allowed
+    }
+
+
+def test_imports_point_one_way():
+    for module, targets in inner_imports().items():
+        assert not wrong_imports(module, targets), (module, wrong_imports(module, targets))
+    for path in PACKAGE.rglob("*.py"):
+        foreign = {name.split(".")[0] for name in imports(path)}
+        assert not foreign & {"benchmarks", "fewshot", "toys", "tests"}, path
+
+
+def test_bare_imports_of_the_package_are_seen():
+    path = PACKAGE / "ops" / "operator.py"
+    for source in ("from .. import nn", "import torch_geometric_diff.nn", "from ..nn import APPNP"):
+        assert wrong_imports("torch_geometric_diff.ops.operator", imports(path, source))
+    for source in ("from .. import diffuse", "import torch_geometric_diff"):
+        assert wrong_imports("torch_geometric_diff.ops.operator", imports(path, source))
+
+
+def test_every_module_is_in_a_room():
+    for path in PACKAGE.iterdir():
+        if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").exists()):
+            assert path.stem in ROOMS, path
+
+
+def test_no_circle_of_imports():
+    graph = inner_imports()
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above[above.index(module) :], module])
+        if module not in done:
+            for target in graph.get(module, set()):
+                visit(target, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 def test_the_front_door_is_lazy_and_the_core_needs_no_extra():

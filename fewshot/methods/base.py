@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..tasks import Tasks, centre_and_normalise, shift_queries
+from ..tasks import Tasks, center_and_normalize, shift_queries
 
 
 class Method(ABC):
@@ -15,11 +15,11 @@ class Method(ABC):
     shifted: ClassVar[bool]  # whether the queries are moved onto the support mean
 
     def prepare(self, tasks: Tasks, base_mean: Tensor) -> Tasks:
-        """The features as this method wants them; by default centred and normalised ("Table 3").
+        """The features as this method wants them; by default centerd and normalized ("Table 3").
 
         Shifting looks at all queries at once, so methods that label one query at a time do without.
         """
-        tasks = centre_and_normalise(tasks, base_mean)
+        tasks = center_and_normalize(tasks, base_mean)
         return shift_queries(tasks) if self.shifted else tasks
 
     @abstractmethod

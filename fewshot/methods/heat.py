@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tasks import Tasks, centre_and_normalise
+from ..tasks import Tasks, center_and_normalize
 from ..weights import gaussian_weights_of, heat_kernel
 from .base import Method, at_least
 
@@ -46,7 +46,7 @@ class HeatPrototypes(Method):
     with :math:`F = \sum z (e - \log z)` and M the multinomial coefficient. No label of a query and
     no other task enters.
 
-    Features are centred by the mean of the base classes, which counts as ``base_count`` points, and
+    Features are centerd by the mean of the base classes, which counts as ``base_count`` points, and
     of the support. Only their inner products are needed, so a step costs the same for any width.
 
     Args:
@@ -119,7 +119,7 @@ class HeatPrototypes(Method):
         n = tasks.support.shape[1]
         mean = tasks.support.mean(1, keepdim=True)
         mean = torch.lerp(base_mean.expand_as(mean), mean, n / (self.base_count + n))
-        return centre_and_normalise(tasks, mean)
+        return center_and_normalize(tasks, mean)
 
     def predict(self, tasks: Tasks) -> Tensor:
         points = tasks.points

@@ -12,7 +12,7 @@ from .base import Method, at_least
 class LabelPropagation(Method):
     r"""Local and global consistency (Zhou et al., 2004): :math:`(I - \alpha S)^{-1} Y`.
 
-    S is the symmetric normalised Gaussian kNN graph of all points, Y the labels of the support.
+    S is the symmetric normalized Gaussian kNN graph of all points, Y the labels of the support.
 
     Args:
         alpha (float): Weight of the neighbors, below 1. (default: ``0.9``)

@@ -1,4 +1,4 @@
-"""PT-MAP: power transform, optimal transport to the classes, moving centres."""
+"""PT-MAP: power transform, optimal transport to the classes, moving centers."""
 
 from dataclasses import replace
 
@@ -33,8 +33,8 @@ class PTMAP(Method):
 
     Args:
         sharpness (float): Factor on the squared distances in the transport. (default: ``10``)
-        rate (float): Part of the way that a centre moves in one step. (default: ``0.2``)
-        steps (int): Steps of the centres. (default: ``20``)
+        rate (float): Part of the way that a center moves in one step. (default: ``0.2``)
+        steps (int): Steps of the centers. (default: ``20``)
     """
 
     shifted = False
@@ -44,26 +44,26 @@ class PTMAP(Method):
         self.sharpness, self.rate, self.steps = sharpness, rate, steps
 
     def prepare(self, tasks: Tasks, base_mean: Tensor) -> Tasks:
-        """Power transform, then support and queries centred each on its own mean, length 1."""
+        """Power transform, then support and queries centerd each on its own mean, length 1."""
         tasks = power_transform(tasks)
         support, query = (
             F.normalize(x - x.mean(1, keepdim=True), dim=-1) for x in (tasks.support, tasks.query)
         )
         return replace(tasks, support=support, query=query)
 
-    def _plan(self, tasks: Tasks, centres: Tensor) -> Tensor:
+    def _plan(self, tasks: Tasks, centers: Tensor) -> Tensor:
         """Shares of the queries in the classes, [tasks, queries, way]."""
-        return transport(torch.cdist(tasks.query, centres).square(), self.sharpness)
+        return transport(torch.cdist(tasks.query, centers).square(), self.sharpness)
 
     def predict(self, tasks: Tasks) -> Tensor:
         labels = F.one_hot(tasks.support_labels, tasks.way).to(tasks.query.dtype)
         labels = labels.expand(len(tasks.query), -1, -1)
-        centres = tasks.prototypes
+        centers = tasks.prototypes
         for _ in range(self.steps):
-            weight = torch.cat([labels, self._plan(tasks, centres)], dim=1)
+            weight = torch.cat([labels, self._plan(tasks, centers)], dim=1)
             mean = weight.mT @ tasks.points / weight.sum(1).unsqueeze(-1)
-            centres = centres + self.rate * (mean - centres)
-        return self._plan(tasks, centres).argmax(-1)
+            centers = centers + self.rate * (mean - centers)
+        return self._plan(tasks, centers).argmax(-1)
 
 
 class PriorFreePTMAP(PTMAP):
@@ -73,5 +73,5 @@ class PriorFreePTMAP(PTMAP):
     constraint on the classes.
     """
 
-    def _plan(self, tasks: Tasks, centres: Tensor) -> Tensor:
-        return (-self.sharpness * torch.cdist(tasks.query, centres).square()).softmax(-1)
+    def _plan(self, tasks: Tasks, centers: Tensor) -> Tensor:
+        return (-self.sharpness * torch.cdist(tasks.query, centers).square()).softmax(-1)

@@ -206,7 +206,7 @@ def test_train_view_is_the_image_when_nothing_is_random() -> None:
     assert torch.equal(views, again)
 
 
-def test_jitter_keeps_grey_grey_and_changes_brightness() -> None:
+def test_jitter_keeps_gray_gray_and_changes_brightness() -> None:
     images = torch.full((200, 3, 8, 8), 128, dtype=torch.uint8)
     mean, std = moments(3)
     views = train_view(images, 8, torch.Generator().manual_seed(0)) * std + mean
