@@ -20,9 +20,10 @@
 namespace tgd {
 namespace {
 
-constexpr int kPieces = 64;
+constexpr int kPieces = 64;  // of the rows, by which inner products are added up
 constexpr std::int64_t kMostMemory = std::int64_t{256} << 20;
 constexpr std::int64_t kMostOwned = std::int64_t{16} << 20;  // of all threads: more is new to the system at every call
+constexpr std::int64_t kNoSteps = -1;
 
 std::vector<double> transposed_table(const Recurrence& r) {
   const std::int64_t columns = r.steps + 1;
@@ -55,15 +56,232 @@ void untranspose(T* to, const T* from, const Operator<T, I>& op, const Operator<
     }
 }
 
-// Whether nothing but w is learned and z_k is a polynomial of P times x. Then <g, z_k> = <h_k, x> with h_k
-// that of P^T times g, and dx = sum_k w_k h_k: one run of the recurrence itself gives both.
+// Both passes: which of their states meet, and the arrays that they need.
+struct Passes {
+  bool weights, states, inputs;  // dw is wanted; what meets lambda: the states, the inputs
+  // Nothing but w is learned and z_k is a polynomial of P times x. Then <g, z_k> = <h_k, x> with h_k that of
+  // P^T times g, and dx = sum_k w_k h_k: one run of the recurrence itself gives both.
+  bool once;
+  std::vector<double> table;  // of the transpose
+  Recurrence forward, backward;
+  Storage up, down;
+
+  template <class T>
+  Passes(const Recurrence& r, const Gradients<T>& to)
+      : weights(to.wants(kW)), states(to.dvalue || to.wants(kA | kD | kB)), inputs(to.wants(kC)),
+        once(weighs_powers(r, to)), table(transposed_table(r)), forward(without_outputs(r)),
+        backward(transposed(r, to.dx)), up(forward, kept_forward()), down(backward, kept_backward()) {}
+
+  std::int64_t arrays() const { return up.arrays + down.arrays; }
+
+ private:
+  template <class T>
+  static bool weighs_powers(const Recurrence& r, const Gradients<T>& to) {
+    if (!to.dtable || to.kinds != kW || to.dvalue || r.threshold || r.inputs > 1 || r.outputs > 1) return false;
+    for (std::int64_t k = 1; k <= r.steps; ++k)
+      if (r.c(0, k) != 0) return false;
+    return true;
+  }
+
+  static Recurrence without_outputs(Recurrence r) {  // dw takes the states themselves
+    r.outputs = 0;
+    return r;
+  }
+
+  Recurrence transposed(Recurrence r, bool wants_x) const {
+    const int inputs_of_forward = r.inputs;
+    if (!once) {
+      r.table = table.data();
+      r.reverse = !r.reverse;
+      r.inputs = r.outputs;
+    }
+    r.outputs = wants_x ? inputs_of_forward : 0;
+    return r;
+  }
+
+  Keep kept_forward() const {
+    const std::int64_t last = once ? kNoSteps : weights ? forward.steps : states ? forward.steps - 1 : kNoSteps;
+    return {states, once || inputs, last};
+  }
+
+  Keep kept_backward() const { return {false, weights && !once, once || states || inputs ? forward.steps : kNoSteps}; }
+};
+
+// Tiles of a width that does not depend on the threads, since edges add up by tiles.
 template <class T>
-bool weighs_powers(const Recurrence& r, const Gradients<T>& to) {
-  if (!to.dtable || to.kinds != kW || to.dvalue || r.threshold || r.inputs > 1 || r.outputs > 1) return false;
-  for (std::int64_t k = 1; k <= r.steps; ++k)
-    if (r.c(0, k) != 0) return false;
-  return true;
+std::vector<Tile> gradient_tiles(std::int64_t rows, std::int64_t columns, std::int64_t arrays, const Options& options) {
+  int width = widest<T>(options);
+  const auto bytes = [&](std::int64_t n) { return n * rows * width * static_cast<std::int64_t>(sizeof(T)); };
+  if (width > 32 && bytes(2) > caches().l2 / 2) width = 32;
+  while (width > kBlock && (bytes(arrays) > kMostMemory || (options.width && width > options.width))) width /= 2;
+  return cut_columns(columns, width, {caches().fit(rows * static_cast<std::int64_t>(sizeof(T)))}, kBlock);
 }
+
+template <class T, class I>
+class GradientRun {
+ public:
+  GradientRun(const Gradients<T>& to, const T* x, const T* g, const Operator<T, I>& op, const Operator<T, I>& transpose,
+              std::int64_t batch, std::int64_t columns, const Recurrence& r, const std::uint64_t* seeds,
+              const Options& options)
+      : to_(to), x_(x), g_(g), op_(op), transpose_(transpose), batch_(batch), columns_(columns),
+        size_(op.rows * columns), num_sums_(r.table_size()), r_(r), seeds_(seeds), p_(r, to),
+        tiles_(gradient_tiles<T>(op.rows, columns, p_.arrays(), options)),
+        gap_(op.rows * tiles_[0].width + kGapBytes / static_cast<std::int64_t>(sizeof(T))),
+        edge_sums_(to.dvalue ? op.rowptr[op.rows] : 0), step_(step_function<T, I>(options)) {
+    for (int p = 0; p <= kPieces; ++p) {
+      bounds_[p] = cut_row(op, p, kPieces);
+      bounds_t_[p] = cut_row(transpose, p, kPieces);
+    }
+  }
+
+  void run(const Options& options) {
+    if (to_.dx)
+      for (int i = 0; i < r_.inputs; ++i)
+        if (p_.down.to[i] < 0)
+          std::memset(to_.dx + i * batch_ * size_, 0, sizeof(T) * static_cast<std::size_t>(batch_ * size_));
+    const int team = team_of(options);
+    if (owns_tiles(team)) each_its_tiles(team); else all_every_tile(team);
+    if (to_.dvalue) untranspose(to_.dvalue, edge_sums_.data(), op_, transpose_);
+  }
+
+ private:
+  static constexpr std::int64_t kGapBytes = 1024;
+
+  std::int64_t count_tiles() const { return static_cast<std::int64_t>(tiles_.size()); }
+  std::int64_t runs() const { return batch_ * count_tiles(); }
+  std::int64_t memory() const { return p_.arrays() * gap_; }
+
+  int team_of(const Options& options) const {
+    if (options.width) return options.threads;
+    const auto edges = static_cast<std::int64_t>(op_.rowptr[op_.rows]);
+    const std::int64_t work = 2 * (edges + op_.rows) * columns_ * batch_ * std::max<std::int64_t>(r_.steps, 1);
+    return useful_threads(options.threads, work);
+  }
+
+  bool owns_tiles(int team) const {
+    if (to_.dvalue) return false;
+    if (team == 1) return true;
+    const TileCost cost{caches().fit(op_.rows * static_cast<std::int64_t>(sizeof(T)))};
+    return team * memory() * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned && busy(tiles_, cost, batch_, team) >= kBusy;
+  }
+
+  void each_its_tiles(int team) {
+    const std::int64_t pieces = kPieces * num_sums_;
+    Buffer buffer(sizeof(T) * static_cast<std::size_t>(team * memory()));
+    std::vector<double> sums(team * pieces), of_tile(runs() * num_sums_);
+    std::atomic<std::int64_t> next{0};
+    parallel(team, [&](int thread, int) {
+      Barrier alone(1);
+      double* mine = sums.data() + thread * pieces;
+      for (std::int64_t n; (n = next.fetch_add(1, std::memory_order_relaxed)) < runs();) {
+        std::fill(mine, mine + pieces, 0.0);
+        run_tile(n, 0, kPieces, alone, buffer.as<T>() + thread * memory(), mine);
+        add_pieces(of_tile.data() + n * num_sums_, mine);
+      }
+    });
+    add_tiles(of_tile);
+  }
+
+  void all_every_tile(int team) {
+    const std::int64_t pieces = kPieces * num_sums_, separate = to_.dvalue ? 1 : runs();
+    Buffer buffer(sizeof(T) * static_cast<std::size_t>(memory()));
+    std::vector<double> sums(separate * pieces), of_tile(separate * num_sums_);
+    parallel_together(team, [&](int thread, int got, Barrier& barrier) {
+      const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
+      for (std::int64_t n = 0; n < runs(); ++n)
+        run_tile(n, first, last - first, barrier, buffer.as<T>(), sums.data() + (to_.dvalue ? 0 : n) * pieces);
+    });
+    for (std::int64_t n = 0; n < separate; ++n) add_pieces(of_tile.data() + n * num_sums_, sums.data() + n * pieces);
+    add_tiles(of_tile);
+  }
+
+  void add_pieces(double* to, const double* sums) const {
+    for (std::int64_t at = 0; at < kPieces * num_sums_; ++at) to[at % num_sums_] += sums[at];
+  }
+
+  void add_tiles(const std::vector<double>& of_tile) const {
+    if (!to_.dtable) return;
+    for (std::size_t at = 0; at < of_tile.size(); ++at) to_.dtable[at % num_sums_] += of_tile[at];
+  }
+
+  // The inner products that steps ask for, a list for both passes of a tile.
+  struct Dots {
+    std::vector<Dot<T>> list;
+    std::vector<T> lanes;
+    explicit Dots(int most) : list(most), lanes(static_cast<std::size_t>(most) * kBlock) {}
+
+    void begin(Step<T, I>& s) {
+      s.dots = list.data();
+      s.lanes = lanes.data();
+      s.edges = nullptr;
+    }
+    void add(Step<T, I>& s, const T* with, bool of_product, std::int64_t sum) {
+      list[s.num_dots++] = {with, of_product, sum};
+    }
+  };
+
+  // The pieces of a tile from `first` on, of one element of the batch.
+  void run_tile(std::int64_t n, int first, int count, Barrier& barrier, T* memory, double* all_sums) {
+    const std::int64_t b = n / count_tiles();
+    const std::uint64_t seed = r_.threshold ? seeds_[b] : 0;
+    const Tile& tile = tiles_[n % count_tiles()];
+    double* sums = all_sums + first * num_sums_;
+    const Pieces own{bounds_ + first, count}, own_t{bounds_t_ + first, count};
+    const Work<T, I> up{nullptr, x_ + b * size_, 0, batch_ * size_, columns_, seed, tile, memory, gap_,
+                        own, own, nullptr, nullptr, sums, num_sums_};
+    const Work<T, I> down{to_.dx ? to_.dx + b * size_ : nullptr, g_ + b * size_, batch_ * size_, batch_ * size_,
+                          columns_, seed, tile, memory + p_.up.arrays * gap_, gap_, own_t, own_t, nullptr, nullptr,
+                          sums, num_sums_};
+    Dots dots(std::max(3 + r_.inputs, r_.outputs));
+    TileRun<T, I> forward(up, op_, p_.forward, p_.up, step_, barrier);
+    TileRun<T, I> backward(down, transpose_, p_.backward, p_.down, step_, barrier);
+    forward.pack();
+    backward.pack();
+    if (!p_.once) {
+      forward.steps([&](std::int64_t k, Step<T, I>& s) {
+        dots.begin(s);
+        if (p_.weights)
+          for (int o = 0; o < r_.outputs; ++o) dots.add(s, down.array(p_.down.copy[o]), false, r_.w_at(o, k));
+      });
+    }
+    backward.steps([&](std::int64_t j, Step<T, I>& s) {
+      dots.begin(s);
+      if (p_.once) dots.add(s, up.array(p_.up.copy[0]), false, r_.w_at(0, j));
+      else meet(dots, s, up, j);
+    });
+  }
+
+  // Step j of the way back gives lambda_k, and the product P^T lambda_{k+1}; both meet what went forward.
+  void meet(Dots& dots, Step<T, I>& s, const Work<T, I>& up, std::int64_t j) {
+    const std::int64_t k = r_.steps - j;
+    if (p_.states && j > p_.down.first) {
+      const T* u = up.array(p_.up.state(k));
+      if (to_.wants(kA)) {
+        s.rowptr = transpose_.rowptr;
+        dots.add(s, u, true, r_.a_at(k + 1));
+      }
+      s.edges = to_.dvalue && s.scale != 0 ? edge_sums_.data() : nullptr;
+      s.edge_rows = u;
+    }
+    if (to_.wants(kD) && k >= 1) dots.add(s, up.array(p_.up.state(k - 1)), false, r_.d_at(k));
+    if (to_.wants(kB) && k >= 2) dots.add(s, up.array(p_.up.state(k - 2)), false, r_.b_at(k));
+    if (to_.wants(kC))
+      for (int i = 0; i < r_.inputs; ++i) dots.add(s, up.array(p_.up.copy[i]), false, r_.c_at(i, k));
+  }
+
+  const Gradients<T>& to_;
+  const T *x_, *g_;
+  const Operator<T, I>&op_, &transpose_;
+  const std::int64_t batch_, columns_, size_, num_sums_;
+  const Recurrence& r_;
+  const std::uint64_t* seeds_;
+  const Passes p_;
+  const std::vector<Tile> tiles_;
+  const std::int64_t gap_;  // between packed arrays
+  std::vector<T> edge_sums_;
+  const StepFunction<T, I> step_;
+  std::int64_t bounds_[kPieces + 1], bounds_t_[kPieces + 1];
+};
 
 }  // namespace
 
@@ -71,133 +289,10 @@ template <class T, class I>
 void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T, I>& op,
                const Operator<T, I>& transpose, std::int64_t batch, std::int64_t columns, const Recurrence& r,
                const std::uint64_t* seeds, const Options& options) {
-  const std::int64_t rows = op.rows, size = rows * columns, num_sums = (3 + r.inputs + r.outputs) * (r.steps + 1);
-  if (to.dtable) std::fill(to.dtable, to.dtable + num_sums, 0.0);
-  if (to.dvalue) std::fill(to.dvalue, to.dvalue + op.rowptr[rows], T{0});
-  if (size == 0 || batch == 0) return;
-
-  const auto wants = [&](unsigned kinds) { return to.dtable && (to.kinds & kinds); };
-  const bool weights = wants(kW), keep = to.dvalue || wants(kA | kD | kB);
-  const bool back = to.dx || keep || wants(kC);
-  Recurrence f = r, t = r;
-  f.outputs = 0;  // dw takes its states
-  const bool once = weighs_powers(r, to);
-  const std::vector<double> table = transposed_table(r);
-  if (!once) {
-    t.table = table.data();
-    t.reverse = !r.reverse;
-    t.inputs = r.outputs;
-  }
-  t.outputs = to.dx ? r.inputs : 0;
-  const std::int64_t no_steps = -1;
-  const Storage fs(f, {keep, once || wants(kC), once ? no_steps : weights ? r.steps : keep ? r.steps - 1 : no_steps});
-  const Storage ts(t, {false, weights && !once, once || keep || wants(kC) ? r.steps : no_steps});
-  if (to.dx)
-    for (int i = 0; i < r.inputs; ++i)
-      if (ts.to[i] < 0) std::memset(to.dx + i * batch * size, 0, sizeof(T) * static_cast<std::size_t>(batch * size));
-
-  // The width of a tile must not depend on the threads, since edges add up by tiles.
-  const std::int64_t arrays = fs.arrays + ts.arrays;
-  int width = widest<T>(options);
-  const auto bytes = [&](std::int64_t n) { return n * rows * width * static_cast<std::int64_t>(sizeof(T)); };
-  if (width > 32 && bytes(2) > caches().l2 / 2) width = 32;
-  while (width > kBlock && (bytes(arrays) > kMostMemory || (options.width && width > options.width))) width /= 2;
-  const std::vector<Tile> tiles = cut_columns(columns, width, {caches().fit(rows * static_cast<std::int64_t>(sizeof(T)))}, kBlock);
-  const std::int64_t gap = rows * tiles[0].width + 1024 / static_cast<std::int64_t>(sizeof(T));
-  const std::int64_t edges = static_cast<std::int64_t>(op.rowptr[rows]);
-  const std::int64_t work = 2 * (edges + rows) * columns * batch * std::max<std::int64_t>(r.steps, 1);
-  const int team = options.width ? options.threads : static_cast<int>(std::min<std::int64_t>(options.threads, 1 + (work >> 17)));
-
-  const auto count_tiles = static_cast<std::int64_t>(tiles.size()), runs = batch * count_tiles;
-  const TileCost cost{caches().fit(rows * static_cast<std::int64_t>(sizeof(T)))};
-  const bool by_tile = !to.dvalue, fits = team * arrays * gap * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned;
-  const bool own = by_tile && (team == 1 || (fits && busy(tiles, cost, batch, team) >= 0.6));
-  Buffer buffer(sizeof(T) * static_cast<std::size_t>((own ? team : 1) * arrays * gap));
-  std::vector<double> sums((own ? team : by_tile ? runs : 1) * kPieces * num_sums), of_tile(own ? runs * num_sums : 0);
-  std::vector<T> edge_sums(to.dvalue ? edges : 0);
-  std::int64_t bounds[kPieces + 1], bounds_t[kPieces + 1];
-  for (int p = 0; p <= kPieces; ++p) {
-    bounds[p] = cut_row(op, p, kPieces);
-    bounds_t[p] = cut_row(transpose, p, kPieces);
-  }
-  const auto step = step_function<T, I>(options);
-  const auto sum_of = [&](int row, std::int64_t k) { return row * (r.steps + 1) + k; };
-
-  const auto run = [&](std::int64_t n, int first, int count, Barrier& barrier, T* memory, double* all_sums) {
-    const std::int64_t b = n / count_tiles;
-    const Tile& tile = tiles[n % count_tiles];
-    const std::uint64_t seed = r.threshold ? seeds[b] : 0;
-    double* piece_sums = all_sums + first * num_sums;
-    const Pieces own{bounds + first, count}, own_t{bounds_t + first, count};
-    const Work<T, I> forward{nullptr, x + b * size, 0, batch * size, columns, seed, tile, memory, gap,
-                          own, own, nullptr, nullptr, piece_sums, num_sums};
-    const Work<T, I> backward{to.dx ? to.dx + b * size : nullptr, g + b * size, batch * size, batch * size, columns, seed, tile,
-                           memory + fs.arrays * gap, gap, own_t, own_t, nullptr, nullptr, piece_sums, num_sums};
-    std::vector<Dot<T>> list(std::max(3 + r.inputs, r.outputs));
-    std::vector<T> lanes(list.size() * kBlock);
-    const auto begin = [&](Step<T, I>& s) {
-      s.dots = list.data();
-      s.lanes = lanes.data();
-      s.edges = nullptr;
-    };
-    TileRun<T, I> up(forward, op, f, fs, step, barrier), down(backward, transpose, t, ts, step, barrier);
-    up.pack();
-    down.pack();
-    if (once)
-      return down.steps([&](std::int64_t k, Step<T, I>& s) {
-        begin(s);
-        list[s.num_dots++] = {forward.array(fs.copy[0]), false, sum_of(4, k)};
-      });
-    up.steps([&](std::int64_t k, Step<T, I>& s) {
-      begin(s);
-      if (weights)
-        for (int o = 0; o < r.outputs; ++o)
-          list[s.num_dots++] = {backward.array(ts.copy[o]), false, sum_of(3 + r.inputs + o, k)};
-    });
-    if (!back) return;
-    down.steps([&](std::int64_t j, Step<T, I>& s) {
-      const std::int64_t k = r.steps - j;  // z is lambda_k
-      begin(s);
-      if (keep && j > ts.first) {  // and the product is P^T lambda_{k+1}
-        const T* u = forward.array(fs.state(k));
-        if (wants(kA)) {
-          s.rowptr = transpose.rowptr;
-          list[s.num_dots++] = {u, true, sum_of(0, k + 1)};
-        }
-        s.edges = to.dvalue && s.scale != 0 ? edge_sums.data() : nullptr;
-        s.edge_rows = u;
-      }
-      if (wants(kD) && k >= 1) list[s.num_dots++] = {forward.array(fs.state(k - 1)), false, sum_of(1, k)};
-      if (wants(kB) && k >= 2) list[s.num_dots++] = {forward.array(fs.state(k - 2)), false, sum_of(2, k)};
-      if (wants(kC))
-        for (int i = 0; i < r.inputs; ++i) list[s.num_dots++] = {forward.array(fs.copy[i]), false, sum_of(3 + i, k)};
-    });
-  };
-
-  if (own) {
-    std::atomic<std::int64_t> next{0};
-    parallel(team, [&](int thread, int) {
-      Barrier alone(1);
-      double* mine = sums.data() + thread * kPieces * num_sums;
-      for (std::int64_t n; (n = next.fetch_add(1, std::memory_order_relaxed)) < runs;) {
-        std::fill(mine, mine + kPieces * num_sums, 0.0);
-        run(n, 0, kPieces, alone, buffer.as<T>() + thread * arrays * gap, mine);
-        for (std::int64_t at = 0; at < kPieces * num_sums; ++at) of_tile[n * num_sums + at % num_sums] += mine[at];
-      }
-    });
-  } else {
-    parallel_together(team, [&](int thread, int got, Barrier& barrier) {
-      const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
-      for (std::int64_t n = 0; n < runs; ++n)
-        run(n, first, last - first, barrier, buffer.as<T>(), sums.data() + (by_tile ? n : 0) * kPieces * num_sums);
-    });
-    of_tile.resize((by_tile ? runs : 1) * num_sums);
-    for (std::int64_t at = 0; at < static_cast<std::int64_t>(sums.size()); ++at)
-      of_tile[at / (kPieces * num_sums) * num_sums + at % num_sums] += sums[at];
-  }
-  if (to.dtable)
-    for (std::int64_t at = 0; at < static_cast<std::int64_t>(of_tile.size()); ++at) to.dtable[at % num_sums] += of_tile[at];
-  if (to.dvalue) untranspose(to.dvalue, edge_sums.data(), op, transpose);
+  if (to.dtable) std::fill(to.dtable, to.dtable + r.table_size(), 0.0);
+  if (to.dvalue) std::fill(to.dvalue, to.dvalue + op.rowptr[op.rows], T{0});
+  if (op.rows == 0 || columns == 0 || batch == 0) return;
+  GradientRun<T, I>(to, x, g, op, transpose, batch, columns, r, seeds, options).run(options);
 }
 
 #define TGD_INSTANTIATE(T, I)                                                                             \

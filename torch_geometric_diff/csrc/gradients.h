@@ -15,6 +15,8 @@ struct Gradients {
   T *dx, *dvalue;
   double* dtable;
   unsigned kinds;
+
+  bool wants(unsigned coefficients) const { return dtable && (kinds & coefficients); }
 };
 
 // g [outputs, batch, rows, columns] is the gradient by y. Scratch of K states of a tile; nothing else

@@ -44,6 +44,13 @@ inline std::vector<Tile> cut_columns(std::int64_t columns, int widest, TileCost 
   return tiles;
 }
 
+constexpr double kBusy = 0.6;  // the least share of the time that threads with tiles of their own work
+constexpr std::int64_t kThreadWork = 1 << 17;  // multiplications, ten microseconds, that are worth waking a thread
+
+inline int useful_threads(int threads, std::int64_t work) {
+  return static_cast<int>(std::min<std::int64_t>(threads, 1 + work / kThreadWork));
+}
+
 // Threads own tiles where there are enough of them and all fit into the caches; else all threads share a
 // tile and each owns rows of it.
 struct Plan {
@@ -78,8 +85,7 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
   const TileCost cost{cache.fit(bytes)};
   const std::int64_t row_bytes = bytes * arrays;
   Plan p{{}, std::max(options.threads, 1), false};
-  // A thread is worth waking for some ten microseconds of work (but a given width takes them all).
-  if (!options.width) p.threads = static_cast<int>(std::min<std::int64_t>(p.threads, 1 + (work >> 17)));
+  if (!options.width) p.threads = useful_threads(p.threads, work);
   int width = widest;
   if (options.width) {
     while (width > options.width) width /= 2;
@@ -88,15 +94,15 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
     // nearest cache, and with dropout while most are; narrower ones keep a tile in the last cache.
     if (width > 32 && 64 * row_bytes > (masked ? cache.l2 / 4 * 3 : cache.l2 / 2)) width = 32;
     if (width > 16 && 32 * row_bytes > cache.l3 / 4 && 16 * row_bytes <= cache.l3) width = 16;
-    while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6) width /= 2;
+    while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < kBusy) width /= 2;
     while (width > 4 && !masked && width / 2 * row_bytes <= cache.l2 && worth_cutting(width, cost, degree) &&
-           busy(cut_columns(columns, width, cost), cost, batch, p.threads) < 0.6)
+           busy(cut_columns(columns, width, cost), cost, batch, p.threads) < kBusy)
       width /= 2;
   }
   p.tiles = cut_columns(columns, width, cost);
   const std::int64_t packed = p.tiles[0].width * row_bytes;
   const bool fits = packed <= cache.l2 || p.threads * packed <= cache.die;
-  p.shared = p.threads > 1 && !(fits && busy(p.tiles, cost, batch, p.threads) >= 0.6);
+  p.shared = p.threads > 1 && !(fits && busy(p.tiles, cost, batch, p.threads) >= kBusy);
   return p;
 }
 

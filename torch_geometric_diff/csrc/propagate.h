@@ -29,12 +29,22 @@ struct Recurrence {
   bool reverse = false, bounded = false;
   double low = 0, high = 0;
 
-  double a(std::int64_t k) const { return at(0, k); }
-  double d(std::int64_t k) const { return at(1, k); }
-  double b(std::int64_t k) const { return at(2, k); }
-  double c(int i, std::int64_t k) const { return at(3 + i, k); }
-  double w(int o, std::int64_t k) const { return at(3 + inputs + o, k); }
-  double at(int row, std::int64_t k) const { return table[row * (steps + 1) + k]; }
+  // The index of a coefficient in the table.
+  std::int64_t a_at(std::int64_t k) const { return at(0, k); }
+  std::int64_t d_at(std::int64_t k) const { return at(1, k); }
+  std::int64_t b_at(std::int64_t k) const { return at(2, k); }
+  std::int64_t c_at(int i, std::int64_t k) const { return at(3 + i, k); }
+  std::int64_t w_at(int o, std::int64_t k) const { return at(3 + inputs + o, k); }
+  std::int64_t table_size() const { return at(3 + inputs + outputs, 0); }
+
+  double a(std::int64_t k) const { return table[a_at(k)]; }
+  double d(std::int64_t k) const { return table[d_at(k)]; }
+  double b(std::int64_t k) const { return table[b_at(k)]; }
+  double c(int i, std::int64_t k) const { return table[c_at(i, k)]; }
+  double w(int o, std::int64_t k) const { return table[w_at(o, k)]; }
+
+ private:
+  std::int64_t at(int row, std::int64_t k) const { return row * (steps + 1) + k; }
 };
 
 // Of K steps to the first `within[0]` rows of the operator alone: so many first rows, within[j], lie within j
