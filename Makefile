@@ -13,7 +13,7 @@ export PIP_ROOT_USER_ACTION = ignore
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
 EXTRAS = dev,ann,benchmarks,classifier,fewshot,ogb,toys,triton
 
-.PHONY: run test slow soak bare lint types sanitize arm gpu docs clean
+.PHONY: run test coverage slow soak bare lint types sanitize arm gpu docs clean
 
 run: $(VENV)/for-run
 	$(BIN)/python -m benchmarks.planetoid --dataset cora --num_splits 2 --num_inits 1 \
@@ -21,6 +21,10 @@ run: $(VENV)/for-run
 
 test: $(VENV)/for-test
 	$(BIN)/python -m pytest
+
+# what share of the package's lines the tests run
+coverage: $(VENV)/for-test
+	$(BIN)/python -m pytest --cov=torch_geometric_diff --cov-report=term:skip-covered --cov-fail-under=90
 
 slow: $(VENV)/for-docs
 	$(BIN)/python -m pytest -m slow

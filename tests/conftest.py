@@ -1,6 +1,7 @@
 """What all tests share: warnings of the libraries, kernels and adjacency forms."""
 
 import os
+import random
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ if os.environ.get("WITHOUT_EXTRAS"):  # before anything else is imported: these 
     ):
         sys.modules[name] = None  # type: ignore[assignment]
 
+import numpy as np
 import pytest
 import torch
 import torch_geometric  # noqa: F401  warns on import, before the tests make warnings errors
@@ -27,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(3600), append=False)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers in every run, whatever ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=FORMS)

@@ -186,3 +186,16 @@ def test_the_readme_example_runs():
     namespace: dict = {}
     exec(compile(code, "README.md", "exec"), namespace)
     assert namespace["out"].shape[0] == namespace["x"].shape[0]
+
+
+def test_release_notes_are_the_section_of_the_version():
+    path = ROOT / ".github" / "release_notes.py"
+    namespace: dict = {"__name__": "release_notes"}
+    exec(compile(path.read_text(), str(path), "exec"), namespace)
+    text = "# Changelog\n\n## 1.1.0 (x)\n\n- new\n\n## 1.1 (y)\n\n- old\n"
+    assert namespace["notes"](text, "1.1.0") == "- new\n"
+    assert namespace["notes"](text, "1.1") == "- old\n"
+    with pytest.raises(ValueError, match="to have a section '## 3.0'"):
+        namespace["notes"](text, "3.0")
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert namespace["notes"](changelog, torch_geometric_diff.__version__)
