@@ -8,6 +8,7 @@
 #include "kernel.h"
 
 #define TGD_INLINE inline __attribute__((always_inline))
+#define TGD_LAMBDA __attribute__((always_inline))  // else what it captures may stay in memory
 
 namespace tgd {
 namespace {
