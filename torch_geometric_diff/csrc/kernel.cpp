@@ -24,19 +24,20 @@ struct Csr {
 // Row i of the product; visit(e, row) sees every edge with the row of the source that it brings.
 template <bool Placed, class T, class I, int W, class Visit>
 TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, const Visit& visit) {
-  const auto row_at = [&](std::int64_t e) {
+  const auto row_at = [&](std::int64_t e) TGD_LAMBDA {
     return m.source + static_cast<std::int64_t>(Placed ? m.place[m.col[e]] : m.col[e]) * W;
   };
   if constexpr (Placed) i = m.row[i];
+  Vec<T, W> sum[kVecs<T, W>];  // its own: in registers, whatever becomes of `acc`
 #pragma GCC unroll 32
-  for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = Vec<T, W>{};
-  const auto add = [&](std::int64_t e) {
+  for (int v = 0; v < kVecs<T, W>; ++v) sum[v] = Vec<T, W>{};
+  const auto add = [&](std::int64_t e) TGD_LAMBDA {
     const T* from = row_at(e);
     const T w = m.value[e];
 #pragma GCC unroll 32
     for (int v = 0; v < kVecs<T, W>; ++v) {
-      acc[v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
-      if constexpr (W < kBlock) round_here(acc[v]);
+      sum[v] += w * load<Vec<T, W>>(from + v * kLanes<T, W>);
+      if constexpr (W < kBlock) round_here(sum[v]);
     }
     visit(e, from);
   };
@@ -52,6 +53,8 @@ TGD_INLINE void accumulate(const Csr<T, I>& m, std::int64_t i, Vec<T, W>* acc, c
   } else {
     for (; e < end; ++e) add(e);
   }
+#pragma GCC unroll 32
+  for (int v = 0; v < kVecs<T, W>; ++v) acc[v] = sum[v];
 }
 
 // Row i of the product, where the rows may be in the order of slices.
@@ -435,7 +438,7 @@ struct Edges : Any<T, I, W> {
     load_packed<T, W>(this->s.edge_rows + i * W, u);
     T* edges = this->s.edges;
     const T scale = this->s.scale;
-    accumulate<false, T, I, W>(csr, i, acc, [&](std::int64_t e, const T* from) {
+    accumulate<false, T, I, W>(csr, i, acc, [&](std::int64_t e, const T* from) TGD_LAMBDA {
       V sum{};
 #pragma GCC unroll 32
       for (int v = 0; v < kVecs<T, W>; ++v) sum += u[v] * load<V>(from + v * kLanes<T, W>);
