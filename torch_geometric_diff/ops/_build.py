@@ -98,7 +98,7 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
         value = value.to(dtype)
         finite = finite and bool(value.isfinite().all())
     if not finite:
-        _refuse(dtype)
+        refuse_sums(dtype)
     return Built(Pattern(rowptr, entries), value, made.largest_degree)
 
 
@@ -128,11 +128,12 @@ def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
     value = value.to(dtype)
     if not torch.compiler.is_compiling() and not is_differentiated(value):
         if not bool(value.isfinite().all()):
-            _refuse(dtype)
+            refuse_sums(dtype)
     return Built(pattern, value, largest)
 
 
-def _refuse(dtype: torch.dtype) -> None:
+def refuse_sums(dtype: torch.dtype) -> None:
+    """Say that entries overflow."""
     raise ValueError(
         f"Expected 'edge_weight' whose sums, and the entries made of them, are finite in {dtype} "
         "(got infinity)"

@@ -54,6 +54,8 @@ class SparseMatrix:
         """The number of nodes."""
         return self._pattern.num_nodes
 
+    num_rows = num_nodes  # those of this process: all
+
     @property
     def rowptr(self) -> Tensor:
         """The row pointers."""

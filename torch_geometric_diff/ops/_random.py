@@ -73,11 +73,13 @@ def _mix32(h: Tensor) -> Tensor:
 
 
 def random_u16(
-    seed: int, step: int, num_rows: int, num_cols: int, device: torch.device | None = None
+    seed: int, step: int, rows: int | Tensor, num_cols: int, device: torch.device | None = None
 ) -> Tensor:
-    """The 16 random bits behind every mask entry, as int64 in [0, 65536), shape (rows, columns)."""
+    """The 16 random bits behind every mask entry, as int64 in [0, 65536), shape (rows, columns):
+    of so many first rows, or of those with some indices.
+    """
     k0, k1 = step_keys(seed, step)
-    row = torch.arange(num_rows, device=device).unsqueeze(1)
+    row = (rows if isinstance(rows, Tensor) else torch.arange(rows, device=device)).unsqueeze(1)
     column = torch.arange(num_cols, device=device)
     a, b = _mix32((row ^ k0) & _MASK32), _mix32((row + k1) & _MASK32)
     word = (column >> 5) * 16 + (column & 15)
@@ -92,10 +94,10 @@ def random_u16(
 def keep_mask(
     seed: int,
     step: int,
-    num_rows: int,
+    rows: int | Tensor,
     num_cols: int,
     threshold: int,
     device: torch.device | None = None,
 ) -> Tensor:
     """Which entries dropout keeps at a step, a bool Tensor of shape (rows, columns)."""
-    return random_u16(seed, step, num_rows, num_cols, device) >= threshold
+    return random_u16(seed, step, rows, num_cols, device) >= threshold

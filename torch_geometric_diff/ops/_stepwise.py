@@ -22,21 +22,23 @@ def propagate_by(
     training: bool = True,
     fixed: Tensor | None = None,
     bounds: tuple[float, float] | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """:func:`~torch_geometric_diff.ops.propagate` with ``product``, of states :math:`(B, N, F)`, in
-    the place of a matrix: the same results, masks included, and every state kept.
+    the place of a matrix: the same results, masks included, and every state kept. ``rows`` are the
+    indices by which masks are counted.
     """
     threshold = dropout_threshold(dropout) if training else 0
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(dtype)
     seeds = make_seeds(seed, len(batch)).tolist() if threshold or seed is not None else []
-    masks = reference.Masks(batch, threshold, seeds, recurrence.num_steps)
-    rows = [_as_numbers(row) for row in recurrence.rows()]
+    masks = reference.Masks(batch, threshold, seeds, recurrence.num_steps, rows)
+    table = [_as_numbers(row) for row in recurrence.rows()]
     fixed_rows = None
     if fixed is not None:
         mask = row_mask("fixed", fixed, x.size(-2)).to(x.device).unsqueeze(1)
         fixed_rows = mask, batch if bounds is None else batch.clamp(*bounds)
-    out = reference.run(batch.unsqueeze(0), product, rows, masks, False, bounds, fixed_rows)
+    out = reference.run(batch.unsqueeze(0), product, table, masks, False, bounds, fixed_rows)
     out = out if x.dim() == 3 else out.squeeze(1)
     return (out if recurrence.steps is not None else out.squeeze(0)).to(x.dtype)
 

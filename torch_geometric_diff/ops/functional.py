@@ -1,7 +1,7 @@
 """Linear propagation of features over a graph: any recurrence, and Euler steps of diffusion."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from .._utils.checks import (
     check_real,
     row_mask,
 )
-from .._utils.functorch import is_differentiated, is_transformed, untransformed
+from .._utils.functorch import is_differentiated, is_transformed, uncompiled, untransformed
 from ._autograd import Bounds, Plan
 from ._dispatch import run
 from ._matrix import SparseMatrix
@@ -23,14 +23,17 @@ from ._receptive_field import Reach
 from ._sparse import no_seeds
 from ._stepwise import propagate_by
 from .kernels import cpu, kernel_for
+from .partition import PartitionedOperator
 from .recurrence import INPUTS, Recurrence, Table
+
+Matrix = TypeVar("Matrix", SparseMatrix, PartitionedOperator)
 
 WIDE = 16  # narrower tiles sort all rows by length, which is worth more than to leave out some
 
 
 def propagate(
     x: Tensor,
-    operator: SparseMatrix,
+    operator: SparseMatrix | PartitionedOperator,
     recurrence: Recurrence,
     *,
     dropout: float = 0.0,
@@ -57,7 +60,7 @@ def propagate(
 
     Args:
         x (Tensor): Node features. float16 and bfloat16 are computed in float32.
-        operator (SparseOperator): The matrix :math:`\mathbf{P}`.
+        operator (SparseOperator or PartitionedOperator): The matrix :math:`\mathbf{P}`.
         recurrence (Recurrence): The coefficients.
         dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature** before
             each step, rounded to a multiple of 1/65536. (default: :obj:`0.0`)
@@ -95,21 +98,18 @@ def propagate(
         >>> propagate(torch.eye(3), operator, Recurrence.ppr(10, 0.1)).shape
         torch.Size([3, 3])
     """
-    _check(x, operator)
-    threshold = dropout_threshold(check_dropout(dropout)) if training else 0
-    bounds = _checked_bounds(bounds)
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if isinstance(operator, PartitionedOperator):
+        settings: Any = {"dropout": dropout, "seed": seed, "training": training}
+        settings |= {"fixed": fixed, "bounds": bounds, "nodes": nodes}
+        return _in_parts(x, operator, recurrence, **settings)
+    checked = _checked(x, operator, recurrence, dropout, training, fixed, bounds, nodes)
+    threshold, bounds, fixed = checked
+    dtype = _precision(x)
     batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(dtype).unsqueeze(0)
     if operator.dtype != dtype:
         operator = operator.to(dtype)
-    if threshold:
-        _check_undropped(recurrence)
-    if nodes is not None:
-        check_indices("nodes", nodes, operator.num_nodes)
-    if fixed is not None:
-        fixed = row_mask("fixed", fixed, operator.num_nodes).to(x.device)
     if _goes_stepwise(x, operator, recurrence, fixed, bounds):
-        settings: Any = {"dropout": dropout, "seed": seed, "training": training}
+        settings = {"dropout": dropout, "seed": seed, "training": training}
 
         def product(z: Tensor) -> Tensor:
             return propagate(z, operator, Recurrence.power(1))
@@ -148,9 +148,61 @@ def propagate(
     return (out if near is not None else select(out, nodes)).to(x.dtype)
 
 
+def _propagate_in_parts(
+    x: Tensor,
+    operator: PartitionedOperator,
+    recurrence: Recurrence,
+    *,
+    dropout: float,
+    seed: int | Sequence[int] | None,
+    training: bool,
+    fixed: Tensor | None,
+    bounds: Bounds | None,
+    nodes: Tensor | None,
+) -> Tensor:
+    """:func:`propagate` on one rank of several: the transposed recurrence is the gradient where
+    coefficients are constant, and nothing cuts off; else every state is kept.
+    """
+    with operator.ranks.agreement() as facts:
+        checked = _checked(x, operator, recurrence, dropout, training, fixed, bounds, nodes)
+        threshold, bounds, fixed = checked
+        facts |= {"columns of 'x'": (*x.shape[:-2], x.size(-1)), "dtype of 'x'": x.dtype}
+        facts |= {"gradients of 'x'": is_differentiated(x), "dropout": threshold, "seed": seed}
+        steps = recurrence.num_steps if recurrence.is_learned else recurrence.table().tolist()
+        facts |= {"recurrence": steps, "learned": recurrence.learned, "bounds": bounds}
+    operator = operator.to(_precision(x))
+    batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(operator.dtype)
+    seeds = operator.same_seeds(seed, len(batch)) if threshold or seed is not None else []
+    clamps = bounds is not None and is_differentiated(x)
+    if recurrence.is_learned or clamps or (fixed is not None and recurrence.has_own_states):
+        out = propagate_by(
+            operator.__matmul__,
+            x,
+            recurrence,
+            dropout=dropout,
+            seed=seeds,
+            training=training,
+            fixed=fixed,
+            bounds=bounds,
+            rows=operator.nodes,
+        )
+        return select(out, nodes)
+    table, batch = recurrence.constant, batch.unsqueeze(0)
+    if fixed is not None:
+        batch, operator = _fix_rows(fixed, batch, operator, bounds)
+        table = Table(_with_fixed(table.values), 2)
+    out = operator.run(batch, table, seeds, threshold, bounds)
+    out = out if x.dim() == 3 else out.squeeze(1)
+    out = out if recurrence.steps is not None else out.squeeze(0)
+    return select(out, nodes).to(x.dtype)
+
+
+_in_parts = uncompiled(_propagate_in_parts)
+
+
 def diffuse(
     x: Tensor,
-    operator: SparseMatrix,
+    operator: SparseMatrix | PartitionedOperator,
     num_steps: int,
     dropout: float = 0.0,
     seed: int | Sequence[int] | None = None,
@@ -233,16 +285,46 @@ def check_features(x: Any) -> None:
         raise ValueError(f"Expected 'x' of shape [N, F] or [B, N, F] (got {list(x.shape)})")
 
 
-def _check(x: Tensor, operator: SparseMatrix) -> None:
+def _precision(x: Tensor) -> torch.dtype:
+    """The type in which ``x`` is propagated."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _checked(
+    x: Tensor,
+    operator: SparseMatrix | PartitionedOperator,
+    recurrence: Recurrence,
+    dropout: float,
+    training: bool,
+    fixed: Tensor | None,
+    bounds: Bounds | None,
+    nodes: Tensor | None,
+) -> tuple[int, Bounds | None, Tensor | None]:
+    """The threshold of dropout, the bounds and the mask of fixed rows, once all is checked."""
+    _check(x, operator)
+    threshold = dropout_threshold(check_dropout(dropout)) if training else 0
+    bounds = _checked_bounds(bounds)
+    if threshold:
+        _check_undropped(recurrence)
+    if nodes is not None:
+        check_indices("nodes", nodes, operator.num_rows)
+    if fixed is not None:
+        fixed = row_mask("fixed", fixed, operator.num_rows).to(x.device)
+    return threshold, bounds, fixed
+
+
+def _check(x: Tensor, operator: SparseMatrix | PartitionedOperator) -> None:
     check_features(x)
-    if not isinstance(operator, SparseMatrix):
+    if not isinstance(operator, (SparseMatrix, PartitionedOperator)):
         raise TypeError(
             f"Expected 'operator' to be a SparseOperator (got {type(operator).__name__})"
         )
-    if x.size(-2) != operator.num_nodes:
+    rows = operator.num_rows
+    if x.size(-2) != rows:
+        of = "the graph" if isinstance(operator, SparseMatrix) else "this rank"
         raise ValueError(
-            f"Expected 'x' of shape [{operator.num_nodes}, F] or [B, {operator.num_nodes}, F], "
-            f"one row a node of the graph (got {list(x.shape)})"
+            f"Expected 'x' of shape [{rows}, F] or [B, {rows}, F], one row a node of {of} "
+            f"(got {list(x.shape)})"
         )
     if x.device != operator.device:
         raise ValueError(
@@ -285,8 +367,8 @@ def _goes_stepwise(
 
 
 def _fix_rows(
-    mask: Tensor, x: Tensor, operator: SparseMatrix, bounds: Bounds | None
-) -> tuple[Tensor, SparseMatrix]:
+    mask: Tensor, x: Tensor, operator: Matrix, bounds: Bounds | None
+) -> tuple[Tensor, Matrix]:
     """Held rows as an input of their own: the matrix does not reach them, every step adds them."""
     rows = mask.unsqueeze(1)
     kept = x if bounds is None else x.clamp(*bounds)  # or a step would be off by what it cut

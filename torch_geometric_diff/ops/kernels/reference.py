@@ -77,11 +77,22 @@ def propagate(
 
 
 class Masks:
-    """The dropout of a batch [B, N, F]: call it with a state and the number of a step from 1 on."""
+    """The dropout of a batch [B, N, F]: call it with a state and the number of a step from 1 on.
 
-    def __init__(self, x: Tensor, threshold: int, seeds: list[int], num_steps: int) -> None:
+    ``rows`` are the indices of the rows, by which masks are counted, where they are part of more.
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        threshold: int,
+        seeds: list[int],
+        num_steps: int,
+        rows: Tensor | None = None,
+    ) -> None:
         self.device = x.device
-        self.num_nodes, self.channels = x.shape[-2:]
+        self.rows = x.size(-2) if rows is None else rows
+        self.channels = x.size(-1)
         self.threshold, self.num_steps = threshold, num_steps
         self.seeds = seeds
 
@@ -92,7 +103,7 @@ class Masks:
     def keep(self, step: int) -> Tensor:
         """Which entries a step keeps."""
         each = [
-            keep_mask(seed, step - 1, self.num_nodes, self.channels, self.threshold, self.device)
+            keep_mask(seed, step - 1, self.rows, self.channels, self.threshold, self.device)
             for seed in self.seeds
         ]
         return torch.stack(each)
@@ -147,17 +158,19 @@ def run(
     def replaced(z: Tensor) -> Tensor:
         return z if fixed is None else torch.where(fixed[0], fixed[1], z)
 
-    states = [replaced(weighted(added(0)))]
-    for k in range(1, steps + 1):
-        u = states[-1] if reverse else masks(states[-1], k)
-        moved = weighted([(table[A][k], product(u)), (table[D][k], u)])
-        if reverse:
-            moved = masks(moved, steps + 1 - k)
-        rest = [(table[B][k], states[-2])] if k > 1 else []
-        z = weighted([(1, moved), *rest, *added(k)])
-        states.append(replaced(z if bounds is None else z.clamp(*bounds)))
-    ys = [
-        weighted([(table[INPUTS + inputs + o][k], z) for k, z in enumerate(states)])
-        for o in range(outputs)
-    ]
-    return torch.stack(ys)
+    z, before = replaced(weighted(added(0))), x[:0]
+    ys: list[Tensor | None] = [None] * outputs
+    for k in range(steps + 1):
+        if k > 0:
+            u = z if reverse else masks(z, k)
+            moved = weighted([(table[A][k], product(u)), (table[D][k], u)])
+            if reverse:
+                moved = masks(moved, steps + 1 - k)
+            rest = [(table[B][k], before)] if k > 1 else []
+            z, before = weighted([(1, moved), *rest, *added(k)]), z
+            z = replaced(z if bounds is None else z.clamp(*bounds))
+        for o, y in enumerate(ys):  # no state is kept longer than it is needed
+            factor = table[INPUTS + inputs + o][k]
+            if isinstance(factor, Tensor) or factor != 0:
+                ys[o] = weighted([(factor, z)] if y is None else [(1, y), (factor, z)])
+    return torch.stack([weighted([]) if y is None else y for y in ys])

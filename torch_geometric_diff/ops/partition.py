@@ -1,0 +1,502 @@
+"""An operator whose rows are shared out over the ranks of ``torch.distributed``."""
+
+import contextlib
+import copy
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from torch import Tensor
+from torch.autograd import Function
+from typing_extensions import Self
+
+from .._utils.checks import check_integer, check_real
+from .._utils.functorch import is_transformed
+from ..graph.adjacency import NORMALIZATIONS, check_values, parse_edges
+from ._build import Recipe
+from ._parts import Layout, blocks_of, collect, make_part
+from ._random import keep_mask, make_seeds
+from ._ranks import CSR, Halo, Ranks
+from ._stability import user_stacklevel
+from .kernels import reference
+from .recurrence import Recurrence, Table
+
+_MASKED_ROWS = 1 << 12  # whose masks are made at once: their bits stay in cache
+
+
+class PartitionedOperator:
+    r"""The rows of a :class:`~torch_geometric_diff.ops.SparseOperator` or
+    :class:`~torch_geometric_diff.ops.DiffusionOperator` that one rank of ``torch.distributed``
+    owns, for graphs that outgrow a machine.
+
+    It goes where such an operator goes: :func:`~torch_geometric_diff.ops.propagate`,
+    :func:`~torch_geometric_diff.ops.diffuse`, :func:`~torch_geometric_diff.ops.heat` and the
+    layers. Features, masks and results are those of the own rows, :attr:`nodes`, and values,
+    gradients and dropout masks are those of one process. All ranks make each call together, and
+    all call ``backward``. In every step a rank gets the rows of others that its own read, its halo,
+    by ``all_to_all_single``: a tile of columns travels while another is multiplied. The gradients
+    are those of the sum of all ranks' losses; those of learned coefficients are a rank's share, as
+    are those of any layer, to be summed over the ranks.
+
+    Built by :meth:`from_edges`, :meth:`gcn_norm` or :meth:`diffusion`, together, from edges of
+    which every rank passes some, and none need pass all. Without a process group there is one rank.
+
+    Attributes:
+        num_nodes (int): The number of nodes of the graph.
+        nodes (Tensor): The nodes :math:`(n,)` whose rows this rank owns, ascending.
+        rowptr (Tensor): Row pointers :math:`(n + 1,)`.
+        col (Tensor): The column of every entry: own rows come first, then those of the halo.
+        value (Tensor): The entries.
+        step_size (float or None): The step size of a diffusion operator.
+        is_symmetric (bool): Whether the matrix equals its transpose.
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> operator = PartitionedOperator.diffusion(edge_index, num_nodes=3, step_size=0.5)
+        >>> operator
+        PartitionedOperator(num_nodes=3, rows=3, nnz=7, halo=0, rank=0 of 1)
+        >>> (operator @ torch.ones(3, 1)).flatten()
+        tensor([1., 1., 1.])
+    """
+
+    num_nodes: int
+    nodes: Tensor
+    rowptr: Tensor
+    col: Tensor
+    value: Tensor
+    step_size: float | None
+    is_symmetric: bool
+    requires_grad = False
+    ranks: Ranks
+    _halo: Halo
+    _largest_degree: float
+    _crossing: int
+    _transposed: CSR | None
+    _fixed: Tensor | None = None  # rows without entries
+
+    @classmethod
+    def from_edges(
+        cls,
+        edge_index: Any,
+        edge_weight: Any = None,
+        *,
+        num_nodes: int,
+        parts: Any = None,
+        undirected: bool = False,
+        dtype: torch.dtype | None = None,
+        group: Any = None,
+    ) -> Self:
+        """The matrix of the edges as they are, see
+        :class:`~torch_geometric_diff.ops.SparseOperator`.
+
+        Args:
+            edge_index (Tensor, ndarray or iterable): Edges :math:`(2, E_r)` of the graph, (source,
+                target), that no other rank passes: an array, which may be mapped to a file, or
+                blocks of it, each alone or with its weights. They are read a block at a time.
+            edge_weight (Tensor or ndarray, optional): Their weights :math:`(E_r,)`.
+                (default: ones)
+            num_nodes (int): The number of nodes :math:`N`.
+            parts (Tensor or ndarray, optional): The rank that is to own every node :math:`(N,)`,
+                the same on all ranks, see :func:`partition_nodes`. (default: equal ranges)
+            undirected (bool, optional): Take both directions of every edge, each once, and no
+                loops, whatever the files hold. (default: :obj:`False`)
+            dtype (torch.dtype, optional): float32 or float64. (default: that of torch)
+            group (ProcessGroup, optional): The ranks. (default: all)
+
+        Raises:
+            ValueError: On what :class:`~torch_geometric_diff.ops.SparseOperator` refuses, with any
+                rank's edges, on ``parts`` that name no rank, or ranks that disagree; on all ranks.
+        """
+        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
+        return cls._build(source, Recipe(signed=True))
+
+    @classmethod
+    def gcn_norm(
+        cls,
+        edge_index: Any,
+        edge_weight: Any = None,
+        *,
+        num_nodes: int,
+        add_self_loops: bool = True,
+        improved: bool = False,
+        parts: Any = None,
+        undirected: bool = False,
+        dtype: torch.dtype | None = None,
+        group: Any = None,
+    ) -> Self:
+        """The adjacency matrix as normalized for graph convolutions, see
+        :meth:`SparseOperator.gcn_norm`. Other arguments are those of :meth:`from_edges`.
+
+        Args:
+            edge_index (Tensor, ndarray or iterable): Edges of the graph.
+            edge_weight (Tensor or ndarray, optional): Weights that are not negative.
+            num_nodes (int): The number of nodes.
+            add_self_loops (bool, optional): Whether to add the loops. (default: :obj:`True`)
+            improved (bool, optional): Loops of weight 2 instead of 1. (default: :obj:`False`)
+            parts (Tensor or ndarray, optional): The rank of every node.
+            undirected (bool, optional): Both directions of every edge.
+            dtype (torch.dtype, optional): The type of the entries.
+            group (ProcessGroup, optional): The ranks.
+        """
+        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
+        diagonal = "keep" if add_self_loops else "given"
+        return cls._build(source, Recipe("sym", diagonal, 2.0 if improved else 1.0))
+
+    @classmethod
+    def diffusion(
+        cls,
+        edge_index: Any,
+        edge_weight: Any = None,
+        *,
+        num_nodes: int,
+        step_size: float = 0.25,
+        normalization: str | None = "sym",
+        add_self_loops: bool = True,
+        parts: Any = None,
+        undirected: bool = False,
+        dtype: torch.dtype | None = None,
+        group: Any = None,
+    ) -> Self:
+        """The matrix of a diffusion step, see
+        :class:`~torch_geometric_diff.ops.DiffusionOperator`. Other arguments are those of
+        :meth:`from_edges`.
+
+        Args:
+            edge_index (Tensor, ndarray or iterable): Edges of the graph.
+            edge_weight (Tensor or ndarray, optional): Weights that are not negative.
+            num_nodes (int): The number of nodes.
+            step_size (float, optional): The step size. Only a step up to
+                :attr:`gershgorin_step_size` is sure to be stable. (default: :obj:`0.25`)
+            normalization (str, optional): :obj:`"sym"`, :obj:`"row"` or :obj:`None`.
+                (default: :obj:`"sym"`)
+            add_self_loops (bool, optional): Count a self-loop into the degrees.
+                (default: :obj:`True`)
+            parts (Tensor or ndarray, optional): The rank of every node.
+            undirected (bool, optional): Both directions of every edge.
+            dtype (torch.dtype, optional): The type of the entries.
+            group (ProcessGroup, optional): The ranks.
+        """
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
+            )
+        step_size = check_real(
+            "step_size", step_size, lambda h: 0 < h < float("inf"), "be positive and finite"
+        )
+        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
+        self = cls._build(source, Recipe(normalization, "step", step_size, add_self_loops))
+        self.step_size = step_size
+        self.check_stability(step_size)
+        return self
+
+    @classmethod
+    def _build(cls, source: tuple[Any, ...], recipe: Recipe) -> Self:
+        edge_index, edge_weight, num_nodes, parts, undirected, dtype, group = source
+        ranks = Ranks(group)
+        self = object.__new__(cls)
+        self.step_size = None
+        with ranks.agreement() as facts:
+            self.num_nodes = check_integer("num_nodes", num_nodes, 0)
+            dtype = torch.get_default_dtype() if dtype is None else dtype
+            if dtype not in (torch.float32, torch.float64):
+                raise TypeError(f"Expected 'dtype' to be float32 or float64 (got {dtype})")
+            parts = None if parts is None else _checked_parts(parts, self.num_nodes, ranks.size)
+            facts |= {"num_nodes": num_nodes, "dtype": dtype, "undirected": undirected}
+            facts |= {
+                **recipe._asdict(),
+                "parts": None if parts is None else zlib.crc32(parts.data),
+            }
+        layout = Layout(self.num_nodes, ranks.size, parts)
+        blocks = blocks_of(edge_index, edge_weight)
+        entries = collect(blocks, ranks, layout, undirected, recipe.signed)
+        part = make_part(entries, ranks, layout, recipe, dtype, undirected)
+        self.ranks, self.nodes = ranks, layout.nodes(ranks.rank)
+        self.rowptr, self.col, self.value = part.csr
+        self._halo, self._largest_degree = part.halo, part.largest_degree
+        self.is_symmetric, self._crossing = part.is_symmetric, part.crossing
+        self._transposed = None
+        return self
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows that this rank owns."""
+        return self.rowptr.numel() - 1
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries in them."""
+        return self.col.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows lie."""
+        return self.value.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the entries."""
+        return self.value.dtype
+
+    @property
+    def gershgorin_step_size(self) -> float:
+        """See :attr:`DiffusionOperator.gershgorin_step_size`."""
+        return 1 / self._largest_degree if self._largest_degree else float("inf")
+
+    def check_stability(self, step_size: float | Tensor) -> None:
+        """Warn if steps of a size are sure to diverge. Between that and
+        :attr:`gershgorin_step_size` nothing is said.
+        """
+        size = float(step_size.detach()) if isinstance(step_size, Tensor) else step_size
+        # the largest eigenvalue is at least N / (N - 1) times the largest degree
+        bound = 2 * (1 - 1 / max(self.num_nodes, 2)) * self.gershgorin_step_size
+        if self.is_symmetric and size > bound * (1 + 1e-2) and self.ranks.rank == 0:
+            warnings.warn(
+                f"Diffusion diverges: 'step_size' is {size:.4g}, and the largest stable step size "
+                f"of this graph is at most {bound:.4g}",
+                stacklevel=user_stacklevel(),
+            )
+
+    def traffic(self, columns: int = 1) -> dict[str, float]:
+        """What a step over so many columns moves between the ranks.
+
+        Returns:
+            dict: ``cut``, the share of all entries that lie in columns of another rank; ``bytes``
+            that all ranks send in a step; ``largest``, those that the busiest rank sends or
+            receives.
+        """
+        width = columns * self.value.element_size()
+        sent, received = self._halo.sent.numel(), self._halo.size
+        told = self.ranks.gather([self._crossing, self.nnz, sent, max(sent, received)])
+        crossing, entries, rows, _ = told.sum(0).tolist()
+        return {
+            "cut": crossing / max(entries, 1),
+            "bytes": rows * width,
+            "largest": int(told[:, 3].max()) * width,
+        }
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The operator on another device or with another floating type, as ``Tensor.to``."""
+        value = self.value.to(*args, **kwargs)
+        if value is self.value:
+            return self
+        if value.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"Expected 'dtype' to be float32 or float64 (got {value.dtype})")
+        other = copy.copy(self)
+        other.value, other._transposed, device = value, None, value.device
+        other.rowptr, other.col = self.rowptr.to(device), self.col.to(device)
+        other.nodes, other._halo = self.nodes.to(device), self._halo.to(device)
+        return other
+
+    def without_rows(self, mask: Tensor) -> Self:
+        """The same with nothing in the rows of a mask :math:`(n,)`."""
+        other = copy.copy(self)
+        other._fixed = mask.unsqueeze(1)
+        return other
+
+    def same_seeds(self, seed: int | Sequence[int] | None, count: int) -> list[int]:
+        """The seeds of a batch; where none is given, those that the first rank draws."""
+        return self.ranks.gather(make_seeds(seed, count).tolist())[0].tolist()
+
+    def run(
+        self,
+        x: Tensor,
+        table: Table,
+        seeds: list[int],
+        threshold: int,
+        bounds: tuple[float, float] | None,
+    ) -> Tensor:
+        """A recurrence of constant coefficients, [I, B, n, F] to [O, B, n, F], whose gradient is
+        the transposed recurrence, which keeps nothing.
+        """
+        if is_transformed(x):
+            raise NotImplementedError(
+                "Expected 'x' outside of transforms of 'torch.func' and of forward mode beside a "
+                "PartitionedOperator"
+            )
+        return _Run.apply(x, _Plan(self, table, seeds, threshold, bounds))
+
+    def products(self, z: Tensor, transpose: bool = False) -> Tensor:
+        """The matrix, or its transpose, times a batch [B, n, F]; no gradient passes."""
+        if transpose and self._fixed is not None:
+            z = z.masked_fill(self._fixed, 0.0)
+        if not transpose or self.is_symmetric:
+            out = self._halo.products((self.rowptr, self.col, self.value), z)
+        else:
+            out = self._halo.transposed_products(self._csr_t(), z)
+        return out if transpose or self._fixed is None else out.masked_fill_(self._fixed, 0.0)
+
+    def _csr_t(self) -> CSR:
+        """The transpose of the rows: those of the halo come last."""
+        if self._transposed is None:
+            arrays = (each.cpu().numpy() for each in (self.value, self.col, self.rowptr))
+            shape = self.num_rows, self.num_rows + self._halo.size
+            turned = scipy.sparse.csr_matrix(tuple(arrays), shape=shape).T.tocsr()
+            parts = (turned.indptr, turned.indices, turned.data)
+            rowptr, col, value = (torch.from_numpy(each).to(self.device) for each in parts)
+            self._transposed = rowptr.to(self.col.dtype), col.to(self.col.dtype), value
+        return self._transposed
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """The product with the own rows of ``x``, shape :math:`(n, F)` or :math:`(B, n, F)`."""
+        batch = x.view(1, -1, *x.shape[-2:])
+        return self.run(batch, Recurrence.power(1).constant, [], 0, None).view(x.shape)
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.__class__.__name__}(num_nodes={self.num_nodes}, rows={self.num_rows}, "
+            f"nnz={self.nnz}, halo={self._halo.size}, rank={self.ranks.rank} of {self.ranks.size})"
+        )
+
+
+class _Plan:  # not a tuple: torch.func would look for Tensors inside
+    """A call: all but the inputs."""
+
+    def __init__(
+        self,
+        operator: PartitionedOperator,
+        table: Table,
+        seeds: list[int],
+        threshold: int,
+        bounds: tuple[float, float] | None,
+        reverse: bool = False,
+    ) -> None:
+        self.operator, self.table, self.seeds = operator, table, seeds
+        self.threshold, self.bounds, self.reverse = threshold, bounds, reverse
+
+    def t(self) -> "_Plan":
+        """The plan of the transpose."""
+        rest = (self.seeds, self.threshold, self.bounds, not self.reverse)
+        return _Plan(self.operator, self.table.t, *rest)
+
+    def run(self, x: Tensor) -> Tensor:
+        """Step by step, each with its exchange."""
+        steps, operator = self.table.values.size(1) - 1, self.operator
+        masks = _Masks(x[0], self.threshold, self.seeds, steps, operator.nodes)
+        rows, reverse = self.table.values.tolist(), self.reverse
+        return reference.run(
+            x, lambda z: operator.products(z, reverse), rows, masks, reverse, self.bounds
+        )
+
+
+class _Masks(reference.Masks):
+    """Masks some rows at a time."""
+
+    def __call__(self, z: Tensor, step: int) -> Tensor:
+        if not self.threshold:
+            return z
+        out = torch.empty_like(z)
+        for b, seed in enumerate(self.seeds):
+            at = 0
+            for rows in self.rows.split(_MASKED_ROWS):  # type: ignore[union-attr]
+                here = slice(at, at + rows.numel())
+                keep = keep_mask(seed, step - 1, rows, z.size(-1), self.threshold, z.device)
+                out[b, here] = reference.drop(z[b, here], keep, self.threshold)
+                at += rows.numel()
+        return out
+
+
+class _Run(Function):
+    """The call under autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: _Plan) -> Tensor:
+        ctx.plan = plan
+        return plan.run(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Run.apply(grads[0].contiguous(), ctx.plan.t()), None
+
+
+def partition_nodes(
+    edge_index: Tensor, num_nodes: int, num_parts: int, method: str = "auto"
+) -> Tensor:
+    """The rank that is to own each node, of as many nodes each, few edges between them: the
+    ``parts`` of a :class:`PartitionedOperator`. It takes the whole graph in memory, once.
+
+    Args:
+        edge_index (Tensor): The edges :math:`(2, E)`, read as undirected.
+        num_nodes (int): The number of nodes.
+        num_parts (int): The number of ranks.
+        method (str, optional): :obj:`"metis"` (pymetis or pyg-lib); :obj:`"cuthill-mckee"`, which
+            cuts SciPy's order into ranges; :obj:`"ranges"` of the nodes as they are; or
+            :obj:`"auto"`: METIS where it is installed, else of the other two that which cuts fewer
+            edges. (default: :obj:`"auto"`)
+
+    Raises:
+        ValueError: On an unknown method, or indices out of range.
+        ImportError: If ``"metis"`` is asked for and neither package is there.
+
+    Shapes:
+        - **output:** :math:`(N,)`
+
+    Example:
+        >>> partition_nodes(torch.tensor([[0, 1], [2, 3]]), 4, 2, "cuthill-mckee").bincount()
+        tensor([2, 2])
+    """
+    if method not in METHODS:
+        raise ValueError(f"Expected 'method' to be one of {METHODS} (got {method!r})")
+    check_integer("num_parts", num_parts, 1)
+    edges = parse_edges(edge_index, None, num_nodes)
+    check_values(edges, signed=True)
+    ranges = torch.arange(num_nodes, device="cpu") * num_parts // max(num_nodes, 1)
+    if method == "ranges" or num_parts == 1 or num_nodes == 0:
+        return ranges
+    row, col = (each.cpu().numpy() for each in (edges.row, edges.col))
+    half = scipy.sparse.coo_matrix((np.ones(len(row), bool), (row, col)), (num_nodes, num_nodes))
+    adjacency = (half + half.T).tocsr()
+    metis = None if method == "cuthill-mckee" else _metis()
+    if metis is not None:
+        return metis(adjacency, num_parts)
+    if method == "metis":
+        raise ImportError("Expected 'pymetis' or 'pyg-lib' to be installed for method 'metis'")
+    ordered = torch.empty_like(ranges)
+    order = reverse_cuthill_mckee(adjacency, symmetric_mode=True)
+    ordered[torch.from_numpy(order).long()] = ranges
+    cuts = [int((each[edges.row] != each[edges.col]).sum()) for each in (ranges, ordered)]
+    return ranges if method == "auto" and cuts[0] <= cuts[1] else ordered
+
+
+METHODS = ("auto", "metis", "cuthill-mckee", "ranges")
+
+
+def _metis() -> Callable[[scipy.sparse.csr_matrix, int], Tensor] | None:
+    """METIS, from whichever package brings it."""
+    with contextlib.suppress(ImportError):
+        import pymetis
+
+        def by_pymetis(adjacency: scipy.sparse.csr_matrix, num_parts: int) -> Tensor:
+            arrays = {"xadj": adjacency.indptr, "adjncy": adjacency.indices}
+            return torch.tensor(pymetis.part_graph(num_parts, **arrays)[1])
+
+        return by_pymetis
+    with contextlib.suppress(ImportError, AttributeError):
+        import pyg_lib
+
+        metis = pyg_lib.partition.metis
+        return lambda adjacency, num_parts: metis(
+            *(torch.from_numpy(each).long() for each in (adjacency.indptr, adjacency.indices)),
+            num_parts,
+        )
+    return None
+
+
+def _checked_parts(parts: Any, num_nodes: int, size: int) -> np.ndarray:
+    """The rank of every node."""
+    parts = np.asarray(parts)
+    if parts.shape != (num_nodes,) or parts.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected 'parts' to hold the rank of each of {num_nodes} nodes (got {parts.dtype} "
+            f"of shape {list(parts.shape)})"
+        )
+    if num_nodes and not 0 <= int(parts.min()) <= int(parts.max()) < size:
+        raise ValueError(
+            f"Expected 'parts' to lie in [0, {size - 1}], the ranks (got {int(parts.min())} to "
+            f"{int(parts.max())})"
+        )
+    return np.ascontiguousarray(parts, np.int32)
