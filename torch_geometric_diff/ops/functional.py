@@ -168,13 +168,14 @@ def _propagate_in_parts(
         threshold, bounds, fixed = checked
         facts |= {"columns of 'x'": (*x.shape[:-2], x.size(-1)), "dtype of 'x'": x.dtype}
         facts |= {"gradients of 'x'": is_differentiated(x), "dropout": threshold, "seed": seed}
-        steps = recurrence.num_steps if recurrence.is_learned else recurrence.table().tolist()
-        facts |= {"recurrence": steps, "learned": recurrence.learned, "bounds": bounds}
+        facts |= {"recurrence": recurrence.table().tolist(), "bounds": bounds}
     operator = operator.to(_precision(x))
     batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(operator.dtype)
-    seeds = operator.same_seeds(seed, len(batch)) if threshold or seed is not None else []
+    drawn = threshold or seed is not None
+    seeds = operator.same_seeds(seed, len(batch)) if drawn else [0] * len(batch)
+    learned = any(is_differentiated(getattr(recurrence, name)) for name in recurrence.learned)
     clamps = bounds is not None and is_differentiated(x)
-    if recurrence.is_learned or clamps or (fixed is not None and recurrence.has_own_states):
+    if learned or clamps or (fixed is not None and recurrence.has_own_states):
         out = propagate_by(
             operator.__matmul__,
             x,
@@ -187,7 +188,8 @@ def _propagate_in_parts(
             rows=operator.nodes,
         )
         return select(out, nodes)
-    table, batch = recurrence.constant, batch.unsqueeze(0)
+    table = Table(recurrence.table().detach()) if recurrence.is_learned else recurrence.constant
+    batch = batch.unsqueeze(0)
     if fixed is not None:
         batch, operator = _fix_rows(fixed, batch, operator, bounds)
         table = Table(_with_fixed(table.values), 2)

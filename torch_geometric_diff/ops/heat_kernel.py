@@ -12,7 +12,7 @@ from torch.autograd import Function
 from .._utils.checks import check_real
 from .._utils.functorch import plain, tangents_of
 from .functional import propagate
-from .operator import DiffusionOperator
+from .operator import DiffusionOperator, kind_of
 from .recurrence import Recurrence
 
 
@@ -54,7 +54,7 @@ def heat(
         tensor([[1.0000],
                 [1.0000]])
     """
-    if not isinstance(operator, DiffusionOperator):
+    if not issubclass(kind_of(operator), DiffusionOperator):
         raise TypeError(
             f"Expected 'operator' to be a DiffusionOperator (got {type(operator).__name__})"
         )

@@ -18,6 +18,7 @@ from ._matrix import SparseMatrix
 from ._pattern import kept
 from ._stability import DENSE_NODES, Stability, edge_bound, largest_stable_step, user_stacklevel
 from .functional import diffuse
+from .partition import PartitionedOperator
 
 
 def check_step_size(step_size: float | Tensor) -> None:
@@ -372,6 +373,13 @@ class DiffusionOperator(SparseOperator):
             f"num_nodes={self.num_nodes}, nnz={self.nnz}, step_size={step}, "
             f"symmetric={self.is_symmetric}"
         )
+
+
+def kind_of(operator: Any) -> type:
+    """The class of an operator; of one in parts, that of the whole."""
+    if isinstance(operator, PartitionedOperator):
+        return SparseOperator if operator.step_size is None else DiffusionOperator
+    return type(operator)
 
 
 def _is_plain(tensor: Tensor) -> bool:

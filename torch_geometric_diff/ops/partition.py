@@ -298,6 +298,11 @@ class PartitionedOperator:
         other._fixed = mask.unsqueeze(1)
         return other
 
+    def of_all_ranks(self, number: float) -> list[float]:
+        """A number of every rank, of all that call together."""
+        bits = np.array([number], np.float64).view(np.int64).tolist()
+        return self.ranks.gather(bits)[:, 0].numpy().view(np.float64).tolist()
+
     def same_seeds(self, seed: int | Sequence[int] | None, count: int) -> list[int]:
         """The seeds of a batch; where none is given, those that the first rank draws."""
         return self.ranks.gather(make_seeds(seed, count).tolist())[0].tolist()
@@ -343,8 +348,8 @@ class PartitionedOperator:
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """The product with the own rows of ``x``, shape :math:`(n, F)` or :math:`(B, n, F)`."""
-        batch = x.view(1, -1, *x.shape[-2:])
-        return self.run(batch, Recurrence.power(1).constant, [], 0, None).view(x.shape)
+        batch = x[None] if x.dim() == 3 else x[None, None]
+        return self.run(batch, Recurrence.power(1).constant, [0], 0, None).view_as(x)
 
     def __repr__(self) -> str:
         return (

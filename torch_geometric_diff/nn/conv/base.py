@@ -21,10 +21,11 @@ from ...graph.adjacency import (
     read_edges,
     sparse_matrix,
 )
-from ...ops import Recurrence, SparseOperator, propagate
+from ...ops import PartitionedOperator, Recurrence, SparseOperator, propagate
 from ...ops._sparse import SparseProduct
 from ...ops._stepwise import propagate_by
 from ...ops.functional import check_features, select
+from ...ops.operator import kind_of
 
 Product = Callable[[Tensor], Tensor]
 
@@ -134,10 +135,11 @@ class Propagation(MessagePassing):
         self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None
     ) -> SparseOperator:
         """The operator of this layer on a graph, from the cache if there is one."""
-        if isinstance(edge_index, SparseOperator):
+        given = kind_of(edge_index)
+        if issubclass(given, SparseOperator):
             name = self.operators.__name__
-            if not isinstance(edge_index, self.operators):
-                raise TypeError(f"Expected a {name} (got a {type(edge_index).__name__})")
+            if not issubclass(given, self.operators):
+                raise TypeError(f"Expected a {name} (got a {given.__name__})")
             if edge_weight is not None:
                 raise ValueError(
                     f"Expected 'edge_weight' to be None beside a {name}, which holds its weights "
@@ -233,11 +235,18 @@ class Propagation(MessagePassing):
         drop: float = 0.0,
     ) -> Product:
         """One product with the operator, of whose entries ``drop`` are dropped at every call."""
+        if isinstance(operator, PartitionedOperator) and not self._is_observed():
+            if drop:
+                raise ValueError(
+                    "Expected 'dropout' of edges to be 0 beside a PartitionedOperator, whose ranks "
+                    f"would draw each their own (got {drop}); 'feature_dropout' has masks of all"
+                )
+            return operator.__matmul__
         if not self._is_observed() and not torch.compiler.is_compiling():
             return lambda z: SparseProduct.apply(
                 F.dropout(operator.value, drop), z, operator.pattern
             )
-        if isinstance(edge_index, SparseOperator):
+        if isinstance(edge_index, (SparseOperator, PartitionedOperator)):
             raise ValueError(
                 f"Explanations and hooks need an 'edge_index' (got a {type(operator).__name__})"
             )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import one_hot
 
+from ...ops import PartitionedOperator
 from .label_propagation import LabelPropagation
 
 
@@ -130,7 +131,7 @@ class CorrectAndSmooth(torch.nn.Module):
             smoothed = self.prop1.run(error, edge_index, edge_weight, **limits)
         if not self.autoscale:
             return y_soft + self.scale * smoothed
-        sigma, size = error[mask].abs().sum() / len(y_true), smoothed.abs().sum(1, keepdim=True)
+        sigma, size = _mean_error(error[mask], edge_index), smoothed.abs().sum(1, keepdim=True)
         reached = size > 0  # no NaN in values or gradients where no error came
         scale = sigma / torch.where(reached, size, 1.0)
         scale = torch.where(reached & (scale <= 1000), scale, 1.0)
@@ -168,6 +169,17 @@ class CorrectAndSmooth(torch.nn.Module):
             f"  autoscale={self.autoscale}, scale={self.scale}\n"
             ")"
         )
+
+
+def _mean_error(error: Tensor, graph: Any) -> Tensor:
+    """The absolute error of a training node, in the mean over all."""
+    total, count = error.abs().sum(), len(error)
+    if not isinstance(graph, PartitionedOperator):
+        return total / count
+    if total.requires_grad:
+        raise ValueError("Expected constant 'y_soft' beside a PartitionedOperator")
+    sums = [sum(graph.of_all_ranks(each)) for each in (float(total), float(count))]
+    return total.new_tensor(sums[0] / sums[1])
 
 
 def _rows(y_soft: Tensor, y_true: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch_geometric.utils import one_hot
 
 from ..._utils.checks import check_integer
 from ...graph.adjacency import is_sparse_adjacency
-from ...ops import Recurrence, SparseOperator
+from ...ops import PartitionedOperator, Recurrence, SparseOperator
 from ..conv.base import Propagation, as_number, check_alpha
 
 
@@ -79,7 +79,7 @@ class LabelPropagation(Propagation):
                 given, the output is clamped between 0 and 1, in the kernel.
                 (default: :obj:`None`)
         """
-        out = _scores(y, mask)
+        out = _scores(y, mask, edge_index)
         if post_step is None:
             return self.run(out, edge_index, edge_weight, bounds=(0.0, 1.0))
         self._check_features(out)
@@ -107,12 +107,14 @@ class LabelPropagation(Propagation):
         return f"{self.__class__.__name__}(num_layers={self.num_layers}, alpha={self.alpha})"
 
 
-def _scores(y: Tensor, mask: Optional[Tensor]) -> Tensor:
+def _scores(y: Tensor, mask: Optional[Tensor], graph: Any) -> Tensor:
     """Rows of class scores, zeros where the mask is not."""
     known = y if mask is None else y[mask]
     if isinstance(y, Tensor) and not y.is_floating_point():
         if y.dtype == torch.long and y.size(0) == y.numel():
             classes = int(y.max()) + 1 if y.numel() else 0
+            if isinstance(graph, PartitionedOperator):  # no rank need see the last class
+                classes = int(max(graph.of_all_ranks(classes)))
             known = one_hot(known.view(-1), num_classes=classes)
         else:
             known = known.to(torch.get_default_dtype())
