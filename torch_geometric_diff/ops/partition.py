@@ -462,7 +462,7 @@ def partition_nodes(
         raise ImportError("Expected 'pymetis' or 'pyg-lib' to be installed for method 'metis'")
     ordered = torch.empty_like(ranges)
     order = reverse_cuthill_mckee(adjacency, symmetric_mode=True)
-    ordered[torch.from_numpy(order).long()] = ranges
+    ordered[torch.from_numpy(order.astype(np.int64))] = ranges
     cuts = [int((each[edges.row] != each[edges.col]).sum()) for each in (ranges, ordered)]
     return ranges if method == "auto" and cuts[0] <= cuts[1] else ordered
 
