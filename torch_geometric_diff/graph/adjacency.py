@@ -259,12 +259,26 @@ def normalize(edges: Edges, normalization: str | None, add_self_loops: bool) -> 
     """
     if normalization is None:
         return edges.weight
+    return normalize_by(degrees(edges, add_self_loops), edges, normalization)
+
+
+def degrees(edges: Edges, add_self_loops: bool) -> Tensor:
+    """The weight that enters every node, in float64 where the device has it."""
     row, col, given, num_nodes = edges
     weight = given.to(wide_dtype(given.device))
     degree = weight.new_zeros(num_nodes).index_add(0, row, weight)
     if add_self_loops:
         looped = degree.new_zeros(num_nodes).index_add(0, row, (row == col).to(degree.dtype))
         degree = degree + (looped == 0).to(degree.dtype)
+    return degree
+
+
+def normalize_by(degree: Tensor, edges: Edges, normalization: str | None) -> Tensor:
+    """:func:`normalize` by degrees that are known."""
+    row, col, given, _ = edges
+    if normalization is None:
+        return given
+    weight = given.to(degree.dtype)
     positive = degree > 0
     safe = torch.where(positive, degree, 1.0)  # no NaN in the gradient either
     if normalization == "row":

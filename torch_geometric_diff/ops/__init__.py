@@ -6,6 +6,5 @@ from .heat_kernel import heat as heat
 from .operator import DiffusionOperator as DiffusionOperator
 from .operator import SparseOperator as SparseOperator
 from .partition import PartitionedOperator as PartitionedOperator
-from .partition import partition_nodes as partition_nodes
 from .recurrence import Recurrence as Recurrence
 from .sparse_product import sparse_mm as sparse_mm

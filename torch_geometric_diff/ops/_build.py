@@ -98,7 +98,7 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
         value = value.to(dtype)
         finite = finite and bool(value.isfinite().all())
     if not finite:
-        refuse_sums(dtype)
+        _refuse(dtype)
     return Built(Pattern(rowptr, entries), value, made.largest_degree)
 
 
@@ -128,12 +128,11 @@ def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
     value = value.to(dtype)
     if not torch.compiler.is_compiling() and not is_differentiated(value):
         if not bool(value.isfinite().all()):
-            refuse_sums(dtype)
+            _refuse(dtype)
     return Built(pattern, value, largest)
 
 
-def refuse_sums(dtype: torch.dtype) -> None:
-    """Say that entries overflow."""
+def _refuse(dtype: torch.dtype) -> None:
     raise ValueError(
         f"Expected 'edge_weight' whose sums, and the entries made of them, are finite in {dtype} "
         "(got infinity)"

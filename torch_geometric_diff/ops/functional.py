@@ -168,7 +168,8 @@ def _propagate_in_parts(
         threshold, bounds, fixed = checked
         facts |= {"columns of 'x'": (*x.shape[:-2], x.size(-1)), "dtype of 'x'": x.dtype}
         facts |= {"gradients of 'x'": is_differentiated(x), "dropout": threshold, "seed": seed}
-        facts |= {"recurrence": recurrence.table().tolist(), "bounds": bounds}
+        facts |= {"num_steps": recurrence.num_steps, "bounds": bounds}
+        facts["coefficients"] = recurrence.table().tolist()
     operator = operator.to(_precision(x))
     batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(operator.dtype)
     drawn = threshold or seed is not None

@@ -1,23 +1,21 @@
 """An operator whose rows are shared out over the ranks of ``torch.distributed``."""
 
-import contextlib
 import copy
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 from torch import Tensor
 from torch.autograd import Function
 from typing_extensions import Self
 
 from .._utils.checks import check_integer, check_real
 from .._utils.functorch import is_transformed
-from ..graph.adjacency import NORMALIZATIONS, check_values, parse_edges
+from ..graph.adjacency import NORMALIZATIONS
 from ._build import Recipe
 from ._parts import Layout, blocks_of, collect, make_part
 from ._random import keep_mask, make_seeds
@@ -26,6 +24,7 @@ from ._stability import user_stacklevel
 from .kernels import reference
 from .recurrence import Recurrence, Table
 
+_DTYPES = (torch.float32, torch.float64)
 _MASKED_ROWS = 1 << 12  # whose masks are made at once: their bits stay in cache
 
 
@@ -43,8 +42,8 @@ class PartitionedOperator:
     are those of the sum of all ranks' losses; those of learned coefficients are a rank's share, as
     are those of any layer, to be summed over the ranks.
 
-    Built by :meth:`from_edges`, :meth:`gcn_norm` or :meth:`diffusion`, together, from edges of
-    which every rank passes some, and none need pass all. Without a process group there is one rank.
+    Built by :meth:`from_edges`, from edges of which none need have all. Without a process group
+    there is one rank.
 
     Attributes:
         num_nodes (int): The number of nodes of the graph.
@@ -53,11 +52,12 @@ class PartitionedOperator:
         col (Tensor): The column of every entry: own rows come first, then those of the halo.
         value (Tensor): The entries.
         step_size (float or None): The step size of a diffusion operator.
-        is_symmetric (bool): Whether the matrix equals its transpose.
+        is_symmetric (bool): Whether the matrix is known to equal its transpose: of ``undirected``
+            edges, unless normalized by rows.
 
     Example:
         >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
-        >>> operator = PartitionedOperator.diffusion(edge_index, num_nodes=3, step_size=0.5)
+        >>> operator = PartitionedOperator.from_edges(edge_index, num_nodes=3, step_size=0.5)
         >>> operator
         PartitionedOperator(num_nodes=3, rows=3, nnz=7, halo=0, rank=0 of 1)
         >>> (operator @ torch.ones(3, 1)).flatten()
@@ -86,124 +86,56 @@ class PartitionedOperator:
         edge_weight: Any = None,
         *,
         num_nodes: int,
-        parts: Any = None,
+        kind: str = "diffusion",
+        step_size: float = 0.25,
+        normalization: str | None = "sym",
+        add_self_loops: bool = True,
         undirected: bool = False,
+        parts: Any = None,
         dtype: torch.dtype | None = None,
         group: Any = None,
     ) -> Self:
-        """The matrix of the edges as they are, see
-        :class:`~torch_geometric_diff.ops.SparseOperator`.
+        """The rows of this rank from edges of which each rank passes some. All ranks call it.
 
         Args:
-            edge_index (Tensor, ndarray or iterable): Edges :math:`(2, E_r)` of the graph, (source,
-                target), that no other rank passes: an array, which may be mapped to a file, or
-                blocks of it, each alone or with its weights. They are read a block at a time.
+            edge_index (Tensor, ndarray or iterable): Edges :math:`(2, E_r)`, (source, target), that
+                no other rank passes: an array, which may be mapped to a file, or blocks of it,
+                each alone or with its weights. One block after the other is read.
             edge_weight (Tensor or ndarray, optional): Their weights :math:`(E_r,)`.
                 (default: ones)
             num_nodes (int): The number of nodes :math:`N`.
-            parts (Tensor or ndarray, optional): The rank that is to own every node :math:`(N,)`,
-                the same on all ranks, see :func:`partition_nodes`. (default: equal ranges)
+            kind (str, optional): :obj:`"diffusion"` for what
+                :class:`~torch_geometric_diff.ops.DiffusionOperator` makes of the edges,
+                :obj:`"gcn_norm"` for :meth:`SparseOperator.gcn_norm`, or :obj:`"plain"` for
+                :class:`~torch_geometric_diff.ops.SparseOperator`. (default: :obj:`"diffusion"`)
+            step_size (float, optional): The step size of diffusion. Only one up to
+                :attr:`gershgorin_step_size` is sure to be stable. (default: :obj:`0.25`)
+            normalization (str, optional): That of diffusion: :obj:`"sym"`, :obj:`"row"` or
+                :obj:`None`. (default: :obj:`"sym"`)
+            add_self_loops (bool, optional): As there, not for ``"plain"``. (default: :obj:`True`)
             undirected (bool, optional): Take both directions of every edge, each once, and no
-                loops, whatever the files hold. (default: :obj:`False`)
+                self-loops, whatever the files hold. (default: :obj:`False`)
+            parts (Tensor or ndarray, optional): The rank that is to own every node :math:`(N,)`,
+                the same on all ranks. (default: ranges of as many nodes)
             dtype (torch.dtype, optional): float32 or float64. (default: that of torch)
             group (ProcessGroup, optional): The ranks. (default: all)
 
         Raises:
-            ValueError: On what :class:`~torch_geometric_diff.ops.SparseOperator` refuses, with any
-                rank's edges, on ``parts`` that name no rank, or ranks that disagree; on all ranks.
+            ValueError: On what the classes above refuse of any rank's edges, ``parts`` that name no
+                rank, or ranks that disagree: on all ranks.
         """
-        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
-        return cls._build(source, Recipe(signed=True))
-
-    @classmethod
-    def gcn_norm(
-        cls,
-        edge_index: Any,
-        edge_weight: Any = None,
-        *,
-        num_nodes: int,
-        add_self_loops: bool = True,
-        improved: bool = False,
-        parts: Any = None,
-        undirected: bool = False,
-        dtype: torch.dtype | None = None,
-        group: Any = None,
-    ) -> Self:
-        """The adjacency matrix as normalized for graph convolutions, see
-        :meth:`SparseOperator.gcn_norm`. Other arguments are those of :meth:`from_edges`.
-
-        Args:
-            edge_index (Tensor, ndarray or iterable): Edges of the graph.
-            edge_weight (Tensor or ndarray, optional): Weights that are not negative.
-            num_nodes (int): The number of nodes.
-            add_self_loops (bool, optional): Whether to add the loops. (default: :obj:`True`)
-            improved (bool, optional): Loops of weight 2 instead of 1. (default: :obj:`False`)
-            parts (Tensor or ndarray, optional): The rank of every node.
-            undirected (bool, optional): Both directions of every edge.
-            dtype (torch.dtype, optional): The type of the entries.
-            group (ProcessGroup, optional): The ranks.
-        """
-        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
-        diagonal = "keep" if add_self_loops else "given"
-        return cls._build(source, Recipe("sym", diagonal, 2.0 if improved else 1.0))
-
-    @classmethod
-    def diffusion(
-        cls,
-        edge_index: Any,
-        edge_weight: Any = None,
-        *,
-        num_nodes: int,
-        step_size: float = 0.25,
-        normalization: str | None = "sym",
-        add_self_loops: bool = True,
-        parts: Any = None,
-        undirected: bool = False,
-        dtype: torch.dtype | None = None,
-        group: Any = None,
-    ) -> Self:
-        """The matrix of a diffusion step, see
-        :class:`~torch_geometric_diff.ops.DiffusionOperator`. Other arguments are those of
-        :meth:`from_edges`.
-
-        Args:
-            edge_index (Tensor, ndarray or iterable): Edges of the graph.
-            edge_weight (Tensor or ndarray, optional): Weights that are not negative.
-            num_nodes (int): The number of nodes.
-            step_size (float, optional): The step size. Only a step up to
-                :attr:`gershgorin_step_size` is sure to be stable. (default: :obj:`0.25`)
-            normalization (str, optional): :obj:`"sym"`, :obj:`"row"` or :obj:`None`.
-                (default: :obj:`"sym"`)
-            add_self_loops (bool, optional): Count a self-loop into the degrees.
-                (default: :obj:`True`)
-            parts (Tensor or ndarray, optional): The rank of every node.
-            undirected (bool, optional): Both directions of every edge.
-            dtype (torch.dtype, optional): The type of the entries.
-            group (ProcessGroup, optional): The ranks.
-        """
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
-            )
-        step_size = check_real(
-            "step_size", step_size, lambda h: 0 < h < float("inf"), "be positive and finite"
-        )
-        source = (edge_index, edge_weight, num_nodes, parts, undirected, dtype, group)
-        self = cls._build(source, Recipe(normalization, "step", step_size, add_self_loops))
-        self.step_size = step_size
-        self.check_stability(step_size)
-        return self
-
-    @classmethod
-    def _build(cls, source: tuple[Any, ...], recipe: Recipe) -> Self:
-        edge_index, edge_weight, num_nodes, parts, undirected, dtype, group = source
         ranks = Ranks(group)
         self = object.__new__(cls)
-        self.step_size = None
         with ranks.agreement() as facts:
             self.num_nodes = check_integer("num_nodes", num_nodes, 0)
+            self.step_size = None
+            if kind == "diffusion":
+                self.step_size = check_real(
+                    "step_size", step_size, lambda h: 0 < h < float("inf"), "be positive and finite"
+                )
+            recipe = _recipe(kind, normalization, step_size, add_self_loops)
             dtype = torch.get_default_dtype() if dtype is None else dtype
-            if dtype not in (torch.float32, torch.float64):
+            if dtype not in _DTYPES:
                 raise TypeError(f"Expected 'dtype' to be float32 or float64 (got {dtype})")
             parts = None if parts is None else _checked_parts(parts, self.num_nodes, ranks.size)
             facts |= {"num_nodes": num_nodes, "dtype": dtype, "undirected": undirected}
@@ -216,10 +148,12 @@ class PartitionedOperator:
         entries = collect(blocks, ranks, layout, undirected, recipe.signed)
         part = make_part(entries, ranks, layout, recipe, dtype, undirected)
         self.ranks, self.nodes = ranks, layout.nodes(ranks.rank)
-        self.rowptr, self.col, self.value = part.csr
-        self._halo, self._largest_degree = part.halo, part.largest_degree
-        self.is_symmetric, self._crossing = part.is_symmetric, part.crossing
+        (self.rowptr, self.col, self.value), self._halo, largest, self._crossing = part
+        self._largest_degree = max(self.of_all_ranks(largest))
+        self.is_symmetric = undirected and recipe.normalization != "row"
         self._transposed = None
+        if self.step_size is not None:
+            self.check_stability(self.step_size)
         return self
 
     @property
@@ -262,29 +196,23 @@ class PartitionedOperator:
             )
 
     def traffic(self, columns: int = 1) -> dict[str, float]:
-        """What a step over so many columns moves between the ranks.
-
-        Returns:
-            dict: ``cut``, the share of all entries that lie in columns of another rank; ``bytes``
-            that all ranks send in a step; ``largest``, those that the busiest rank sends or
-            receives.
+        """The share of the entries in columns of another rank (``cut``), the bytes that all ranks
+        send in a step over so many columns (``bytes``), and those that the busiest sends or
+        receives (``largest``). All ranks call it.
         """
         width = columns * self.value.element_size()
         sent, received = self._halo.sent.numel(), self._halo.size
         told = self.ranks.gather([self._crossing, self.nnz, sent, max(sent, received)])
-        crossing, entries, rows, _ = told.sum(0).tolist()
-        return {
-            "cut": crossing / max(entries, 1),
-            "bytes": rows * width,
-            "largest": int(told[:, 3].max()) * width,
-        }
+        cut = int(told[:, 0].sum()) / max(int(told[:, 1].sum()), 1)
+        rows, largest = int(told[:, 2].sum()), int(told[:, 3].max())
+        return {"cut": cut, "bytes": rows * width, "largest": largest * width}
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The operator on another device or with another floating type, as ``Tensor.to``."""
         value = self.value.to(*args, **kwargs)
         if value is self.value:
             return self
-        if value.dtype not in (torch.float32, torch.float64):
+        if value.dtype not in _DTYPES:
             raise TypeError(f"Expected 'dtype' to be float32 or float64 (got {value.dtype})")
         other = copy.copy(self)
         other.value, other._transposed, device = value, None, value.device
@@ -418,77 +346,20 @@ class _Run(Function):
         return _Run.apply(grads[0].contiguous(), ctx.plan.t()), None
 
 
-def partition_nodes(
-    edge_index: Tensor, num_nodes: int, num_parts: int, method: str = "auto"
-) -> Tensor:
-    """The rank that is to own each node, of as many nodes each, few edges between them: the
-    ``parts`` of a :class:`PartitionedOperator`. It takes the whole graph in memory, once.
-
-    Args:
-        edge_index (Tensor): The edges :math:`(2, E)`, read as undirected.
-        num_nodes (int): The number of nodes.
-        num_parts (int): The number of ranks.
-        method (str, optional): :obj:`"metis"` (pymetis or pyg-lib); :obj:`"cuthill-mckee"`, which
-            cuts SciPy's order into ranges; :obj:`"ranges"` of the nodes as they are; or
-            :obj:`"auto"`: METIS where it is installed, else of the other two that which cuts fewer
-            edges. (default: :obj:`"auto"`)
-
-    Raises:
-        ValueError: On an unknown method, or indices out of range.
-        ImportError: If ``"metis"`` is asked for and neither package is there.
-
-    Shapes:
-        - **output:** :math:`(N,)`
-
-    Example:
-        >>> partition_nodes(torch.tensor([[0, 1], [2, 3]]), 4, 2, "cuthill-mckee").bincount()
-        tensor([2, 2])
-    """
-    if method not in METHODS:
-        raise ValueError(f"Expected 'method' to be one of {METHODS} (got {method!r})")
-    check_integer("num_parts", num_parts, 1)
-    edges = parse_edges(edge_index, None, num_nodes)
-    check_values(edges, signed=True)
-    ranges = torch.arange(num_nodes, device="cpu") * num_parts // max(num_nodes, 1)
-    if method == "ranges" or num_parts == 1 or num_nodes == 0:
-        return ranges
-    row, col = (each.cpu().numpy() for each in (edges.row, edges.col))
-    half = scipy.sparse.coo_matrix((np.ones(len(row), bool), (row, col)), (num_nodes, num_nodes))
-    adjacency = (half + half.T).tocsr()
-    metis = None if method == "cuthill-mckee" else _metis()
-    if metis is not None:
-        return metis(adjacency, num_parts)
-    if method == "metis":
-        raise ImportError("Expected 'pymetis' or 'pyg-lib' to be installed for method 'metis'")
-    ordered = torch.empty_like(ranges)
-    order = reverse_cuthill_mckee(adjacency, symmetric_mode=True)
-    ordered[torch.from_numpy(order.astype(np.int64))] = ranges
-    cuts = [int((each[edges.row] != each[edges.col]).sum()) for each in (ranges, ordered)]
-    return ranges if method == "auto" and cuts[0] <= cuts[1] else ordered
-
-
-METHODS = ("auto", "metis", "cuthill-mckee", "ranges")
-
-
-def _metis() -> Callable[[scipy.sparse.csr_matrix, int], Tensor] | None:
-    """METIS, from whichever package brings it."""
-    with contextlib.suppress(ImportError):
-        import pymetis
-
-        def by_pymetis(adjacency: scipy.sparse.csr_matrix, num_parts: int) -> Tensor:
-            arrays = {"xadj": adjacency.indptr, "adjncy": adjacency.indices}
-            return torch.tensor(pymetis.part_graph(num_parts, **arrays)[1])
-
-        return by_pymetis
-    with contextlib.suppress(ImportError, AttributeError):
-        import pyg_lib
-
-        metis = pyg_lib.partition.metis
-        return lambda adjacency, num_parts: metis(
-            *(torch.from_numpy(each).long() for each in (adjacency.indptr, adjacency.indices)),
-            num_parts,
+def _recipe(kind: str, normalization: str | None, step_size: float, add_self_loops: bool) -> Recipe:
+    """What the entries of a kind of operator are."""
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(
+            f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
         )
-    return None
+    recipes = {
+        "diffusion": Recipe(normalization, "step", step_size, add_self_loops),
+        "gcn_norm": Recipe("sym", "keep" if add_self_loops else "given"),
+        "plain": Recipe(signed=True),
+    }
+    if kind not in recipes:
+        raise ValueError(f"Expected 'kind' to be one of {[*recipes]} (got {kind!r})")
+    return recipes[kind]
 
 
 def _checked_parts(parts: Any, num_nodes: int, size: int) -> np.ndarray:
