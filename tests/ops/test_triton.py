@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops._random import random_u16
-from torch_geometric_diff.ops.kernels import cuda, reference
+from torch_geometric_diff.ops.kernels import cuda, plan, reference
 from torch_geometric_diff.ops.recurrence import transposed
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -75,7 +75,7 @@ def graph(kind: str) -> np.ndarray:
     if kind == "no edges":
         return np.zeros((5, 5))
     if kind == "star":  # longer than a row that shares its program, at any setting
-        p = np.diag(rng.random(cuda.LONG + 3))
+        p = np.diag(rng.random(plan.LONG + 3))
         p[1] = rng.random(len(p))
         return p
     p = rng.standard_normal((19, 19)) * (rng.random((19, 19)) < 0.15)
@@ -150,13 +150,13 @@ def test_graphs(kind: str, reverse: bool) -> None:
 @pytest.mark.parametrize("index", [torch.int32, torch.int64])
 def test_types(dtype: torch.dtype, index: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     # row 2 goes through the program of a long row
-    monkeypatch.setattr(cuda, "LONG", 10)
+    monkeypatch.setattr(plan, "LONG", 10)
     check(graph("random"), 20, 3, 20000, False, dtype, index)
 
 
 @on_device
 def test_longest_shared_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "LONG", 6)
+    monkeypatch.setattr(plan, "LONG", 6)
     p = np.zeros((6, 6))
     p[2] = range(1, 7)
     check(p, 2, 1, 0, False)
@@ -169,7 +169,7 @@ def test_batch(
     channels: int, threshold: int, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every element as if it were alone."""
-    monkeypatch.setattr(cuda, "LONG", 10)
+    monkeypatch.setattr(plan, "LONG", 10)
     csr = torch.from_numpy(graph("random")).float().to_sparse_csr().to(DEVICE)
     matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
     x = torch.randn(3, 19, channels, generator=torch.Generator().manual_seed(0)).to(DEVICE)
@@ -236,7 +236,7 @@ def test_one_launch_a_step_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -
 
     class Counted:
         def __init__(self, kernel: Any) -> None:
-            self.kernel = kernel
+            self.kernel, self.arg_names = kernel, kernel.arg_names
 
         def __getitem__(self, grid: tuple[int]) -> Any:
             launches.append(grid)

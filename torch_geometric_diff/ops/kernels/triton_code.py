@@ -1,4 +1,8 @@
-"""Device code of the Triton kernel; imported only by ``cuda``, as it needs Triton itself.
+"""Device code of the GPU kernels; imported only by ``cuda``, as it needs Triton itself.
+
+States lie in *slots* [batch, rows, pitch] of one Tensor. Rows are padded to ``pitch = units * VEC``
+elements, a multiple of 16 bytes, so that a gather is made of 16-byte loads whatever the width. The
+entries of a row are added one after the other: sums do not depend on the shape of a tile.
 
 Arithmetic of the masks is uint32 throughout: ``>>`` is then a logical shift, products wrap, and an
 integer literal takes the type of the Tensor beside it.
@@ -7,6 +11,8 @@ integer literal takes the type of the Tensor beside it.
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False
 import triton
 import triton.language as tl
+
+LOW, HIGH, SCALE, TABLE = (tl.constexpr(i) for i in range(4))  # in an array of numbers
 
 
 @triton.jit
@@ -17,7 +23,7 @@ def _mix32(h):
 
 
 @triton.jit
-def _dropout(tile, row, column, seed, number, threshold):
+def _dropout(tile, row, column, seed, number, threshold, scale):
     """A tile [rows, columns] times its mask: ``ops.random.random_u16``, one hash a column."""
     s = seed.to(tl.uint64) + tl.cast(number + 1, tl.uint64) * 0x9E3779B97F4A7C15
     s = (s ^ (s >> 30)) * 0xBF58476D1CE4E5B9
@@ -33,170 +39,368 @@ def _dropout(tile, row, column, seed, number, threshold):
     h = ((h ^ (h >> 15)) + b) * 0x846CA68B
     h = h ^ (h >> 16)
     bits = (h >> (((column >> 4) & 1) * 16)[None, :]) & 0xFFFF
-    # divided in float64, as on the host: Triton rounds a float32 division loosely
-    scale = (65536.0 / (65536 - threshold).to(tl.float64)).to(tile.dtype)
     return tl.where(bits >= threshold.to(tl.uint32), tile * scale, 0.0)
 
 
 @triton.jit
-def _place(block, num_rows, channels, COLUMNS: tl.constexpr):
-    """The element of the batch, where it starts, and the columns of a block of columns."""
-    blocks = tl.cdiv(channels, COLUMNS)
-    element = block // blocks
-    start = element.to(tl.int64) * num_rows * channels
-    return element, start, block % blocks * COLUMNS + tl.arange(0, COLUMNS)
+def _times(z, factor):
+    """A product that is 0 where a factor is, be the other infinite."""
+    return tl.where((factor == 0) | (z == 0), 0.0, z * factor)
 
 
 @triton.jit
-def _put(z, x, table, step, steps, inputs, size, place, inside):
-    """A state and what inputs add to it in a step; ``table`` starts at the first input's row."""
-    for i in range(inputs):
-        c = tl.load(table + i * (steps + 1) + step)
-        if c != 0:
-            z += c * tl.load(x + tl.cast(i, tl.int64) * size + place, mask=inside, other=0.0)
-    return z
+def _block(block, units, VEC: tl.constexpr, COLUMNS: tl.constexpr):
+    """The element of the batch and the columns of a block of columns."""
+    blocks = tl.cdiv(units * VEC, COLUMNS)
+    return block // blocks, block % blocks * COLUMNS + tl.arange(0, COLUMNS)
 
 
 @triton.jit
-def _take(z, y, table, step, steps, outputs, size, place, inside):
-    """Give the outputs their share of a state; ``table`` starts at the first output's row."""
-    for o in range(outputs):
-        w = tl.load(table + o * (steps + 1) + step)
-        if w != 0:
-            to = y + tl.cast(o, tl.int64) * size + place
-            tl.store(to, w * z + tl.load(to, mask=inside, other=0.0), mask=inside)
+def _slot(states, slot, batch, element, num_rows, units, VEC: tl.constexpr):
+    """Where an element of the batch begins in a slot."""
+    return states + (tl.cast(slot, tl.int64) * batch + element) * num_rows * (units * VEC)
 
 
-@triton.jit(do_not_specialize=["num_rows", "threshold", "steps", "inputs", "outputs"])
-def begin(
-    x, y, state, table, seeds, num_rows, channels, threshold, size, steps, inputs, outputs,
-    DROP: tl.constexpr, SUMS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """Write the first state, with DROP times the first mask, and begin the outputs with it."""
-    blocks = tl.cdiv(num_rows, ROWS)
-    row = (tl.program_id(0) % blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    element, start, column = _place(tl.program_id(0) // blocks, num_rows, channels, COLUMNS)
-    place = start + row[:, None] * channels + column[None, :]
-    inside = (row < num_rows)[:, None] & (column < channels)[None, :]
-    z = tl.zeros([ROWS, COLUMNS], x.dtype.element_ty)
-    table += 3 * (steps + 1)
-    z = _put(z, x, table, 0, steps, inputs, size, place, inside)
-    if SUMS:
-        _take(z, y, table + inputs * (steps + 1), 0, steps, outputs, size, place, inside)
-    if DROP:
-        z = _dropout(z, row, column, tl.load(seeds + element), 0, threshold)
-    tl.store(state + place, z, mask=inside)
+@triton.jit
+def _offsets(row, column, pitch, WIDE: tl.constexpr):
+    """Where the columns of rows lie, in 32 bits unless WIDE."""
+    if WIDE:
+        row = row.to(tl.int64)
+    return (row * pitch)[:, None] + column[None, :]
+
+
+@triton.jit
+def _add(total, source, c, w, column, inside, pitch, WIDE: tl.constexpr):
+    """Add an entry of every row; a row without one has a negative column."""
+    part = tl.load(
+        source + _offsets(c, column, pitch, WIDE), mask=(c >= 0)[:, None] & inside, other=0.0
+    )
+    return tl.fma(tl.broadcast_to(w[:, None], total.shape), part.to(total.dtype), total)
 
 
 @triton.jit
 def _row_sums(
-    x, rowptr, col, value, row, mine, column, channels, CHUNK: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    total, source, col, value, first, count, column, units, live,
+    SOME: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """The rows of ``P x``, CHUNK entries of each at a time."""
-    begin = tl.load(rowptr + row, mask=mine, other=0)
-    degree = tl.load(rowptr + row + 1, mask=mine, other=0) - begin
-    total = tl.zeros([ROWS, CHUNK, COLUMNS], value.dtype.element_ty)
-    narrow = (column < channels)[None, None, :]
-    lane = tl.arange(0, CHUNK)[None, :]
-    for start in range(0, tl.max(degree, axis=0), CHUNK):
-        taken = start + lane < degree[:, None]
-        entry = begin[:, None] + start + lane
-        source = tl.load(col + entry, mask=taken, other=0).to(tl.int64) * channels
-        weight = tl.load(value + entry, mask=taken, other=0.0)
-        total += weight[:, :, None] * tl.load(
-            x + source[:, :, None] + column[None, None, :],
-            mask=taken[:, :, None] & narrow,
-            other=0.0,
-        )
-    return tl.sum(total, axis=1)
+    """Rows of ``P z``, four entries of each on their way at a time.
+
+    With SOME the rows of ``z`` from ``live`` on are zero and not read.
+    """
+    pitch = units * VEC
+    inside = (column < pitch)[None, :]
+    for at in range(0, tl.max(count, axis=0), 4):
+        entry, left = first + at, count - at
+        c0 = tl.load(col + entry, mask=left > 0, other=-1)
+        c1 = tl.load(col + entry + 1, mask=left > 1, other=-1)
+        c2 = tl.load(col + entry + 2, mask=left > 2, other=-1)
+        c3 = tl.load(col + entry + 3, mask=left > 3, other=-1)
+        w0 = tl.load(value + entry, mask=left > 0, other=0.0)
+        w1 = tl.load(value + entry + 1, mask=left > 1, other=0.0)
+        w2 = tl.load(value + entry + 2, mask=left > 2, other=0.0)
+        w3 = tl.load(value + entry + 3, mask=left > 3, other=0.0)
+        if SOME:
+            c0, c1 = tl.where(c0 < live, c0, -1), tl.where(c1 < live, c1, -1)
+            c2, c3 = tl.where(c2 < live, c2, -1), tl.where(c3 < live, c3, -1)
+        total = _add(total, source, c0, w0, column, inside, pitch, WIDE)
+        total = _add(total, source, c1, w1, column, inside, pitch, WIDE)
+        total = _add(total, source, c2, w2, column, inside, pitch, WIDE)
+        total = _add(total, source, c3, w3, column, inside, pitch, WIDE)
+    return total
 
 
 @triton.jit
-def _advance(
-    x, y, front, back, rowptr, col, value, order, table, seeds, rank, num_rows, column, channels,
-    start, number, step, steps, inputs, outputs, threshold, size, low, high,
-    ALONE: tl.constexpr, LONG: tl.constexpr, DROP: tl.constexpr, REVERSE: tl.constexpr,
-    PLAIN: tl.constexpr, SUMS: tl.constexpr, CLAMP: tl.constexpr,
-    ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+def _meet(z, other, inside, to):
+    """The inner product of a tile with a slot, and where it goes."""
+    product = _times(z, tl.load(other, mask=inside, other=0.0).to(z.dtype))
+    tl.store(to, tl.sum(tl.sum(product, axis=1), axis=0))
+
+
+@triton.jit
+def _finish(
+    z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names, numbers,
+    seeds, ends, dots, meets, row, mine, column, element, program, batch, num_rows, units,
+    channels, stride, before, out_rows, number, step, steps, inputs, outputs, threshold,
+    num_dots, programs,
+    FIRST: tl.constexpr, PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
+    STORE: tl.constexpr, CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr,
+    DOTS: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
-    """Some rows of the next state, written over the one before the last."""
-    mine = rank < num_rows
-    row = tl.load(order + rank, mask=mine, other=0)
-    degree = tl.load(rowptr + row + 1, mask=mine, other=0) - tl.load(
-        rowptr + row, mask=mine, other=0
-    )
-    mine = mine & ((degree > LONG) == ALONE)
-    if tl.max(mine.to(tl.int32), axis=0) > 0:
-        place = row[:, None] * channels + column[None, :]
-        inside = mine[:, None] & (column < channels)[None, :]
-        z = _row_sums(
-            front + start, rowptr, col, value, row, mine, column, channels, CHUNK, ROWS, COLUMNS
-        )
-        if not PLAIN:
-            a = tl.load(table + step)
-            z = tl.where(a != 0, a * z, 0.0)
-            d = tl.load(table + steps + 1 + step)
-            if d != 0:
-                z += d * tl.load(front + start + place, mask=inside, other=0.0)
-        if REVERSE and DROP:
-            z = _dropout(z, row, column, tl.load(seeds), number, threshold)
-        if not PLAIN:
-            b = tl.load(table + 2 * (steps + 1) + step)
-            if (b != 0) & (step > 1):
-                z += b * tl.load(back + start + place, mask=inside, other=0.0)
-            rows = table + 3 * (steps + 1)
-            z = _put(z, x + start, rows, step, steps, inputs, size, place, inside)
-        if CLAMP:
-            z = tl.where(z < low, low, z)  # NaN stays
-            z = tl.where(z > high, high, z)
-        if SUMS:
-            rows = table + (3 + inputs) * (steps + 1)
-            _take(z, y + start, rows, step, steps, outputs, size, place, inside)
-        if DROP and not REVERSE:
-            z = _dropout(z, row, column, tl.load(seeds), number, threshold)
-        tl.store(back + start + place, z, mask=inside)
+    """From rows of the product to rows of the state, and what becomes of it."""
+    pitch = units * VEC
+    place = _offsets(row, column, pitch, WIDE)
+    inside = mine[:, None] & (column < pitch)[None, :]
+    table, width = numbers + TABLE, steps + 1
+    name = row
+    if NAMES:
+        name = tl.load(names + row, mask=mine, other=0)
+    if DOTS:
+        dots += program
+        meets += step * num_dots
+    if DOTS and not FIRST:  # the first dot is that of the product
+        slot = tl.load(meets)
+        if slot >= 0:
+            other = _slot(states, slot, batch, element, num_rows, units, VEC) + place
+            _meet(z, other, inside, dots)
+    if not PLAIN and not FIRST:
+        a = tl.load(table + step)
+        d = tl.load(table + width + step)
+        z = tl.where(a != 0, a * z, 0.0)
+        if d != 0:
+            at = _slot(front, front_slot, batch, element, num_rows, units, VEC) + place
+            z += d * tl.load(at, mask=inside, other=0.0).to(z.dtype)
+    if DROP == 2:
+        scale = tl.load(numbers + SCALE)
+        z = _dropout(z, name, before + column, tl.load(seeds + element), number, threshold, scale)
+    if not PLAIN and not FIRST:
+        b = tl.load(table + 2 * width + step)
+        if (b != 0) & (step > 1):
+            at = _slot(states, older_slot, batch, element, num_rows, units, VEC) + place
+            z += b * tl.load(at, mask=inside, other=0.0).to(z.dtype)
+        for i in range(inputs):
+            c = tl.load(table + (3 + i) * width + step)
+            if c != 0:
+                at = _slot(put, put_slot + i, batch, element, num_rows, units, VEC) + place
+                z += c * tl.load(at, mask=inside, other=0.0).to(z.dtype)
+    if CLAMP and not FIRST:
+        low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
+        z = tl.where(z < low, low, z)  # NaN stays
+        z = tl.where(z > high, high, z)
+    if DOTS:
+        for i in range(1, num_dots):
+            slot = tl.load(meets + i)
+            if slot >= 0:
+                other = _slot(states, slot, batch, element, num_rows, units, VEC) + place
+                _meet(z, other, inside, dots + i * programs)
+    if TAKE:
+        if y.dtype.element_ty == tl.int64:  # its address, anew at every replay of a graph
+            y = tl.load(y).to(tl.pointer_type(states.dtype.element_ty))
+        out = row
+        if NAMES >= 2:
+            out = name
+        if ALIGNED:
+            out_place, written = _offsets(out, column, pitch, WIDE), inside
+        else:
+            out_place = _offsets(out, column, stride, WIDE)
+            written = inside & (column < channels)[None, :]
+        written = written & (out < out_rows)[:, None]
+        for o in range(outputs):
+            w = tl.load(table + (3 + inputs + o) * width + step)
+            begin, end = tl.load(ends + 2 * o), tl.load(ends + 2 * o + 1)
+            if (w != 0) | (step == end):
+                part = tl.where(w != 0, w * z, 0.0)
+                if sums is not None:
+                    at = _slot(sums, o, batch, element, num_rows, units, VEC) + place
+                    if step > begin:
+                        part += tl.load(at, mask=inside, other=0.0)
+                    if step < end:
+                        tl.store(at, part, mask=inside)
+                if step == end:
+                    to = y + (tl.cast(o, tl.int64) * batch + element) * out_rows * stride
+                    tl.store(to + out_place, part.to(states.dtype.element_ty), mask=written)
+    if DROP == 1:
+        scale = tl.load(numbers + SCALE)
+        z = _dropout(z, name, before + column, tl.load(seeds + element), number, threshold, scale)
+    if STORE:
+        at = _slot(states, back_slot, batch, element, num_rows, units, VEC) + place
+        tl.store(at, z.to(states.dtype.element_ty), mask=inside)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "num_rows", "num_long", "number", "step", "threshold", "steps", "inputs", "outputs",
-    ]
-)  # fmt: skip
-def advance(
-    x, y, front, back, rowptr, col, value, order, table, seeds, num_rows, channels, num_long,
-    number, step, steps, inputs, outputs, threshold, size, low, high,
-    LONG: tl.constexpr, DROP: tl.constexpr, REVERSE: tl.constexpr,
-    PLAIN: tl.constexpr, SUMS: tl.constexpr, CLAMP: tl.constexpr,
-    ROWS: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+_NUMBERS = [
+    "front_slot", "older_slot", "back_slot", "put_slot", "num_split", "skip", "num_whole",
+    "num_long", "num_partials", "live", "in_rows", "batch", "num_rows", "units", "channels",
+    "stride", "before", "out_rows", "number", "step", "steps", "inputs", "outputs", "threshold",
+    "num_dots", "first_program", "programs", "seed_low", "seed_high", "slot", "other_slot",
+    "num_listed", "new", "finished",
+]  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
+def begin(
+    x, y, states, sums, names, numbers, seeds, ends, dots, meets, address, back_slot, put_slot,
+    in_rows, batch, num_rows, units, channels, stride, before, out_rows, number, step, steps,
+    inputs, outputs, threshold, num_dots, programs, seed_low, seed_high,
+    PUT: tl.constexpr, SEED: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
+    STORE: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr, DOTS: tl.constexpr,
+    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One step of a recurrence for every element of a batch, from ``front`` to ``back``.
-
-    With DROP it applies the masks of step ``number``: of the next step to the state, or with
-    REVERSE of this one to the product. PLAIN: the state is the product and nothing else.
-
-    ``order`` lists the rows by falling length. The first ``num_long`` programs of a block of
-    columns take one row each, if it has more than LONG entries; the others take ROWS rows each, of
-    about the same length, but for the long ones. Blocks of columns follow one another, so that the
-    numbers being gathered stay in the L2 cache.
-    """
-    programs = num_long + tl.cdiv(num_rows, ROWS)
-    program = tl.program_id(0) % programs
-    element, start, column = _place(tl.program_id(0) // programs, num_rows, channels, COLUMNS)
-    if DROP:
-        seeds += element
-    if program < num_long:
-        _advance(
-            x, y, front, back, rowptr, col, value, order, table, seeds,
-            program + tl.arange(0, 1), num_rows, column, channels, start, number, step, steps,
-            inputs, outputs, threshold, size, low, high,
-            True, LONG, DROP, REVERSE, PLAIN, SUMS, CLAMP, 1, ROWS * CHUNK, COLUMNS,
-        )  # fmt: skip
+    """The first state, and with PUT slots of the inputs, which later steps add."""
+    pitch = units * VEC
+    blocks = tl.cdiv(num_rows, ROWS)
+    program = tl.program_id(0)
+    row = program % blocks * ROWS + tl.arange(0, ROWS)
+    element, column = _block(program // blocks, units, VEC, COLUMNS)
+    mine = row < num_rows
+    if address is not None:  # what the other launches of a graph read
+        tl.store(address, y.to(tl.int64))
+    if SEED:
+        seed = (tl.cast(seed_high, tl.int64) << 32) + (tl.cast(seed_low, tl.int64) + 2147483648)
+        tl.store(seeds, seed)
+    source = row
+    if NAMES % 2 == 1:
+        source = tl.load(names + row, mask=mine, other=0)
+    there = (mine & (source < in_rows))[:, None]
+    if ALIGNED:
+        from_place, there = _offsets(source, column, pitch, WIDE), there & (column < pitch)[None, :]
     else:
-        rank = (program - num_long) * ROWS + tl.arange(0, ROWS)
-        _advance(
-            x, y, front, back, rowptr, col, value, order, table, seeds,
-            rank, num_rows, column, channels, start, number, step, steps,
-            inputs, outputs, threshold, size, low, high,
-            False, LONG, DROP, REVERSE, PLAIN, SUMS, CLAMP, ROWS, CHUNK, COLUMNS,
+        from_place = _offsets(source, column, stride, WIDE)
+        there = there & (column < channels)[None, :]
+    place = _offsets(row, column, pitch, WIDE)
+    inside = mine[:, None] & (column < pitch)[None, :]
+    z = tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty)
+    for i in range(inputs):
+        c = tl.load(numbers + TABLE + (3 + i) * (steps + 1))
+        if PUT or c != 0:
+            at = x + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
+            tile = tl.load(at + from_place, mask=there, other=0.0)
+            if PUT:
+                at = _slot(states, put_slot + i, batch, element, num_rows, units, VEC)
+                tl.store(at + place, tile, mask=inside)
+            z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
+    if SEED and DROP == 1:
+        tl.debug_barrier()  # this program reads what it wrote
+    _finish(
+        z, states, states, 0, 0, back_slot, states, 0, y, sums, names, numbers, seeds, ends, dots,
+        meets, row, mine, column, element, program, batch, num_rows, units, channels, stride,
+        before, out_rows, number, step, steps, inputs, outputs, threshold, num_dots, programs,
+        True, False, DROP, TAKE, STORE, False, NAMES, ALIGNED, DOTS, WIDE, VEC,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
+def advance(
+    front, put, y, states, sums, partials, names, first, count, rows, col, value, numbers, seeds,
+    ends, dots, meets, front_slot, older_slot, back_slot, put_slot, num_split, skip, num_whole,
+    num_partials, live, batch, num_rows, units, channels, stride, before, out_rows, number, step,
+    steps, inputs, outputs, threshold, num_dots, programs,
+    SPLIT: tl.constexpr, PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
+    STORE: tl.constexpr, CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr,
+    DOTS: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """One step of a recurrence for every element of a batch.
+
+    DROP 1 applies the mask ``number``, that of the next step, to the state, 2 that of this step to
+    the product. PLAIN: the state is the product and nothing else. TAKE: outputs take of it, and
+    with STORE the next step does. NAMES: rows are those of the inputs (1), of the outputs (2) under
+    other names. DOTS: the state meets slots.
+
+    ``first``, ``count`` and ``rows`` list where rows begin, how long they are and which they are:
+    pieces of long rows, then, from ``skip`` on, whole rows, both by falling length. The first
+    programs of a block of columns write sums of pieces, which ``join`` adds. Blocks of columns
+    follow one another, so that what is gathered stays in the L2 cache.
+    """
+    split_blocks = tl.cdiv(num_split, ROWS)
+    blocks = split_blocks + tl.cdiv(num_whole, ROWS)
+    program = tl.program_id(0)
+    element, column = _block(program // blocks, units, VEC, COLUMNS)
+    block = program % blocks
+    rank = block * ROWS + tl.arange(0, ROWS)
+    mine = rank < num_split
+    if block >= split_blocks:
+        rank += skip - split_blocks * ROWS
+        mine = rank < skip + num_whole
+    row = tl.load(rows + rank, mask=mine, other=-1)
+    mine = row >= 0
+    at = _slot(front, front_slot, batch, element, num_rows, units, VEC)
+    z = _row_sums(
+        tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty), at, col, value,
+        tl.load(first + rank, mask=mine, other=0), tl.load(count + rank, mask=mine, other=0),
+        column, units, live, NAMES == 2, WIDE, VEC,
+    )  # fmt: skip
+    if SPLIT and block < split_blocks:
+        to = _slot(partials, 0, batch, element, num_partials, units, VEC)
+        inside = mine[:, None] & (column < units * VEC)[None, :]
+        tl.store(to + _offsets(row, column, units * VEC, WIDE), z, mask=inside)
+    else:
+        program = program // blocks * (blocks - split_blocks) + block - split_blocks
+        _finish(
+            z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names,
+            numbers, seeds, ends, dots, meets, row, mine, column, element, program, batch, num_rows,
+            units, channels, stride, before, out_rows, number, step, steps, inputs, outputs,
+            threshold, num_dots, programs,
+            False, PLAIN, DROP, TAKE, STORE, CLAMP, NAMES, ALIGNED, DOTS, WIDE, VEC,
         )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
+def join(
+    front, put, y, states, sums, partials, names, first, count, rows, numbers, seeds, ends, dots,
+    meets, front_slot, older_slot, back_slot, put_slot, num_long, num_partials, batch, num_rows,
+    units, channels, stride, before, out_rows, number, step, steps, inputs, outputs, threshold,
+    num_dots, first_program, programs,
+    PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr, STORE: tl.constexpr,
+    CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr, DOTS: tl.constexpr,
+    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The rest of a step: long rows, whose pieces are added in their order."""
+    pitch = units * VEC
+    blocks = tl.cdiv(num_long, ROWS)
+    program = tl.program_id(0)
+    element, column = _block(program // blocks, units, VEC, COLUMNS)
+    rank = program % blocks * ROWS + tl.arange(0, ROWS)
+    row = tl.load(rows + rank, mask=rank < num_long, other=-1)
+    mine = row >= 0
+    piece = tl.load(first + rank, mask=mine, other=0)
+    pieces = tl.load(count + rank, mask=mine, other=0)
+    at = _slot(partials, 0, batch, element, num_partials, units, VEC)
+    z = tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty)
+    for i in range(0, tl.max(pieces, axis=0)):
+        inside = (i < pieces)[:, None] & (column < pitch)[None, :]
+        z += tl.load(at + _offsets(piece + i, column, pitch, WIDE), mask=inside, other=0.0)
+    _finish(
+        z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names,
+        numbers, seeds, ends, dots, meets, row, mine, column, element, first_program + program, batch,
+        num_rows, units, channels, stride, before, out_rows, number, step, steps, inputs, outputs,
+        threshold, num_dots, programs,
+        False, PLAIN, DROP, TAKE, STORE, CLAMP, NAMES, ALIGNED, DOTS, WIDE, VEC,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
+def total(
+    to, dots, meets, step, num_dots, finished, programs, SIZE: tl.constexpr
+):
+    """Add up what the programs of a step made of each inner product, in a fixed order."""
+    i = tl.program_id(0)
+    lane = tl.arange(0, SIZE)
+    sums = tl.zeros([SIZE], dots.dtype.element_ty)
+    if tl.load(meets + step * num_dots + i) >= 0:
+        for at in range(0, finished, SIZE):
+            sums += tl.load(dots + i * programs + at + lane, mask=at + lane < finished, other=0.0)
+    to += step * num_dots + i
+    tl.store(to, tl.load(to) + tl.sum(sums, axis=0))
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
+def entries(
+    to, left, right, first, count, rows, col, numbers, slot, other_slot, num_listed, batch,
+    num_rows, units, step, steps, new,
+    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Add to every entry (i, j) the inner product of row i of a slot and row j of another, times
+    the coefficient ``a`` of a step; with ``new`` they begin with it.
+    """
+    pitch = units * VEC
+    rank = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.load(rows + rank, mask=rank < num_listed, other=-1)
+    mine = row >= 0
+    begin = tl.load(first + rank, mask=mine, other=0)
+    length = tl.load(count + rank, mask=mine, other=0)
+    a = tl.load(numbers + TABLE + step)
+    for i in range(0, tl.max(length, axis=0)):
+        some = i < length
+        source = tl.load(col + begin + i, mask=some, other=0)
+        total = tl.zeros([ROWS], numbers.dtype.element_ty)
+        for block in range(0, batch * tl.cdiv(pitch, COLUMNS)):
+            element, column = _block(block, units, VEC, COLUMNS)
+            inside = some[:, None] & (column < pitch)[None, :]
+            at = _slot(left, slot, batch, element, num_rows, units, VEC)
+            one = tl.load(at + _offsets(row, column, pitch, WIDE), mask=inside, other=0.0)
+            at = _slot(right, other_slot, batch, element, num_rows, units, VEC)
+            two = tl.load(at + _offsets(source, column, pitch, WIDE), mask=inside, other=0.0)
+            total += tl.sum(one.to(total.dtype) * two.to(total.dtype), axis=1)
+        total = tl.where(a != 0, a * total, 0.0)
+        if new == 0:
+            total += tl.load(to + begin + i, mask=some, other=0.0)
+        tl.store(to + begin + i, total, mask=some)

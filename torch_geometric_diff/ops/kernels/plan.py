@@ -1,0 +1,322 @@
+"""What the GPU launches in a call, found once for a matrix, a recurrence and a width and kept.
+
+A plan is data and needs no device: it tells its launches and its memory.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..recurrence import INPUTS, A, B, D
+
+WARP = 32
+LONG = 256  # entries above which a row is cut into pieces of so many
+MANY = 64  # plans of a matrix that are kept
+
+
+class Listing(NamedTuple):
+    """Rows, or pieces of long rows, in the order in which programs take them: by rising level (the
+    steps to what is wanted), then by falling length.
+    """
+
+    first: Tensor  # where each begins
+    count: Tensor  # its entries
+    rows: Tensor  # what is made: a row, or of a piece its place among all; negative for nothing
+    owners: Tensor  # whose entries they are
+    ends: list[int]  # how many there are up to each level
+
+
+class Rows:
+    """The rows of a matrix as programs take them, and the plans that were made for it.
+
+    Without ``exact`` the host reads nothing, as within the capture of a graph: lists are as long as
+    they can be at most.
+    """
+
+    def __init__(self, rowptr: Tensor, col: Tensor, within: Tensor | None, exact: bool) -> None:
+        self.num_rows, self.nnz = rowptr.numel() - 1, col.numel()
+        self.col = col.int() if self.num_rows < 2**31 else col
+        self.long_rows, self.plans = LONG, {}
+        degree = rowptr.diff()
+        is_long = degree > LONG
+        pieces = torch.where(is_long, (degree + LONG - 1) // LONG, 0)
+        after = pieces.cumsum(0)
+        most = int(after[-1]) if exact else 2 * (self.nnz // (LONG + 1))
+        row = torch.arange(self.num_rows, device=rowptr.device)
+        self.within = [] if within is None else within.tolist()
+        level = None
+        if within is not None:
+            level = torch.searchsorted(within.to(row.device), row, right=True)
+        piece = torch.arange(most, device=rowptr.device)
+        owner = torch.searchsorted(after, piece, right=True).clamp_(max=self.num_rows - 1)
+        begin = LONG * (piece - (after - pieces)[owner])
+        length = (degree[owner] - begin).clamp_(max=LONG)
+        there = piece < after[-1]
+        self.pieces = self._list(there, rowptr[owner] + begin, length, piece, owner, level, exact)
+        self.whole = self._list(~is_long, rowptr[:-1], degree, row, row, level, exact)
+        self.long = self._list(is_long, after - pieces, pieces, row, row, level, exact)
+        self.lists = self.pieces, self.whole, self.long
+        both = zip(self.pieces[:4], self.whole[:4], strict=True)
+        self.first, self.count, self.rows, self.owners = map(torch.cat, both)
+        self.num_pieces = len(self.pieces.rows)
+
+    def _list(
+        self, there: Tensor, first: Tensor, count: Tensor, rows: Tensor, owners: Tensor,
+        level: Tensor | None, exact: bool,
+    ) -> Listing:  # fmt: skip
+        count, rows = torch.where(there, count, 0), torch.where(there, rows, -1)
+        order = torch.argsort(count, descending=True, stable=True)
+        if exact:
+            order = order[there[order]]
+        if level is not None:
+            level = level[owners[order]]
+            order = order[torch.argsort(level, stable=True)]
+        ends = [len(order)]
+        if level is not None:
+            ends = level.bincount(minlength=len(self.within) + 1).cumsum(0).tolist()
+        first = first[order] if self.nnz >= 2**31 else first[order].int()
+        return Listing(first, count[order].int(), rows[order].int(), owners[order].int(), ends)
+
+
+_rows: Any = WeakTensorKeyDictionary()
+
+
+def rows_of(rowptr: Tensor, col: Tensor, within: Tensor | None, exact: bool) -> Rows:
+    """The rows of a matrix, found at the first call and kept as long as its row pointers."""
+    found = _rows.get(rowptr)
+    if found is None or found.long_rows != LONG:
+        found = Rows(rowptr, col, within, exact)
+        if exact:
+            _rows[rowptr] = found
+    return found
+
+
+class Shape(NamedTuple):
+    """What the coefficients leave out."""
+
+    steps: int  # up to the last state that an output takes of
+    inputs: int
+    outputs: int
+    copies: bool  # whether the first state is the one input
+    second: bool  # whether a state depends on the one before the last
+    puts: bool  # whether later states add inputs
+    plain: tuple[bool, ...]  # the states that are a product and nothing else
+    takes: tuple[bool, ...]  # the states that outputs take of
+    ends: tuple[int, ...]  # the first and last state that each output takes of
+    width: int  # of the table
+
+
+@functools.lru_cache(256)
+def shape_of(table: bytes, width: int, inputs: int) -> Shape:
+    """The shape of a table of constants."""
+    t = np.frombuffer(table).reshape(-1, width)
+    c, w = t[INPUTS : INPUTS + inputs], t[INPUTS + inputs :]
+    put, second = c.any(0), t[B] != 0
+    second[:2] = False
+    plain = (t[A] == 1) & (t[D] == 0) & ~second & ~put
+    ends = [(row.nonzero()[0][[0, -1]] if row.any() else (width - 1,) * 2) for row in w]
+    last = max(int(end) for _, end in ends)
+    takes = w.any(0)
+    takes[[int(end) for _, end in ends]] = True
+    return Shape(
+        last, inputs, len(w), inputs == 1 and c[0, 0] == 1, bool(second.any()),
+        bool(put[1 : last + 1].any()),
+        tuple(plain.tolist()), tuple(takes.tolist()), tuple(int(n) for pair in ends for n in pair),
+        width,
+    )  # fmt: skip
+
+
+def any_shape(width: int, inputs: int, outputs: int) -> Shape:
+    """That of coefficients which only the device knows."""
+    no, yes = (False,) * width, (True,) * width
+    ends = (0, width - 1) * outputs
+    return Shape(width - 1, inputs, outputs, False, True, width > 1, no, yes, ends, width)
+
+
+class Layout(NamedTuple):
+    """Sizes of a call: of its Tensors, its tiles and its slots."""
+
+    batch: int
+    num_rows: int
+    in_rows: int
+    out_rows: int
+    channels: int
+    stride: int  # of the rows of inputs and outputs
+    before: int  # columns before these
+    size: int  # bytes of an element
+    lanes: int  # threads across a tile
+    warps: int
+
+    @property
+    def vec(self) -> int:
+        """Elements of 16 bytes."""
+        return 16 // self.size
+
+    @property
+    def units(self) -> int:
+        """Of 16 bytes in a row of a slot; wide rows fill sectors of 32."""
+        units = -(-self.channels // self.vec)
+        return units + units % 2 if units > 8 else units
+
+    @property
+    def pitch(self) -> int:
+        """Elements of a row of a slot."""
+        return self.units * self.vec
+
+    @property
+    def rows(self) -> int:
+        """Rows of a tile."""
+        return WARP * self.warps // self.lanes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of columns, of all elements of the batch."""
+        return self.batch * -(-self.units // self.lanes)
+
+    def grid(self, count: int) -> int:
+        """Programs for so many rows."""
+        return -(-count // self.rows)
+
+
+class How(NamedTuple):
+    """How a recurrence is run, beside its shape and sizes."""
+
+    drop: bool = False
+    reverse: bool = False
+    clamp: bool = False
+    seed: bool = False  # whether one seed comes as an argument
+    names: int = 0  # whether rows have other names in the inputs (1), the outputs (2) or both
+    aligned: bool = False  # whether inputs and outputs are laid out as slots are
+    direct: bool = False  # whether the input itself is the first state
+    takes: bool = True  # whether outputs are wanted
+    keep: bool = False  # whether every state gets a slot
+    base: int = 0  # the first slot
+    packed: int = -1  # the first of the slots that hold the inputs already
+
+
+class Launch(NamedTuple):
+    """A kernel, its programs and its arguments; Tensors of a call are told by their names alone."""
+
+    kernel: str
+    grid: int
+    fixed: dict[str, Any]
+    ready: dict[str, Any]  # of these those that the kernel takes, once somebody has launched it
+
+
+class Plan:
+    """The launches of a recurrence, step by step.
+
+    Args:
+        rows: The rows of the matrix.
+        shape: What the coefficients leave out.
+        layout: Sizes of the Tensors and tiles.
+        how: How it is run.
+        meets: The slots that each state meets, :math:`(K + 1, D)`, the product first; negative for
+            none.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        shape: Shape,
+        layout: Layout,
+        how: How,
+        meets: tuple[tuple[int, ...], ...] | None = None,
+    ) -> None:
+        self.rows, self.shape, self.layout, self.how = rows, shape, layout, how
+        self.packs = shape.puts and how.packed < 0 and not how.direct
+        self.put = how.base if how.packed < 0 else how.packed
+        masked = how.drop and not how.reverse
+        self.alias = self.packs and shape.copies and not masked and not how.keep
+        self.own = how.base + (shape.inputs if self.packs else 0)
+        stored = shape.steps - (how.direct or self.alias)
+        self.num_slots = self.own - how.base + (stored if how.keep else min(stored, 2))
+        pairs = zip(shape.ends[::2], shape.ends[1::2], strict=True)
+        self.sums = how.takes and any(begin < end for begin, end in pairs)
+        device = rows.first.device
+        self.ends = torch.tensor(shape.ends, dtype=torch.int32, device="cpu").to(device)
+        self.num_dots = 0 if meets is None else len(meets[0])
+        self.meets = None
+        if meets is not None:
+            self.meets = torch.tensor(meets, dtype=torch.int32, device="cpu").to(device)
+        counts = [self._counts(k) for k in range(shape.steps + 1)]
+        self.finished = [layout.blocks * sum(map(layout.grid, each[1:])) for each in counts]
+        self.launches = [[] if how.direct else [self._begin()]]
+        self.launches += [self._step(k, *counts[k]) for k in range(1, shape.steps + 1)]
+
+    def bytes(self) -> int:
+        """Memory that a call needs beside its inputs and outputs."""
+        layout, sums = self.layout, self.layout.batch * self.rows.num_pieces
+        if self.sums:
+            sums += self.shape.outputs * layout.batch * layout.num_rows
+        slots = self.num_slots * layout.batch * layout.num_rows * layout.size
+        return layout.pitch * (slots + max(layout.size, 4) * sums)
+
+    def slot(self, k: int) -> int:
+        """Where a state is."""
+        if self.how.keep:
+            return self.own + k
+        if self.alias or self.how.direct:
+            return self.put if k == 0 else self.own + (k - 1) % 2
+        return self.own + k % 2
+
+    def _counts(self, k: int) -> tuple[int, int, int]:
+        """Pieces, whole rows and long rows of a step."""
+        if k == 0:
+            return 0, self.rows.num_rows, 0
+        level = min(k if self.how.reverse else self.shape.steps - k, len(self.rows.within))
+        pieces, whole, long = (each.ends[level] for each in self.rows.lists)
+        return pieces, whole, long
+
+    def _common(self, k: int) -> dict[str, Any]:
+        layout, shape, how = self.layout, self.shape, self.how
+        drop = 2 * (k > 0) if how.reverse else int(k < shape.steps)
+        largest = max(layout.num_rows, layout.in_rows, layout.out_rows, self.rows.num_pieces)
+        return {
+            "batch": layout.batch, "num_rows": layout.num_rows, "units": layout.units,
+            "channels": layout.channels, "stride": layout.stride, "before": layout.before,
+            "out_rows": layout.out_rows, "number": shape.width - 1 - k if how.reverse else k,
+            "step": k, "steps": shape.width - 1, "inputs": shape.inputs, "outputs": shape.outputs,
+            "num_dots": self.num_dots, "programs": max(self.finished), "put_slot": self.put,
+            "back_slot": self.slot(k), "ends": self.ends, "meets": self.meets,
+            "DROP": drop if how.drop else 0, "TAKE": how.takes and shape.takes[k],
+            "STORE": k < shape.steps, "NAMES": how.names, "ALIGNED": how.aligned,
+            "DOTS": self.meets is not None, "VEC": layout.vec, "ROWS": layout.rows,
+            "WIDE": largest * max(layout.pitch, layout.stride) >= 2**31,
+            "COLUMNS": layout.lanes * layout.vec, "num_warps": layout.warps,
+        }  # fmt: skip
+
+    def _begin(self) -> Launch:
+        fixed = self._common(0) | {
+            "in_rows": self.layout.in_rows, "PUT": self.packs, "SEED": self.how.seed
+        }  # fmt: skip
+        fixed["STORE"] = fixed["STORE"] and not self.alias
+        return Launch("begin", self.finished[0], fixed, {})
+
+    def _step(self, k: int, pieces: int, whole: int, long: int) -> list[Launch]:
+        rows, layout, how = self.rows, self.layout, self.how
+        live = rows.num_rows
+        if how.names == 2 and k <= len(rows.within):
+            live = rows.within[k - 1]
+        fixed = self._common(k) | {
+            "front_slot": self.slot(k - 1), "older_slot": self.slot(max(k - 2, 0)),
+            "num_partials": rows.num_pieces, "PLAIN": self.shape.plain[k], "CLAMP": how.clamp,
+        }  # fmt: skip
+        first = {
+            "first": rows.first, "count": rows.count, "rows": rows.rows, "col": rows.col,
+            "num_split": pieces, "skip": rows.num_pieces, "num_whole": whole, "live": live,
+            "SPLIT": rows.num_pieces > 0,
+        }  # fmt: skip
+        grid = layout.blocks * layout.grid(whole)
+        pieces_grid = layout.blocks * layout.grid(pieces)
+        launches = [Launch("advance", pieces_grid + grid, fixed | first, {})]
+        if long:
+            begin, count, made = rows.long[:3]
+            last = {"first": begin, "count": count, "rows": made, "num_long": long}
+            last["first_program"] = grid
+            launches.append(Launch("join", layout.blocks * layout.grid(long), fixed | last, {}))
+        return launches
