@@ -8,7 +8,6 @@ not once per edge. All elements of a batch are worked on in the same launch.
 """
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,21 @@ from torch import Tensor
 
 from ..._utils.functorch import in_memory
 from .._random import dropout_scale
-from ..recurrence import INPUTS
-from .plan import MANY, WARP, How, Layout, Launch, Plan, Rows, any_shape, rows_of, shape_of
+from ..recurrence import INPUTS, A, D, transposed
+from .plan import (
+    MANY,
+    WARP,
+    Backward,
+    How,
+    Launch,
+    Layout,
+    Plan,
+    Rows,
+    any_shape,
+    columns_at_once,
+    rows_of,
+    shape_of,
+)
 
 # no overflow checks under TRITON_DEBUG: the hash means to wrap
 OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
@@ -27,6 +39,7 @@ TILES = ((4, 8), (4, 16), (2, 8), (8, 8), (4, 32))
 L2 = 40 << 20  # bytes of cache where no device tells
 GRAPHS: bool | None = None  # whether calls are replayed as CUDA graphs; None: where L2 fits states
 Bounds = tuple[float, float]
+CSR = tuple[Tensor, Tensor, Tensor]
 
 
 @functools.cache
@@ -87,13 +100,13 @@ def _layout(x: Tensor, rows: Rows, out_rows: int, width: int, before: int = 0) -
     return layout._replace(lanes=min(lanes, 1 << (layout.units - 1).bit_length()), warps=warps)
 
 
-def _plan(rows: Rows, *key: Any) -> Plan:
-    """The plan of a shape, a layout and the rest, made once."""
-    plan = rows.plans.get(key)
+def _kept(rows: Rows, make: Callable[..., Any], *key: Any) -> Any:
+    """What is made once of a matrix and hashable arguments."""
+    plan = rows.plans.get((make, key))
     if plan is None:
         for old in list(rows.plans)[: -MANY + 1]:
             del rows.plans[old]
-        plan = rows.plans[key] = Plan(rows, *key)
+        plan = rows.plans[make, key] = make(*key)
     return plan
 
 
@@ -110,28 +123,28 @@ def _launch(launches: list[Launch], live: dict[str, Any]) -> None:
         kernel[(grid,)](**missing, **ready)
 
 
-def _scratch(plan: Plan, x: Tensor, numbers: Tensor) -> dict[str, Tensor | None]:
-    """The memory of a call."""
-    layout, shape = plan.layout, plan.shape
-    slot = layout.batch * layout.num_rows * layout.pitch
+def _scratch(plan: Plan, numbers: Tensor) -> dict[str, Tensor | None]:
+    """Sums of outputs and of pieces."""
+    layout = plan.layout
+    sums = plan.shape.outputs * layout.slot if plan.sums else 0
     pieces = layout.batch * plan.rows.num_pieces * layout.pitch
+    dots = plan.num_dots * max(plan.finished)
     return {
-        "states": x.new_empty(plan.how.base + plan.num_slots, slot),
-        "sums": numbers.new_empty(shape.outputs, slot) if plan.sums else None,
+        "sums": numbers.new_empty(sums) if sums else None,
         "partials": numbers.new_empty(pieces) if pieces else None,
-        "numbers": numbers,
-        "dots": None,
+        "dots": numbers.new_empty(dots) if dots else None,
     }
 
 
-def _seed(live: dict[str, Any], seeds: Tensor, how: How) -> None:
-    """Seeds of the masks: a single one goes with the first launch, which needs no copy."""
-    if how.seed:
-        seed = int(seeds)
-        live["seeds"] = torch.empty(1, dtype=torch.long, device=live["x"].device)
-        live["seed_low"], live["seed_high"] = (seed & (2**32 - 1)) - 2**31, seed >> 32
-    elif how.drop:
-        live["seeds"] = seeds.to(live["x"].device, non_blocking=True)
+def _seed(seeds: Tensor, device: torch.device, alone: bool) -> dict[str, Any]:
+    """Seeds of the masks: one that is alone goes with the first launch, which needs no copy."""
+    if not alone:
+        seeds = seeds.to(device, non_blocking=True)
+        return {"seeds": seeds, "seed_low": 0, "seed_high": 0}
+    seed = int(seeds)
+    low, high = (seed & (2**32 - 1)) - 2**31, seed >> 32
+    place = torch.empty(1, dtype=torch.long, device=device)
+    return {"seeds": place, "seed_low": low, "seed_high": high}
 
 
 def propagate(
@@ -154,36 +167,110 @@ def propagate(
     its inputs and outputs a call needs two or three states, whatever the number of steps.
     """
     x, value, table = in_memory(x), in_memory(value), in_memory(table)
-    inputs, batch, in_rows, channels = x.shape
-    num_rows = rowptr.numel() - 1
-    out_rows = num_rows if within is None or reverse else int(within[0])
+    inputs, batch, _, channels = x.shape
+    out_rows = rowptr.numel() - 1 if within is None or reverse else int(within[0])
     outputs = len(table) - INPUTS - inputs
     y = x.new_empty(outputs, batch, out_rows, channels)
     if x.numel() == 0:
         return y.zero_()
-    capturing = x.is_cuda and torch.cuda.is_current_stream_capturing()
-    rows = rows_of(rowptr, col, within, not capturing)
+    rows = rows_of(rowptr, col, within, not _is_capturing(x))
     numbers = Numbers(table, x, inputs, threshold, bounds)
     shape, layout = numbers.shape, _layout(x, rows, out_rows, channels)
     names = 0 if perm is None else 3 if within is None else 2 if reverse else 1
     drop = threshold > 0 and shape.steps > 0
     whole = layout.pitch == channels and x.data_ptr() % 16 == 0
-    how = How(drop, reverse, bounds is not None, drop and batch == 1, names, whole)
+    direct = whole and shape.copies and not (shape.second or drop or names or shape.takes[0])
+    how = How(drop, reverse, bounds is not None, drop and batch == 1, names, whole, direct)
     if names == 2:
-        y.zero_()  # rows that nothing reaches
+        y.zero_()  # there are rows that nothing reaches
     live: dict[str, Any] = {
-        "x": x, "y": y, "value": value, "names": perm, "seeds": None, "address": None,
-        "threshold": threshold, "seed_low": 0, "seed_high": 0,
+        "x": x, "y": y, "value": value, "names": perm, "numbers": numbers.values,
+        "address": None, "threshold": threshold, **_seed(seeds, x.device, how.seed),
     }  # fmt: skip
-    _seed(live, seeds, how)
-    direct = whole and shape.copies and not shape.second and not (drop or names or shape.takes[0])
-    plan = _plan(rows, shape, layout, how._replace(direct=direct and shape.steps > 0))
-    live |= _scratch(plan, x, numbers.values)
-    live["front"] = live["put"] = x if direct else live["states"]
     with torch.cuda.device_of(x):
-        if direct:
-            _launch(plan.launches[1], live)
-            live["front"] = live["states"]
-        for step in plan.launches[2:] if direct else plan.launches:
-            _launch(step, live)
+        _run(_kept(rows, Plan, rows, shape, layout, how), live)
     return y
+
+
+def _is_capturing(x: Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _run(plan: Plan, live: dict[str, Any]) -> None:
+    """The launches of a plan, with memory of their own."""
+    live |= _scratch(plan, live["numbers"])
+    if "states" not in live:
+        live["states"] = live["x"].new_empty(plan.num_slots * plan.layout.slot)
+    live["front"] = live["put"] = live["x"] if plan.how.direct else live["states"]
+    for k, step in enumerate(plan.launches):
+        _launch(step, live)
+        if k == 1:
+            live["front"] = live["states"]
+
+
+def gradients(
+    x: Tensor,
+    g: Tensor,
+    csr: CSR,
+    csr_t: CSR,
+    table: Tensor,
+    threshold: int,
+    seeds: Tensor,
+    need: tuple[bool, bool, str] = (True, True, "adbcw"),
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    r"""The gradients of :func:`propagate`, forward and without bounds, given that by its output.
+
+    The interface is that of :func:`torch_geometric_diff.ops.kernels.cpu.gradients`. Memory does not
+    grow with :math:`K`, see :class:`~torch_geometric_diff.ops.kernels.plan.Backward`.
+    """
+    x, g, table, value, value_t = map(in_memory, (x, g, table, csr[2], csr_t[2]))
+    inputs, batch, num_rows, channels = x.shape
+    dx = torch.empty_like(x) if need[0] else None
+    dvalue = torch.zeros_like(value) if need[1] else None
+    if x.numel() == 0:
+        return dx, dvalue, torch.zeros_like(table) if need[2] else None
+    exact = not _is_capturing(x)
+    rows = rows_of(*csr[:2], None, exact), rows_of(*csr_t[:2], None, exact)
+    tables = table, transposed(table, inputs)
+    numbers = [Numbers(tables[0], x, inputs, threshold), Numbers(tables[1], x, len(g), threshold)]
+    shapes = numbers[0].shape, numbers[1].shape
+    drop = threshold > 0 and table.size(1) > 1
+    live: dict[str, Any] = {
+        "names": None, "address": None, "dvalue": dvalue, "threshold": threshold,
+        **_seed(seeds, x.device, drop and batch == 1),
+    }  # fmt: skip
+    whole = _layout(x, rows[0], num_rows, channels)
+    width = columns_at_once(whole, inputs + len(g) + table.size(1) + 1, need)
+    sums: dict[int, Tensor] = {}
+    for before in range(0, channels, width):
+        layout = _layout(x, rows[0], num_rows, min(width, channels - before), before)
+        plan = _kept(rows[0], Backward, rows, shapes, layout, drop, drop and batch == 1, need)
+        live["states"] = x.new_empty(plan.num_slots * layout.slot)
+        both = (
+            {"x": x[..., before:], "y": None, "value": value, "numbers": numbers[0].values},
+            {
+                "x": g[..., before:], "y": None if dx is None else dx[..., before:],
+                "value": value_t, "numbers": numbers[not plan.powers].values,
+            },
+        )  # fmt: skip
+        for side, part in plan.parts:
+            if part.num_dots and side not in sums:
+                first = both[side]["numbers"]
+                sums[side] = first.new_zeros(table.size(1), part.num_dots)
+            with torch.cuda.device_of(x):
+                _run(part, live | both[side] | {"to": sums.get(side)})
+    return dx, dvalue, _of_sums(sums, plan.powers, table, inputs) if need[2] else None
+
+
+def _of_sums(sums: dict[int, Tensor], powers: bool, table: Tensor, inputs: int) -> Tensor:
+    """The gradient of a table from the inner products of forward states and of gradients."""
+    out = torch.zeros_like(table)
+    if powers:
+        out[-1] = sums[1][:, 1]
+        return out
+    if 0 in sums:
+        out[INPUTS + inputs :] = sums[0][:, 1:].t()
+    by_state = sums[1].flip(0).t()
+    out[A, 1:] = by_state[0, :-1]
+    out[D : INPUTS + inputs] = by_state[1:]
+    return out

@@ -15,6 +15,7 @@ from ..recurrence import INPUTS, A, B, D
 
 WARP = 32
 LONG = 256  # entries above which a row is cut into pieces of so many
+KEPT = 256 << 20  # bytes of states that gradients keep at most, but for the narrowest columns
 MANY = 64  # plans of a matrix that are kept
 
 
@@ -168,6 +169,11 @@ class Layout(NamedTuple):
         return self.units * self.vec
 
     @property
+    def slot(self) -> int:
+        """Elements of a slot."""
+        return self.batch * self.num_rows * self.pitch
+
+    @property
     def rows(self) -> int:
         """Rows of a tile."""
         return WARP * self.warps // self.lanes
@@ -247,14 +253,18 @@ class Plan:
         self.finished = [layout.blocks * sum(map(layout.grid, each[1:])) for each in counts]
         self.launches = [[] if how.direct else [self._begin()]]
         self.launches += [self._step(k, *counts[k]) for k in range(1, shape.steps + 1)]
+        if meets is not None:
+            for k, step in enumerate(self.launches):
+                total = self._common(k) | {"finished": self.finished[k], "SIZE": 1024}
+                step.append(Launch("total", self.num_dots, total, {}))
 
     def bytes(self) -> int:
         """Memory that a call needs beside its inputs and outputs."""
         layout, sums = self.layout, self.layout.batch * self.rows.num_pieces
         if self.sums:
             sums += self.shape.outputs * layout.batch * layout.num_rows
-        slots = self.num_slots * layout.batch * layout.num_rows * layout.size
-        return layout.pitch * (slots + max(layout.size, 4) * sums)
+        sums = sums * layout.pitch + self.num_dots * max(self.finished)
+        return self.num_slots * layout.slot * layout.size + max(layout.size, 4) * sums
 
     def slot(self, k: int) -> int:
         """Where a state is."""
@@ -320,3 +330,102 @@ class Plan:
             last["first_program"] = grid
             launches.append(Launch("join", layout.blocks * layout.grid(long), fixed | last, {}))
         return launches
+
+
+class Backward:
+    """The launches of gradients for some columns; other columns follow with the same memory.
+
+    Where coefficients ``a``, ``b`` and ``d`` or entries are learned, forward states get a slot
+    each, for as many columns as :data:`KEPT` has room for; ``c`` and ``w`` need none of them. If
+    only the weights of powers are learned, the states of the transpose meet the inputs instead, and
+    a single run gives all.
+
+    Args:
+        rows: The rows of the matrix, and of its transpose.
+        shape: What the coefficients leave out, and those of the transpose.
+        layout: Sizes of the Tensors and tiles, for these columns.
+        drop: Whether there is dropout.
+        seed: Whether one seed comes as an argument.
+        need: Whether the gradient by the inputs is wanted, whether that by the entries, and by
+            which coefficients.
+    """
+
+    def __init__(
+        self,
+        rows: tuple[Rows, Rows],
+        shape: tuple[Shape, Shape],
+        layout: Layout,
+        drop: bool,
+        seed: bool,
+        need: tuple[bool, bool, str],
+    ) -> None:
+        one, back = (each._replace(steps=each.width - 1) for each in shape)
+        steps, inputs, outputs = one.steps, one.inputs, one.outputs
+        self.powers = need[1:] == (False, "w") and not (drop or one.puts) and inputs == outputs == 1
+        keep, self.forward = keeps(need), None
+        self.parts = [(0, _packing(rows[0], one, layout, 0))]  # plans, of the transpose or not
+        if self.powers:
+            met = ((-1, 0),) * one.width
+            self.back = Plan(rows[1], one, layout, How(takes=need[0], base=1), met)
+        else:
+            base = inputs + outputs
+            self.parts.append((1, _packing(rows[0], back, layout, inputs)))
+            if keep or "w" in need[2]:
+                met = range(inputs, base) if "w" in need[2] else [-1] * outputs
+                how = How(drop, seed=seed, takes=False, keep=keep, base=base, packed=0)
+                self.forward = Plan(rows[0], one, layout, how, ((-1, *met),) * one.width)
+                self.parts.append((0, self.forward))
+                base += self.forward.num_slots
+            seed = seed and self.forward is None
+            how = How(drop, True, seed=seed, takes=need[0], base=base, packed=inputs)
+            met = [self._met(k, inputs, need[2]) for k in range(steps, -1, -1)]
+            self.back = Plan(rows[1], back, layout, how, tuple(met))
+        self.parts.append((1, self.back))
+        self.num_slots = self.back.how.base + self.back.num_slots
+        if need[1]:
+            for k in range(1, steps + 1):
+                self.back.launches[steps - k].append(self._entries(k))
+
+    def _met(self, k: int, inputs: int, letters: str) -> tuple[int, ...]:
+        """The slots that the gradient of a state meets: see csrc/gradients.cpp."""
+        plan, met = self.forward, []
+        for letter, state in ("a", k), ("d", k - 1), ("b", k - 2):
+            there = letter in letters and plan is not None and 0 <= state < plan.shape.steps
+            met.append(plan.slot(state) if there else -1)  # type: ignore[union-attr]
+        return *met, *(range(inputs) if "c" in letters else [-1] * inputs)
+
+    def _entries(self, k: int) -> Launch:
+        """What a step adds to the gradient of the entries."""
+        rows, layout = self.forward.rows, self.back.layout  # type: ignore[union-attr]
+        steps = self.back.shape.steps
+        fixed = self.back._common(steps - k) | {
+            "first": rows.first, "count": rows.count, "rows": rows.owners, "col": rows.col,
+            "num_listed": len(rows.first), "slot": self.back.slot(steps - k),
+            "other_slot": self.forward.slot(k - 1), "step": steps - k + 1,  # type: ignore[union-attr]
+        }  # fmt: skip
+        return Launch("entries", layout.grid(len(rows.first)), fixed, {})
+
+    def bytes(self) -> int:
+        """Memory that a call needs beside its inputs and outputs."""
+        layout = self.back.layout
+        rest = max(plan.bytes() - plan.num_slots * layout.slot * layout.size for _, plan in self.parts)
+        return self.num_slots * layout.slot * layout.size + rest
+
+
+def keeps(need: tuple[bool, bool, str]) -> bool:
+    """Whether gradients need every forward state."""
+    return need[1] or bool(set(need[2]) & set("adb"))
+
+
+def columns_at_once(layout: Layout, slots: int, need: tuple[bool, bool, str]) -> int:
+    """For how many columns gradients have room for so many slots."""
+    most = KEPT // (slots * layout.batch * layout.num_rows * 16)
+    if not keeps(need) or most >= layout.units:
+        return layout.channels
+    return layout.vec << max(most.bit_length() - 1, 0)
+
+
+def _packing(rows: Rows, shape: Shape, layout: Layout, slot: int) -> Plan:
+    """Inputs into slots, and no more."""
+    shape = shape._replace(steps=0, puts=True)
+    return Plan(rows, shape, layout, How(takes=False, base=slot))

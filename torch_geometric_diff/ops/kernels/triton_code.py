@@ -358,9 +358,7 @@ def join(
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
-def total(
-    to, dots, meets, step, num_dots, finished, programs, SIZE: tl.constexpr
-):
+def total(to, dots, meets, step, num_dots, finished, programs, SIZE: tl.constexpr):
     """Add up what the programs of a step made of each inner product, in a fixed order."""
     i = tl.program_id(0)
     lane = tl.arange(0, SIZE)
@@ -374,33 +372,31 @@ def total(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def entries(
-    to, left, right, first, count, rows, col, numbers, slot, other_slot, num_listed, batch,
-    num_rows, units, step, steps, new,
+    dvalue, states, first, count, rows, col, numbers, slot, other_slot, num_listed, batch,
+    num_rows, units, step,
     WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Add to every entry (i, j) the inner product of row i of a slot and row j of another, times
-    the coefficient ``a`` of a step; with ``new`` they begin with it.
+    the coefficient ``a`` of a step.
     """
     pitch = units * VEC
     rank = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row = tl.load(rows + rank, mask=rank < num_listed, other=-1)
-    mine = row >= 0
-    begin = tl.load(first + rank, mask=mine, other=0)
-    length = tl.load(count + rank, mask=mine, other=0)
+    begin = tl.load(first + rank, mask=row >= 0, other=0)
+    length = tl.load(count + rank, mask=row >= 0, other=0)
     a = tl.load(numbers + TABLE + step)
     for i in range(0, tl.max(length, axis=0)):
         some = i < length
         source = tl.load(col + begin + i, mask=some, other=0)
-        total = tl.zeros([ROWS], numbers.dtype.element_ty)
+        sums = tl.zeros([ROWS], numbers.dtype.element_ty)
         for block in range(0, batch * tl.cdiv(pitch, COLUMNS)):
             element, column = _block(block, units, VEC, COLUMNS)
             inside = some[:, None] & (column < pitch)[None, :]
-            at = _slot(left, slot, batch, element, num_rows, units, VEC)
+            at = _slot(states, slot, batch, element, num_rows, units, VEC)
             one = tl.load(at + _offsets(row, column, pitch, WIDE), mask=inside, other=0.0)
-            at = _slot(right, other_slot, batch, element, num_rows, units, VEC)
+            at = _slot(states, other_slot, batch, element, num_rows, units, VEC)
             two = tl.load(at + _offsets(source, column, pitch, WIDE), mask=inside, other=0.0)
-            total += tl.sum(one.to(total.dtype) * two.to(total.dtype), axis=1)
-        total = tl.where(a != 0, a * total, 0.0)
-        if new == 0:
-            total += tl.load(to + begin + i, mask=some, other=0.0)
-        tl.store(to + begin + i, total, mask=some)
+            sums += tl.sum(_times(one.to(sums.dtype), two.to(sums.dtype)), axis=1)
+        to = dvalue + begin + i
+        sums = tl.where(a != 0, a * sums, 0.0)
+        tl.store(to, tl.load(to, mask=some, other=0.0) + sums, mask=some)
