@@ -44,9 +44,12 @@ def form(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(params=["reference", "cpu"])
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture(params=["reference", "cpu", *(["cuda"] if INTERPRETED else [])])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each kernel of the CPU in turn."""
+    """Each kernel of the CPU in turn, and in Triton's interpreter that of the GPU."""
     from torch_geometric_diff.ops.kernels import KERNELS
 
     module = KERNELS[request.param]

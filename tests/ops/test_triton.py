@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torch_geometric_diff.ops import Recurrence
 from torch_geometric_diff.ops._random import random_u16
@@ -242,7 +243,6 @@ def test_one_launch_a_step_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -
             launches.append(grid)
             return self.kernel[grid]
 
-    monkeypatch.setattr(code, "begin", Counted(code.begin))
     monkeypatch.setattr(code, "advance", Counted(code.advance))
     csr = torch.eye(3).to_sparse_csr().to(DEVICE)
     matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
@@ -268,6 +268,169 @@ def test_masks_bit_equal(reverse: bool) -> None:
     threshold = int(first[(first > 20000) & (first < 40000) & (second > first)][0])
     out = run(np.eye(shape[0]), np.ones(shape), 2, threshold, reverse, torch.float64).numpy()
     np.testing.assert_array_equal(out, mask(0, shape, threshold) * mask(1, shape, threshold))
+
+
+@on_device
+def test_any_tile_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "LONG", 7)
+    csr = torch.from_numpy(graph("random")).float().to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    x = torch.randn(1, 1, 19, 37, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    outs = []
+    for tile in ((4, 8), (2, 4), (1, 1)):
+        monkeypatch.setattr(
+            cuda, "_tiles", dict.fromkeys([(10, 4, 5, csr.values().numel().bit_length())], tile)
+        )
+        outs.append(
+            cuda.propagate(x, *matrix, TABLES["all"].table(), 2000, torch.tensor([1]), False)
+        )
+    assert torch.equal(outs[0], outs[1]) and torch.equal(outs[0], outs[2])
+
+
+@on_device
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("channels", [8, 11])
+def test_half_types_are_stored_as_such(dtype: torch.dtype, channels: int) -> None:
+    """As far from the sums of float32 as rounding every state is."""
+    csr = torch.from_numpy(graph("random")).float().to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    x = torch.randn(1, 2, 19, channels, generator=torch.Generator().manual_seed(0)).to(
+        DEVICE, dtype
+    )
+    rest = (*matrix, Recurrence.ppr(3, 0.2).table(), 20000, torch.tensor([0, SEED]), False)
+    found = cuda.propagate(x, *rest)
+    assert found.dtype == dtype
+    expected = reference.propagate(x.float(), *rest)
+    error = (found.float() - expected).abs().max() / expected.abs().max()
+    assert error < 6 * torch.finfo(dtype).eps
+
+
+def receptive_field() -> tuple[Any, ...]:
+    """Two steps to three nodes of a ring with a hub, as :mod:`..._receptive_field` lays them out:
+    a matrix whose first rows are the nodes, then what they read, and the dense matrix.
+    """
+    size, nodes = 30, [4, 9, 20]
+    dense = np.roll(np.eye(size), 1, axis=1) + np.diag(np.arange(1.0, size + 1)) / size
+    dense[9, 10:22] = 0.3
+    levels, seen = [nodes], set(nodes)
+    for _ in range(2):
+        near = {int(j) for i in levels[-1] for j in dense[i].nonzero()[0]} - seen
+        levels.append(sorted(near))
+        seen |= near
+    order = [i for level in levels for i in level] + [i for i in range(size) if i not in seen]
+    moved = torch.from_numpy(dense[order][:, order])
+    both = [m.to_sparse_csr() for m in (moved, moved.t())]
+    csrs = [(m.crow_indices().int(), m.col_indices().int(), m.values()) for m in both]
+    csrs = [tuple(t.to(DEVICE) for t in csr) for csr in csrs]
+    within = torch.tensor(np.cumsum([len(level) for level in levels[:2]]))
+    return dense, nodes, csrs, torch.tensor(order, dtype=torch.int32).to(DEVICE), within
+
+
+@on_device
+@pytest.mark.parametrize("threshold", [0, 20000])
+@pytest.mark.parametrize("long", [256, 5])
+def test_receptive_field(threshold: int, long: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are wanted, forward and backward, with the masks of all rows."""
+    monkeypatch.setattr(plan, "LONG", long)
+    dense, nodes, (csr, csr_t), order, within = receptive_field()
+    table, seeds = Recurrence.power(2).table(), torch.tensor([SEED])
+    x = np.random.default_rng(0).standard_normal((len(dense), 9))
+    rest = (None, order, within)
+    one = torch.from_numpy(x)[None, None].to(DEVICE)
+    found = cuda.propagate(one, *csr, table, threshold, seeds, False, *rest)
+    np.testing.assert_allclose(found[0, 0].cpu(), expected(dense, x, 2, threshold, False)[nodes])
+    g = np.zeros_like(x)
+    g[nodes] = np.random.default_rng(1).standard_normal((len(nodes), 9))
+    one = torch.from_numpy(g[nodes])[None, None].to(DEVICE)
+    found = cuda.propagate(one, *csr_t, transposed(table, 1), threshold, seeds, True, *rest)
+    wanted = expected(dense.T, g, 2, threshold, True)
+    np.testing.assert_allclose(found[0, 0].cpu(), wanted, atol=1e-14)
+
+
+class Recorded(TorchDispatchMode):
+    """The operations of torch that are not a view and not memory."""
+
+    FREE = ("empty", "new_empty", "select", "slice", "view", "alias", "detach")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        if name not in self.FREE:
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("threshold", [0, 20000])
+@pytest.mark.parametrize("learned", ["", "w", "adbcw"])
+def test_a_second_call_launches_and_nothing_else(
+    name: str, threshold: int, learned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No copy, no sort, nothing read of the device: of torch's operations only memory is left, and
+    the seed and the table, which are the host's.
+    """
+    csr = torch.from_numpy(graph("random")).to_sparse_csr()
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    x, table = torch.ones(1, 1, 19, 5, dtype=torch.float64), TABLES[name].table()
+    g, launches = torch.ones(len(table) - 4, 1, 19, 5, dtype=torch.float64), []
+    monkeypatch.setattr(cuda, "_launch", lambda some, live: launches.append(len(some)))
+    rest = (table, threshold, torch.tensor([SEED]))
+
+    def call() -> None:
+        if learned:
+            cuda.gradients(x, g, matrix, matrix, *rest, (True, False, learned))
+        else:
+            cuda.propagate(x, *matrix, *rest, False)
+
+    call()
+    count = len(launches)
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("a copy")
+
+    with Recorded() as recorded, monkeypatch.context() as patch:
+        patch.setattr(Tensor, "to", refuse)
+        call()
+    assert len(launches) == 2 * count
+    of_the_table = {"flip", "roll", "cat", "zeros_like", "copy_", "t", "new_zeros", "transpose"}
+    allowed = {"_local_scalar_dense"} | (of_the_table if learned else set())
+    assert set(recorded.names) <= allowed
+
+
+@on_device
+@pytest.mark.parametrize("threshold", [0, 20000])
+@pytest.mark.parametrize("name", ["ppr", "all", "states"])
+def test_replayed_graph(name: str, threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second call on a graph is replayed: two host calls, other inputs and other seeds."""
+    monkeypatch.setattr(cuda, "GRAPHS", True)
+    if not GPU:
+        monkeypatch.setattr(cuda, "_capture", lambda run: run)
+    csr = torch.from_numpy(graph("random")).to_sparse_csr().to(DEVICE)
+    matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
+    table = TABLES[name].table()
+    for call in range(4):
+        x = torch.randn(1, 2, 19, 5, dtype=torch.float64).to(DEVICE)
+        seeds = torch.tensor([call, SEED])
+        rest = (*matrix, table, threshold, seeds, False)
+        found = cuda.propagate(x, *rest)
+        torch.testing.assert_close(found, reference.propagate(x, *rest))
+        matrix[2].mul_(0.9)  # in place: what was captured sees it
+    replays = [
+        p
+        for p in cuda.rows_of(*matrix[:2], None, True).plans.values()
+        if isinstance(p, cuda.Replay)
+    ]
+    assert len(replays) == 1
+    calls = []
+    monkeypatch.setattr(cuda, "_launch", lambda launches, live: calls.append(launches))
+    monkeypatch.setattr(replays[0], "graph", lambda: calls.append("replay"))
+    cuda.propagate(x, *rest)
+    assert calls == [replays[0].plan.launches[0], "replay"] and len(calls[0]) == 1
 
 
 def test_numpy_bits_are_those_of_the_reference() -> None:
@@ -301,28 +464,3 @@ def test_available_names_missing_triton(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delattr(sys.modules[cuda.__package__], "triton_code", raising=False)
     reason = cuda.available.__wrapped__()
     assert reason is not None and reason.startswith("triton cannot be imported")
-
-
-@pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled and exported by torch 2.9 or newer")
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
-@pytest.mark.parametrize("dtype, index", [("fp32", "i32"), ("fp64", "i64")])
-def test_compiles_without_gpu(dtype: str, index: str) -> None:
-    """Type errors that the interpreter forgives end here; it takes no GPU."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, compile
-
-    from torch_geometric_diff.ops.kernels import triton_code as code
-
-    constants = dict(LONG=256, DROP=True, ROWS=cuda.ROWS, CHUNK=cuda.CHUNK, COLUMNS=32)
-    constants |= dict(REVERSE=False, PLAIN=False, SUMS=True, CLAMP=True)
-    types = dict.fromkeys(["x", "y", "front", "back", "value", "table"], f"*{dtype}")
-    types |= dict(order="*i64", seeds="*i64", low="fp32", high="fp32")
-    types |= dict(rowptr=f"*{index}", col=f"*{index}") | dict.fromkeys(constants, "constexpr")
-    names = code.advance.arg_names
-    source = ASTSource(
-        code.advance,
-        {name: types.get(name, "i32") for name in names},
-        {(names.index(name),): value for name, value in constants.items()},
-    )
-    compiled = compile(source, target=GPUTarget("cuda", 80, 32), options=cuda.OPTIONS)
-    assert "st.global" in compiled.asm["ptx"]

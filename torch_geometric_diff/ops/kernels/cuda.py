@@ -8,9 +8,12 @@ not once per edge. All elements of a batch are worked on in the same launch.
 """
 
 import functools
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +29,7 @@ from .plan import (
     Layout,
     Plan,
     Rows,
-    any_shape,
+    Shape,
     columns_at_once,
     rows_of,
     shape_of,
@@ -38,6 +41,7 @@ OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
 TILES = ((4, 8), (4, 16), (2, 8), (8, 8), (4, 32))
 L2 = 40 << 20  # bytes of cache where no device tells
 GRAPHS: bool | None = None  # whether calls are replayed as CUDA graphs; None: where L2 fits states
+_tiles: dict[tuple[int, ...], tuple[int, int]] = {}  # the fastest, for calls of about a size
 Bounds = tuple[float, float]
 CSR = tuple[Tensor, Tensor, Tensor]
 
@@ -58,55 +62,59 @@ def available() -> str | None:
     return "torch finds no GPU (and Triton was imported without TRITON_INTERPRET=1)"
 
 
-class Numbers:
-    """A table as plans and kernels take it: what it leaves out, and its numbers on the device.
+def _numbers(
+    table: Tensor, x: Tensor, inputs: int, threshold: int, bounds: Bounds = (0.0, 0.0)
+) -> tuple[Shape, Tensor]:
+    """What a table leaves out, and the bounds, the scale of dropout and the table on the device.
 
-    A table on the CPU is read, one on the GPU is not: it may leave out anything.
+    A table on the CPU is read; one on the GPU is not, and may leave out anything.
     """
-
-    def __init__(
-        self, table: Tensor, x: Tensor, inputs: int, threshold: int, bounds: Bounds | None = None
-    ) -> None:
-        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
-        limits = bounds or (0.0, 0.0)
-        if table.device.type == "cpu":
-            data = table.numpy().tobytes()
-            self.shape = shape_of(data, table.size(1), inputs)
-            self.values = _on_device(data, threshold, limits, x.device, kind)
-        else:
-            self.shape = any_shape(table.size(1), inputs, len(table) - INPUTS - inputs)
-            first = _on_device(b"", threshold, limits, x.device, kind)
-            self.values = torch.cat([first, table.flatten().to(kind)])
+    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if table.device.type == "cpu":
+        data = table.numpy().tobytes()
+        numbers = _on_device(data, threshold, bounds, x.device, kind)
+        return shape_of(data, table.size(1), inputs), numbers
+    any_table = np.full(table.shape, 2.0).tobytes()
+    first = _on_device(b"", threshold, bounds, x.device, kind)
+    numbers = torch.cat([first, table.flatten().to(kind)])
+    return shape_of(any_table, table.size(1), inputs), numbers
 
 
 @functools.lru_cache(MANY)
 def _on_device(
     table: bytes, threshold: int, bounds: Bounds, device: torch.device, kind: torch.dtype
 ) -> Tensor:
-    numbers = torch.frombuffer(bytearray(table or bytes(8)), dtype=torch.float64)
-    first = torch.tensor([*bounds, dropout_scale(threshold)], dtype=torch.float64, device="cpu")
-    return torch.cat([first, numbers if table else numbers[:0]]).to(device, kind)
+    numbers = np.array([*bounds, dropout_scale(threshold), *np.frombuffer(table)])
+    return torch.from_numpy(numbers).to(device, kind)
 
 
 def _layout(x: Tensor, rows: Rows, out_rows: int, width: int, before: int = 0) -> Layout:
-    """The sizes of a call on some columns, and its tile: what a first call found, else one that
-    reads all columns where the cache holds them.
+    """The sizes of a call on some columns, and its tile: what was fastest in a call of about this
+    size, or else one as wide as the columns where the cache holds them all.
     """
     batch, in_rows, channels = x.shape[1:]
     sizes = (batch, rows.num_rows, in_rows, out_rows, width, channels, before, x.element_size())
     layout = Layout(*sizes, lanes=1, warps=TILES[0][0])
-    wide = WARP if 2 * batch * rows.num_rows * layout.pitch * layout.size <= L2 else TILES[0][1]
-    warps, lanes = rows.plans.get(("tile", *sizes), (layout.warps, wide))
+    lanes = WARP if 2 * layout.slot * layout.size <= L2 else TILES[0][1]
+    warps, lanes = _tiles.get(_about(layout, rows), (layout.warps, lanes))
     return layout._replace(lanes=min(lanes, 1 << (layout.units - 1).bit_length()), warps=warps)
+
+
+def _about(layout: Layout, rows: Rows) -> tuple[int, ...]:
+    sizes = layout.batch * layout.num_rows, rows.nnz
+    return layout.units, layout.size, *(size.bit_length() for size in sizes)
 
 
 def _kept(rows: Rows, make: Callable[..., Any], *key: Any) -> Any:
     """What is made once of a matrix and hashable arguments."""
     plan = rows.plans.get((make, key))
-    if plan is None:
-        for old in list(rows.plans)[: -MANY + 1]:
-            del rows.plans[old]
-        plan = rows.plans[make, key] = make(*key)
+    return _keep(rows, (make, key), make(*key)) if plan is None else plan
+
+
+def _keep(rows: Rows, key: Any, plan: Any) -> Any:
+    for old in list(rows.plans)[: -MANY + 1]:
+        del rows.plans[old]
+    rows.plans[key] = plan
     return plan
 
 
@@ -123,28 +131,76 @@ def _launch(launches: list[Launch], live: dict[str, Any]) -> None:
         kernel[(grid,)](**missing, **ready)
 
 
-def _scratch(plan: Plan, numbers: Tensor) -> dict[str, Tensor | None]:
-    """Sums of outputs and of pieces."""
-    layout = plan.layout
-    sums = plan.shape.outputs * layout.slot if plan.sums else 0
-    pieces = layout.batch * plan.rows.num_pieces * layout.pitch
-    dots = plan.num_dots * max(plan.finished)
-    return {
-        "sums": numbers.new_empty(sums) if sums else None,
-        "partials": numbers.new_empty(pieces) if pieces else None,
-        "dots": numbers.new_empty(dots) if dots else None,
-    }
+def _run(plan: Plan, live: dict[str, Any]) -> None:
+    """The launches of a plan, with memory of their own but for what ``live`` holds."""
+    live = _with_memory(plan, live)
+    live["front"], live["put"] = live["x"], live["x" if plan.how.direct else "states"]
+    for k, step in enumerate(plan.launches):
+        if k == 1 + plan.how.direct:
+            live["front"] = live["states"]
+        _launch(step, live)
 
 
-def _seed(seeds: Tensor, device: torch.device, alone: bool) -> dict[str, Any]:
+def _with_memory(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
+    numbers, x = live["numbers"], live["x"]
+    sizes = plan.scratch.items()
+    memory = {name: numbers.new_empty(size) if size else None for name, size in sizes}
+    if "states" not in live:
+        memory["states"] = x.new_empty(plan.num_slots * plan.layout.slot)
+    return live | memory
+
+
+class Replay:
+    """A plan whose launches after the first one are a CUDA graph, with memory of its own.
+
+    The first launch reads the inputs and tells the others where the outputs go.
+    """
+
+    def __init__(self, plan: Plan, live: dict[str, Any]) -> None:
+        address = torch.empty(1, dtype=torch.long, device=live["x"].device)
+        live = _with_memory(plan, live | {"address": address})
+        self.plan, self.lock = plan, threading.Lock()
+        self.graph: Callable[[], None] | None = None
+        rest = {"front": live["states"], "put": live["states"], "y": address, "x": None}
+        self.rest = live | rest
+        of_a_call = "front", "x", "y", "seed_low", "seed_high"
+        self.first = {name: each for name, each in self.rest.items() if name not in of_a_call}
+
+    def __call__(self, live: dict[str, Any]) -> None:
+        """The outputs of inputs, with seeds of their own."""
+        with self.lock:
+            if live["seeds"] is not None and not self.plan.how.seed:
+                self.first["seeds"].copy_(live["seeds"])
+            _launch(self.plan.launches[0], live | self.first | {"front": live["x"]})
+            if self.graph is not None:
+                self.graph()
+                return
+            self._launch_rest()  # which compiles what a capture must not
+            self.graph = _capture(self._launch_rest)
+
+    def _launch_rest(self) -> None:
+        for step in self.plan.launches[1:]:
+            _launch(step, self.rest)
+
+
+def _capture(run: Callable[[], None]) -> Callable[[], None]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def _seed(seeds: Tensor, drop: bool, device: torch.device) -> dict[str, Any]:
     """Seeds of the masks: one that is alone goes with the first launch, which needs no copy."""
-    if not alone:
-        seeds = seeds.to(device, non_blocking=True)
-        return {"seeds": seeds, "seed_low": 0, "seed_high": 0}
-    seed = int(seeds)
-    low, high = (seed & (2**32 - 1)) - 2**31, seed >> 32
-    place = torch.empty(1, dtype=torch.long, device=device)
-    return {"seeds": place, "seed_low": low, "seed_high": high}
+    low = high = 0
+    on_device = None
+    if drop and len(seeds) == 1:
+        seed = int(seeds)
+        low, high = (seed & (2**32 - 1)) - 2**31, seed >> 32
+        on_device = torch.empty(1, dtype=torch.long, device=device)
+    elif drop:
+        on_device = seeds.to(device, non_blocking=True)
+    return {"seeds": on_device, "seed_low": low, "seed_high": high}
 
 
 def propagate(
@@ -174,38 +230,68 @@ def propagate(
     if x.numel() == 0:
         return y.zero_()
     rows = rows_of(rowptr, col, within, not _is_capturing(x))
-    numbers = Numbers(table, x, inputs, threshold, bounds)
-    shape, layout = numbers.shape, _layout(x, rows, out_rows, channels)
+    shape, numbers = _numbers(table, x, inputs, threshold, bounds or (0.0, 0.0))
+    layout = _layout(x, rows, out_rows, channels)
     names = 0 if perm is None else 3 if within is None else 2 if reverse else 1
     drop = threshold > 0 and shape.steps > 0
-    whole = layout.pitch == channels and x.data_ptr() % 16 == 0
+    whole = layout.units * layout.vec == channels and x.data_ptr() % 16 == 0
     direct = whole and shape.copies and not (shape.second or drop or names or shape.takes[0])
     how = How(drop, reverse, bounds is not None, drop and batch == 1, names, whole, direct)
     if names == 2:
         y.zero_()  # there are rows that nothing reaches
     live: dict[str, Any] = {
-        "x": x, "y": y, "value": value, "names": perm, "numbers": numbers.values,
-        "address": None, "threshold": threshold, **_seed(seeds, x.device, how.seed),
+        "x": x, "y": y, "value": value, "names": perm, "numbers": numbers,
+        "address": None, "threshold": threshold, **_seed(seeds, drop, x.device),
     }  # fmt: skip
     with torch.cuda.device_of(x):
-        _run(_kept(rows, Plan, rows, shape, layout, how), live)
+        if x.is_cuda and not _is_capturing(x) and _about(layout, rows) not in _tiles:
+            layout = _fastest_tile(rows, shape, layout, how, live)
+        key = shape, layout, how._replace(direct=False)
+        if table.is_cuda or not _replayed(rows, key, live):
+            _run(_kept(rows, Plan, rows, shape, layout, how), live)
     return y
+
+
+def _replayed(rows: Rows, key: tuple[Shape, Layout, How], live: dict[str, Any]) -> bool:
+    """Whether a CUDA graph has made the outputs, which it does from a second call on.
+
+    A graph belongs to the Tensors of a matrix and to a stream.
+    """
+    x, value = live["x"], live["value"]
+    small = x.is_cuda and 4 * key[1].slot * key[1].size <= L2
+    if not (small if GRAPHS is None else GRAPHS) or key[0].steps == 0 or _is_capturing(x):
+        return False
+    stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
+    same = *key, stream, id(value), id(live["numbers"]), id(live["names"])
+    seen = rows.plans.get(same)
+    if not isinstance(seen, Replay):
+        if seen is None or seen() is not value:
+            _keep(rows, same, weakref.ref(value))
+            return False
+        seen = _keep(rows, same, Replay(Plan(rows, *key), live))
+    seen(live)
+    return True
 
 
 def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _run(plan: Plan, live: dict[str, Any]) -> None:
-    """The launches of a plan, with memory of their own."""
-    live |= _scratch(plan, live["numbers"])
-    if "states" not in live:
-        live["states"] = live["x"].new_empty(plan.num_slots * plan.layout.slot)
-    live["front"] = live["put"] = live["x"] if plan.how.direct else live["states"]
-    for k, step in enumerate(plan.launches):
-        _launch(step, live)
-        if k == 1:
-            live["front"] = live["states"]
+def _fastest_tile(
+    rows: Rows, shape: Shape, layout: Layout, how: How, live: dict[str, Any]
+) -> Layout:
+    """Time a call with every tile, once for calls of about this size; all give the same bits."""
+    from triton.testing import do_bench
+
+    widest, times = 1 << (layout.units - 1).bit_length(), {}
+    for warps, lanes in TILES:
+        if lanes <= max(widest, TILES[0][1]):
+            tried = layout._replace(warps=warps, lanes=min(lanes, widest))
+            plan = Plan(rows, shape, tried, how)
+            times[do_bench(lambda plan=plan: _run(plan, live), 2, 10)] = tried
+    best = times[min(times)]
+    _tiles[_about(layout, rows)] = best.warps, best.lanes
+    return best
 
 
 def gradients(
@@ -232,12 +318,12 @@ def gradients(
     exact = not _is_capturing(x)
     rows = rows_of(*csr[:2], None, exact), rows_of(*csr_t[:2], None, exact)
     tables = table, transposed(table, inputs)
-    numbers = [Numbers(tables[0], x, inputs, threshold), Numbers(tables[1], x, len(g), threshold)]
-    shapes = numbers[0].shape, numbers[1].shape
+    both = [_numbers(tables[0], x, inputs, threshold), _numbers(tables[1], x, len(g), threshold)]
+    shapes, numbers = zip(*both, strict=True)
     drop = threshold > 0 and table.size(1) > 1
     live: dict[str, Any] = {
         "names": None, "address": None, "dvalue": dvalue, "threshold": threshold,
-        **_seed(seeds, x.device, drop and batch == 1),
+        **_seed(seeds, drop, x.device),
     }  # fmt: skip
     whole = _layout(x, rows[0], num_rows, channels)
     width = columns_at_once(whole, inputs + len(g) + table.size(1) + 1, need)
@@ -246,19 +332,19 @@ def gradients(
         layout = _layout(x, rows[0], num_rows, min(width, channels - before), before)
         plan = _kept(rows[0], Backward, rows, shapes, layout, drop, drop and batch == 1, need)
         live["states"] = x.new_empty(plan.num_slots * layout.slot)
-        both = (
-            {"x": x[..., before:], "y": None, "value": value, "numbers": numbers[0].values},
+        sides = (
+            {"x": x[..., before:], "y": None, "value": value, "numbers": numbers[0]},
             {
                 "x": g[..., before:], "y": None if dx is None else dx[..., before:],
-                "value": value_t, "numbers": numbers[not plan.powers].values,
+                "value": value_t, "numbers": numbers[not plan.powers],
             },
         )  # fmt: skip
         for side, part in plan.parts:
             if part.num_dots and side not in sums:
-                first = both[side]["numbers"]
+                first = sides[side]["numbers"]
                 sums[side] = first.new_zeros(table.size(1), part.num_dots)
             with torch.cuda.device_of(x):
-                _run(part, live | both[side] | {"to": sums.get(side)})
+                _run(part, live | sides[side] | {"to": sums.get(side)})
     return dx, dvalue, _of_sums(sums, plan.powers, table, inputs) if need[2] else None
 
 

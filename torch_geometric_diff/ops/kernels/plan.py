@@ -25,7 +25,7 @@ class Listing(NamedTuple):
     """
 
     first: Tensor  # where each begins
-    count: Tensor  # its entries
+    length: Tensor  # its entries
     rows: Tensor  # what is made: a row, or of a piece its place among all; negative for nothing
     owners: Tensor  # whose entries they are
     ends: list[int]  # how many there are up to each level
@@ -41,7 +41,8 @@ class Rows:
     def __init__(self, rowptr: Tensor, col: Tensor, within: Tensor | None, exact: bool) -> None:
         self.num_rows, self.nnz = rowptr.numel() - 1, col.numel()
         self.col = col.int() if self.num_rows < 2**31 else col
-        self.long_rows, self.plans = LONG, {}
+        self.long_rows = LONG
+        self.plans: dict[Any, Any] = {}
         degree = rowptr.diff()
         is_long = degree > LONG
         pieces = torch.where(is_long, (degree + LONG - 1) // LONG, 0)
@@ -116,12 +117,12 @@ def shape_of(table: bytes, width: int, inputs: int) -> Shape:
     """The shape of a table of constants."""
     t = np.frombuffer(table).reshape(-1, width)
     c, w = t[INPUTS : INPUTS + inputs], t[INPUTS + inputs :]
-    put, second = c.any(0), t[B] != 0
+    put, second = np.asarray(c.any(0)), np.asarray(t[B] != 0)
     second[:2] = False
-    plain = (t[A] == 1) & (t[D] == 0) & ~second & ~put
+    plain = np.asarray((t[A] == 1) & (t[D] == 0) & ~second & ~put)
     ends = [(row.nonzero()[0][[0, -1]] if row.any() else (width - 1,) * 2) for row in w]
     last = max(int(end) for _, end in ends)
-    takes = w.any(0)
+    takes = np.asarray(w.any(0))
     takes[[int(end) for _, end in ends]] = True
     return Shape(
         last, inputs, len(w), inputs == 1 and c[0, 0] == 1, bool(second.any()),
@@ -129,13 +130,6 @@ def shape_of(table: bytes, width: int, inputs: int) -> Shape:
         tuple(plain.tolist()), tuple(takes.tolist()), tuple(int(n) for pair in ends for n in pair),
         width,
     )  # fmt: skip
-
-
-def any_shape(width: int, inputs: int, outputs: int) -> Shape:
-    """That of coefficients which only the device knows."""
-    no, yes = (False,) * width, (True,) * width
-    ends = (0, width - 1) * outputs
-    return Shape(width - 1, inputs, outputs, False, True, width > 1, no, yes, ends, width)
 
 
 class Layout(NamedTuple):
@@ -164,28 +158,14 @@ class Layout(NamedTuple):
         return units + units % 2 if units > 8 else units
 
     @property
-    def pitch(self) -> int:
-        """Elements of a row of a slot."""
-        return self.units * self.vec
-
-    @property
     def slot(self) -> int:
         """Elements of a slot."""
-        return self.batch * self.num_rows * self.pitch
+        return self.batch * self.num_rows * self.units * self.vec
 
-    @property
-    def rows(self) -> int:
-        """Rows of a tile."""
-        return WARP * self.warps // self.lanes
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of columns, of all elements of the batch."""
-        return self.batch * -(-self.units // self.lanes)
-
-    def grid(self, count: int) -> int:
-        """Programs for so many rows."""
-        return -(-count // self.rows)
+    def programs(self, count: int) -> int:
+        """Tiles of so many rows."""
+        rows, columns = WARP * self.warps // self.lanes, -(-self.units // self.lanes)
+        return self.batch * columns * -(-count // rows)
 
 
 class How(NamedTuple):
@@ -249,8 +229,14 @@ class Plan:
         self.meets = None
         if meets is not None:
             self.meets = torch.tensor(meets, dtype=torch.int32, device="cpu").to(device)
+        pieces = layout.batch * rows.num_pieces * layout.units * layout.vec
         counts = [self._counts(k) for k in range(shape.steps + 1)]
-        self.finished = [layout.blocks * sum(map(layout.grid, each[1:])) for each in counts]
+        self.finished = [sum(map(layout.programs, each[1:])) for each in counts]
+        self.scratch = {  # elements that are summed
+            "sums": shape.outputs * layout.slot * self.sums,
+            "partials": pieces,
+            "dots": self.num_dots * max(self.finished),
+        }
         self.launches = [[] if how.direct else [self._begin()]]
         self.launches += [self._step(k, *counts[k]) for k in range(1, shape.steps + 1)]
         if meets is not None:
@@ -260,11 +246,8 @@ class Plan:
 
     def bytes(self) -> int:
         """Memory that a call needs beside its inputs and outputs."""
-        layout, sums = self.layout, self.layout.batch * self.rows.num_pieces
-        if self.sums:
-            sums += self.shape.outputs * layout.batch * layout.num_rows
-        sums = sums * layout.pitch + self.num_dots * max(self.finished)
-        return self.num_slots * layout.slot * layout.size + max(layout.size, 4) * sums
+        states = self.num_slots * self.layout.slot * self.layout.size
+        return states + max(self.layout.size, 4) * sum(self.scratch.values())
 
     def slot(self, k: int) -> int:
         """Where a state is."""
@@ -295,40 +278,43 @@ class Plan:
             "back_slot": self.slot(k), "ends": self.ends, "meets": self.meets,
             "DROP": drop if how.drop else 0, "TAKE": how.takes and shape.takes[k],
             "STORE": k < shape.steps, "NAMES": how.names, "ALIGNED": how.aligned,
-            "DOTS": self.meets is not None, "VEC": layout.vec, "ROWS": layout.rows,
-            "WIDE": largest * max(layout.pitch, layout.stride) >= 2**31,
+            "DOTS": self.meets is not None, "VEC": layout.vec,
+            "ROWS": WARP * layout.warps // layout.lanes,
+            "WIDE": largest * max(layout.units * layout.vec, layout.stride) >= 2**31,
             "COLUMNS": layout.lanes * layout.vec, "num_warps": layout.warps,
+            "in_rows": layout.in_rows, "front_slot": self.slot(max(k - 1, 0)),
+            "older_slot": self.slot(max(k - 2, 0)), "num_partials": self.rows.num_pieces,
+            "PLAIN": shape.plain[k], "CLAMP": how.clamp, "num_split": 0, "skip": 0, "live": 0,
+            "first_program": 0, "PUT": False, "SEED": False, "SPLIT": False,
         }  # fmt: skip
 
     def _begin(self) -> Launch:
-        fixed = self._common(0) | {
-            "in_rows": self.layout.in_rows, "PUT": self.packs, "SEED": self.how.seed
+        first = dict.fromkeys(("rows", "first", "count", "col", "partials", "value"))
+        fixed = self._common(0) | first | {
+            "KIND": 0, "num_whole": self.layout.num_rows, "PUT": self.packs,
+            "SEED": self.how.seed, "STORE": self.shape.steps > 0 and not self.alias,
         }  # fmt: skip
-        fixed["STORE"] = fixed["STORE"] and not self.alias
-        return Launch("begin", self.finished[0], fixed, {})
+        return Launch("advance", self.finished[0], fixed, {})
 
     def _step(self, k: int, pieces: int, whole: int, long: int) -> list[Launch]:
         rows, layout, how = self.rows, self.layout, self.how
         live = rows.num_rows
         if how.names == 2 and k <= len(rows.within):
             live = rows.within[k - 1]
-        fixed = self._common(k) | {
-            "front_slot": self.slot(k - 1), "older_slot": self.slot(max(k - 2, 0)),
-            "num_partials": rows.num_pieces, "PLAIN": self.shape.plain[k], "CLAMP": how.clamp,
+        listed = {"first": rows.first, "count": rows.count, "rows": rows.rows, "col": rows.col}
+        fixed = self._common(k) | listed | {
+            "KIND": 1, "num_split": pieces, "skip": rows.num_pieces, "num_whole": whole,
+            "live": live, "SPLIT": rows.num_pieces > 0, "address": None,
         }  # fmt: skip
-        first = {
-            "first": rows.first, "count": rows.count, "rows": rows.rows, "col": rows.col,
-            "num_split": pieces, "skip": rows.num_pieces, "num_whole": whole, "live": live,
-            "SPLIT": rows.num_pieces > 0,
-        }  # fmt: skip
-        grid = layout.blocks * layout.grid(whole)
-        pieces_grid = layout.blocks * layout.grid(pieces)
-        launches = [Launch("advance", pieces_grid + grid, fixed | first, {})]
+        launches = [Launch("advance", layout.programs(pieces) + layout.programs(whole), fixed, {})]
         if long:
             begin, count, made = rows.long[:3]
-            last = {"first": begin, "count": count, "rows": made, "num_long": long}
-            last["first_program"] = grid
-            launches.append(Launch("join", layout.blocks * layout.grid(long), fixed | last, {}))
+            last = fixed | {
+                "KIND": 2, "first": begin, "count": count, "rows": made, "num_split": 0, "skip": 0,
+                "num_whole": long, "first_program": layout.programs(whole),
+                "SPLIT": False, "col": None, "value": None,
+            }  # fmt: skip
+            launches.append(Launch("advance", layout.programs(long), last, {}))
         return launches
 
 
@@ -365,21 +351,21 @@ class Backward:
         keep, self.forward = keeps(need), None
         self.parts = [(0, _packing(rows[0], one, layout, 0))]  # plans, of the transpose or not
         if self.powers:
-            met = ((-1, 0),) * one.width
-            self.back = Plan(rows[1], one, layout, How(takes=need[0], base=1), met)
+            inner = ((-1, 0),) * one.width
+            self.back = Plan(rows[1], one, layout, How(takes=need[0], base=1), inner)
         else:
             base = inputs + outputs
             self.parts.append((1, _packing(rows[0], back, layout, inputs)))
             if keep or "w" in need[2]:
-                met = range(inputs, base) if "w" in need[2] else [-1] * outputs
+                weights = tuple(range(inputs, base)) if "w" in need[2] else (-1,) * outputs
                 how = How(drop, seed=seed, takes=False, keep=keep, base=base, packed=0)
-                self.forward = Plan(rows[0], one, layout, how, ((-1, *met),) * one.width)
+                self.forward = Plan(rows[0], one, layout, how, ((-1, *weights),) * one.width)
                 self.parts.append((0, self.forward))
                 base += self.forward.num_slots
             seed = seed and self.forward is None
             how = How(drop, True, seed=seed, takes=need[0], base=base, packed=inputs)
-            met = [self._met(k, inputs, need[2]) for k in range(steps, -1, -1)]
-            self.back = Plan(rows[1], back, layout, how, tuple(met))
+            met = tuple(self._met(k, inputs, need[2]) for k in range(steps, -1, -1))
+            self.back = Plan(rows[1], back, layout, how, met)
         self.parts.append((1, self.back))
         self.num_slots = self.back.how.base + self.back.num_slots
         if need[1]:
@@ -396,19 +382,21 @@ class Backward:
 
     def _entries(self, k: int) -> Launch:
         """What a step adds to the gradient of the entries."""
-        rows, layout = self.forward.rows, self.back.layout  # type: ignore[union-attr]
+        rows = self.forward.rows  # type: ignore[union-attr]
         steps = self.back.shape.steps
-        fixed = self.back._common(steps - k) | {
+        fixed: dict[str, Any] = self.back._common(steps - k) | {
             "first": rows.first, "count": rows.count, "rows": rows.owners, "col": rows.col,
             "num_listed": len(rows.first), "slot": self.back.slot(steps - k),
             "other_slot": self.forward.slot(k - 1), "step": steps - k + 1,  # type: ignore[union-attr]
         }  # fmt: skip
-        return Launch("entries", layout.grid(len(rows.first)), fixed, {})
+        return Launch("entries", -(-fixed["num_listed"] // fixed["ROWS"]), fixed, {})
 
     def bytes(self) -> int:
         """Memory that a call needs beside its inputs and outputs."""
         layout = self.back.layout
-        rest = max(plan.bytes() - plan.num_slots * layout.slot * layout.size for _, plan in self.parts)
+        rest = max(
+            plan.bytes() - plan.num_slots * layout.slot * layout.size for _, plan in self.parts
+        )
         return self.num_slots * layout.slot * layout.size + rest
 
 

@@ -80,14 +80,13 @@ def _add(total, source, c, w, column, inside, pitch, WIDE: tl.constexpr):
 
 @triton.jit
 def _row_sums(
-    total, source, col, value, first, count, column, units, live,
-    SOME: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr,
+    total, source, col, value, first, count, column, pitch, live,
+    SOME: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Rows of ``P z``, four entries of each on their way at a time.
 
     With SOME the rows of ``z`` from ``live`` on are zero and not read.
     """
-    pitch = units * VEC
     inside = (column < pitch)[None, :]
     for at in range(0, tl.max(count, axis=0), 4):
         entry, left = first + at, count - at
@@ -116,180 +115,43 @@ def _meet(z, other, inside, to):
     tl.store(to, tl.sum(tl.sum(product, axis=1), axis=0))
 
 
-@triton.jit
-def _finish(
-    z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names, numbers,
-    seeds, ends, dots, meets, row, mine, column, element, program, batch, num_rows, units,
-    channels, stride, before, out_rows, number, step, steps, inputs, outputs, threshold,
-    num_dots, programs,
-    FIRST: tl.constexpr, PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
-    STORE: tl.constexpr, CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr,
-    DOTS: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr,
-):  # fmt: skip
-    """From rows of the product to rows of the state, and what becomes of it."""
-    pitch = units * VEC
-    place = _offsets(row, column, pitch, WIDE)
-    inside = mine[:, None] & (column < pitch)[None, :]
-    table, width = numbers + TABLE, steps + 1
-    name = row
-    if NAMES:
-        name = tl.load(names + row, mask=mine, other=0)
-    if DOTS:
-        dots += program
-        meets += step * num_dots
-    if DOTS and not FIRST:  # the first dot is that of the product
-        slot = tl.load(meets)
-        if slot >= 0:
-            other = _slot(states, slot, batch, element, num_rows, units, VEC) + place
-            _meet(z, other, inside, dots)
-    if not PLAIN and not FIRST:
-        a = tl.load(table + step)
-        d = tl.load(table + width + step)
-        z = tl.where(a != 0, a * z, 0.0)
-        if d != 0:
-            at = _slot(front, front_slot, batch, element, num_rows, units, VEC) + place
-            z += d * tl.load(at, mask=inside, other=0.0).to(z.dtype)
-    if DROP == 2:
-        scale = tl.load(numbers + SCALE)
-        z = _dropout(z, name, before + column, tl.load(seeds + element), number, threshold, scale)
-    if not PLAIN and not FIRST:
-        b = tl.load(table + 2 * width + step)
-        if (b != 0) & (step > 1):
-            at = _slot(states, older_slot, batch, element, num_rows, units, VEC) + place
-            z += b * tl.load(at, mask=inside, other=0.0).to(z.dtype)
-        for i in range(inputs):
-            c = tl.load(table + (3 + i) * width + step)
-            if c != 0:
-                at = _slot(put, put_slot + i, batch, element, num_rows, units, VEC) + place
-                z += c * tl.load(at, mask=inside, other=0.0).to(z.dtype)
-    if CLAMP and not FIRST:
-        low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
-        z = tl.where(z < low, low, z)  # NaN stays
-        z = tl.where(z > high, high, z)
-    if DOTS:
-        for i in range(1, num_dots):
-            slot = tl.load(meets + i)
-            if slot >= 0:
-                other = _slot(states, slot, batch, element, num_rows, units, VEC) + place
-                _meet(z, other, inside, dots + i * programs)
-    if TAKE:
-        if y.dtype.element_ty == tl.int64:  # its address, anew at every replay of a graph
-            y = tl.load(y).to(tl.pointer_type(states.dtype.element_ty))
-        out = row
-        if NAMES >= 2:
-            out = name
-        if ALIGNED:
-            out_place, written = _offsets(out, column, pitch, WIDE), inside
-        else:
-            out_place = _offsets(out, column, stride, WIDE)
-            written = inside & (column < channels)[None, :]
-        written = written & (out < out_rows)[:, None]
-        for o in range(outputs):
-            w = tl.load(table + (3 + inputs + o) * width + step)
-            begin, end = tl.load(ends + 2 * o), tl.load(ends + 2 * o + 1)
-            if (w != 0) | (step == end):
-                part = tl.where(w != 0, w * z, 0.0)
-                if sums is not None:
-                    at = _slot(sums, o, batch, element, num_rows, units, VEC) + place
-                    if step > begin:
-                        part += tl.load(at, mask=inside, other=0.0)
-                    if step < end:
-                        tl.store(at, part, mask=inside)
-                if step == end:
-                    to = y + (tl.cast(o, tl.int64) * batch + element) * out_rows * stride
-                    tl.store(to + out_place, part.to(states.dtype.element_ty), mask=written)
-    if DROP == 1:
-        scale = tl.load(numbers + SCALE)
-        z = _dropout(z, name, before + column, tl.load(seeds + element), number, threshold, scale)
-    if STORE:
-        at = _slot(states, back_slot, batch, element, num_rows, units, VEC) + place
-        tl.store(at, z.to(states.dtype.element_ty), mask=inside)
-
-
 _NUMBERS = [
     "front_slot", "older_slot", "back_slot", "put_slot", "num_split", "skip", "num_whole",
-    "num_long", "num_partials", "live", "in_rows", "batch", "num_rows", "units", "channels",
-    "stride", "before", "out_rows", "number", "step", "steps", "inputs", "outputs", "threshold",
-    "num_dots", "first_program", "programs", "seed_low", "seed_high", "slot", "other_slot",
-    "num_listed", "new", "finished",
+    "num_partials", "live", "in_rows", "batch", "num_rows", "units", "channels", "stride",
+    "before", "out_rows", "number", "step", "steps", "inputs", "outputs", "threshold", "num_dots",
+    "first_program", "programs", "seed_low", "seed_high", "slot", "other_slot", "num_listed",
+    "finished",
 ]  # fmt: skip
-
-
-@triton.jit(do_not_specialize=_NUMBERS)
-def begin(
-    x, y, states, sums, names, numbers, seeds, ends, dots, meets, address, back_slot, put_slot,
-    in_rows, batch, num_rows, units, channels, stride, before, out_rows, number, step, steps,
-    inputs, outputs, threshold, num_dots, programs, seed_low, seed_high,
-    PUT: tl.constexpr, SEED: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
-    STORE: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr, DOTS: tl.constexpr,
-    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """The first state, and with PUT slots of the inputs, which later steps add."""
-    pitch = units * VEC
-    blocks = tl.cdiv(num_rows, ROWS)
-    program = tl.program_id(0)
-    row = program % blocks * ROWS + tl.arange(0, ROWS)
-    element, column = _block(program // blocks, units, VEC, COLUMNS)
-    mine = row < num_rows
-    if address is not None:  # what the other launches of a graph read
-        tl.store(address, y.to(tl.int64))
-    if SEED:
-        seed = (tl.cast(seed_high, tl.int64) << 32) + (tl.cast(seed_low, tl.int64) + 2147483648)
-        tl.store(seeds, seed)
-    source = row
-    if NAMES % 2 == 1:
-        source = tl.load(names + row, mask=mine, other=0)
-    there = (mine & (source < in_rows))[:, None]
-    if ALIGNED:
-        from_place, there = _offsets(source, column, pitch, WIDE), there & (column < pitch)[None, :]
-    else:
-        from_place = _offsets(source, column, stride, WIDE)
-        there = there & (column < channels)[None, :]
-    place = _offsets(row, column, pitch, WIDE)
-    inside = mine[:, None] & (column < pitch)[None, :]
-    z = tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty)
-    for i in range(inputs):
-        c = tl.load(numbers + TABLE + (3 + i) * (steps + 1))
-        if PUT or c != 0:
-            at = x + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
-            tile = tl.load(at + from_place, mask=there, other=0.0)
-            if PUT:
-                at = _slot(states, put_slot + i, batch, element, num_rows, units, VEC)
-                tl.store(at + place, tile, mask=inside)
-            z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
-    if SEED and DROP == 1:
-        tl.debug_barrier()  # this program reads what it wrote
-    _finish(
-        z, states, states, 0, 0, back_slot, states, 0, y, sums, names, numbers, seeds, ends, dots,
-        meets, row, mine, column, element, program, batch, num_rows, units, channels, stride,
-        before, out_rows, number, step, steps, inputs, outputs, threshold, num_dots, programs,
-        True, False, DROP, TAKE, STORE, False, NAMES, ALIGNED, DOTS, WIDE, VEC,
-    )  # fmt: skip
+BEGIN, ADVANCE, JOIN = (tl.constexpr(i) for i in range(3))
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def advance(
     front, put, y, states, sums, partials, names, first, count, rows, col, value, numbers, seeds,
-    ends, dots, meets, front_slot, older_slot, back_slot, put_slot, num_split, skip, num_whole,
-    num_partials, live, batch, num_rows, units, channels, stride, before, out_rows, number, step,
-    steps, inputs, outputs, threshold, num_dots, programs,
-    SPLIT: tl.constexpr, PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
+    ends, dots, meets, address, front_slot, older_slot, back_slot, put_slot, num_split, skip,
+    num_whole, num_partials, live, in_rows, batch, num_rows, units, channels, stride, before,
+    out_rows, number, step, steps, inputs, outputs, threshold, num_dots, first_program, programs,
+    seed_low, seed_high,
+    KIND: tl.constexpr, PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr,
     STORE: tl.constexpr, CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr,
-    DOTS: tl.constexpr, WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    PUT: tl.constexpr, SEED: tl.constexpr, SPLIT: tl.constexpr, DOTS: tl.constexpr,
+    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """One step of a recurrence for every element of a batch.
+    """A state of a recurrence, for every element of a batch.
 
-    DROP 1 applies the mask ``number``, that of the next step, to the state, 2 that of this step to
-    the product. PLAIN: the state is the product and nothing else. TAKE: outputs take of it, and
-    with STORE the next step does. NAMES: rows are those of the inputs (1), of the outputs (2) under
-    other names. DOTS: the state meets slots.
+    KIND: BEGIN makes the first of the inputs ``front``, and with PUT slots of them, which later
+    steps add; ADVANCE makes the next one, or with SPLIT sums of pieces of long rows, of which JOIN
+    makes the rest. PLAIN: the state is the product and nothing else. DROP 1 applies the mask
+    ``number``, that of the next step, to the state, 2 that of this step to the product. TAKE:
+    outputs take of it. STORE: the next step does. NAMES: rows have other names in the inputs (1),
+    in the outputs (2) or both. ALIGNED: inputs and outputs are laid out as slots are. DOTS: the
+    state meets slots. SEED: the seed is an argument.
 
     ``first``, ``count`` and ``rows`` list where rows begin, how long they are and which they are:
-    pieces of long rows, then, from ``skip`` on, whole rows, both by falling length. The first
-    programs of a block of columns write sums of pieces, which ``join`` adds. Blocks of columns
-    follow one another, so that what is gathered stays in the L2 cache.
+    pieces, then, from ``skip`` on, rows. Blocks of columns follow one another, so that what is
+    gathered stays in the L2 cache.
     """
+    pitch, table, width = units * VEC, numbers + TABLE, steps + 1
     split_blocks = tl.cdiv(num_split, ROWS)
     blocks = split_blocks + tl.cdiv(num_whole, ROWS)
     program = tl.program_id(0)
@@ -300,61 +162,121 @@ def advance(
     if block >= split_blocks:
         rank += skip - split_blocks * ROWS
         mine = rank < skip + num_whole
-    row = tl.load(rows + rank, mask=mine, other=-1)
-    mine = row >= 0
-    at = _slot(front, front_slot, batch, element, num_rows, units, VEC)
-    z = _row_sums(
-        tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty), at, col, value,
-        tl.load(first + rank, mask=mine, other=0), tl.load(count + rank, mask=mine, other=0),
-        column, units, live, NAMES == 2, WIDE, VEC,
-    )  # fmt: skip
-    if SPLIT and block < split_blocks:
-        to = _slot(partials, 0, batch, element, num_partials, units, VEC)
-        inside = mine[:, None] & (column < units * VEC)[None, :]
-        tl.store(to + _offsets(row, column, units * VEC, WIDE), z, mask=inside)
+    row = rank
+    if KIND != BEGIN:
+        row = tl.load(rows + rank, mask=mine, other=-1)
+        mine = row >= 0
+    place = _offsets(row, column, pitch, WIDE)
+    inside = mine[:, None] & (column < pitch)[None, :]
+    name = row
+    if NAMES:
+        name = tl.load(names + row, mask=mine, other=0)
+    if ALIGNED:
+        across, stride = (column < pitch)[None, :], pitch
     else:
-        program = program // blocks * (blocks - split_blocks) + block - split_blocks
-        _finish(
-            z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names,
-            numbers, seeds, ends, dots, meets, row, mine, column, element, program, batch, num_rows,
-            units, channels, stride, before, out_rows, number, step, steps, inputs, outputs,
-            threshold, num_dots, programs,
-            False, PLAIN, DROP, TAKE, STORE, CLAMP, NAMES, ALIGNED, DOTS, WIDE, VEC,
-        )  # fmt: skip
-
-
-@triton.jit(do_not_specialize=_NUMBERS)
-def join(
-    front, put, y, states, sums, partials, names, first, count, rows, numbers, seeds, ends, dots,
-    meets, front_slot, older_slot, back_slot, put_slot, num_long, num_partials, batch, num_rows,
-    units, channels, stride, before, out_rows, number, step, steps, inputs, outputs, threshold,
-    num_dots, first_program, programs,
-    PLAIN: tl.constexpr, DROP: tl.constexpr, TAKE: tl.constexpr, STORE: tl.constexpr,
-    CLAMP: tl.constexpr, NAMES: tl.constexpr, ALIGNED: tl.constexpr, DOTS: tl.constexpr,
-    WIDE: tl.constexpr, VEC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """The rest of a step: long rows, whose pieces are added in their order."""
-    pitch = units * VEC
-    blocks = tl.cdiv(num_long, ROWS)
-    program = tl.program_id(0)
-    element, column = _block(program // blocks, units, VEC, COLUMNS)
-    rank = program % blocks * ROWS + tl.arange(0, ROWS)
-    row = tl.load(rows + rank, mask=rank < num_long, other=-1)
-    mine = row >= 0
-    piece = tl.load(first + rank, mask=mine, other=0)
-    pieces = tl.load(count + rank, mask=mine, other=0)
-    at = _slot(partials, 0, batch, element, num_partials, units, VEC)
+        across = (column < channels)[None, :]
     z = tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty)
-    for i in range(0, tl.max(pieces, axis=0)):
-        inside = (i < pieces)[:, None] & (column < pitch)[None, :]
-        z += tl.load(at + _offsets(piece + i, column, pitch, WIDE), mask=inside, other=0.0)
-    _finish(
-        z, states, front, front_slot, older_slot, back_slot, put, put_slot, y, sums, names,
-        numbers, seeds, ends, dots, meets, row, mine, column, element, first_program + program, batch,
-        num_rows, units, channels, stride, before, out_rows, number, step, steps, inputs, outputs,
-        threshold, num_dots, programs,
-        False, PLAIN, DROP, TAKE, STORE, CLAMP, NAMES, ALIGNED, DOTS, WIDE, VEC,
-    )  # fmt: skip
+    at = _slot(front, front_slot, batch, element, num_rows, units, VEC)
+    if KIND == ADVANCE:
+        begin = tl.load(first + rank, mask=mine, other=0)
+        length = tl.load(count + rank, mask=mine, other=0)
+        z = _row_sums(z, at, col, value, begin, length, column, pitch, live, NAMES == 2, WIDE)
+    elif KIND == JOIN:
+        piece = tl.load(first + rank, mask=mine, other=0)
+        pieces = tl.load(count + rank, mask=mine, other=0)
+        home = _slot(partials, 0, batch, element, num_partials, units, VEC)
+        for i in range(0, tl.max(pieces, axis=0)):
+            there = (i < pieces)[:, None] & (column < pitch)[None, :]
+            z += tl.load(home + _offsets(piece + i, column, pitch, WIDE), mask=there, other=0.0)
+    else:
+        if address is not None:  # what the other launches of a graph read
+            tl.store(address, y.to(tl.int64))
+        if SEED:
+            high = tl.cast(seed_high, tl.int64) << 32
+            tl.store(seeds, high + (tl.cast(seed_low, tl.int64) + 2147483648))
+            tl.debug_barrier()  # this program may read it
+        source = row
+        if NAMES % 2 == 1:
+            source = name
+        there = (mine & (source < in_rows))[:, None] & across
+        taken = _offsets(source, column, stride, WIDE)
+        for i in range(inputs):
+            c = tl.load(table + (3 + i) * width)
+            if PUT or c != 0:
+                given = front + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
+                tile = tl.load(given + taken, mask=there, other=0.0)
+                if PUT:
+                    to = _slot(states, put_slot + i, batch, element, num_rows, units, VEC)
+                    tl.store(to + place, tile, mask=inside)
+                z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
+    if SPLIT and block < split_blocks:
+        home = _slot(partials, 0, batch, element, num_partials, units, VEC)
+        tl.store(home + place, z, mask=inside)
+    else:
+        if DOTS:
+            finished = blocks - split_blocks
+            dots += first_program + program // blocks * finished + block - split_blocks
+            meets += step * num_dots
+            slot = tl.load(meets)
+            if slot >= 0:  # the first dot is that of the product
+                other = _slot(states, slot, batch, element, num_rows, units, VEC)
+                _meet(z, other + place, inside, dots)
+        if KIND != BEGIN and not PLAIN:
+            a, d = tl.load(table + step), tl.load(table + width + step)
+            z = tl.where(a != 0, a * z, 0.0)
+            if d != 0:
+                z += d * tl.load(at + place, mask=inside, other=0.0).to(z.dtype)
+        if DROP:
+            seed, scale = tl.load(seeds + element), tl.load(numbers + SCALE)
+        if DROP == 2:
+            z = _dropout(z, name, before + column, seed, number, threshold, scale)
+        if KIND != BEGIN and not PLAIN:
+            b = tl.load(table + 2 * width + step)
+            if (b != 0) & (step > 1):
+                other = _slot(states, older_slot, batch, element, num_rows, units, VEC)
+                z += b * tl.load(other + place, mask=inside, other=0.0).to(z.dtype)
+            for i in range(inputs):
+                c = tl.load(table + (3 + i) * width + step)
+                if c != 0:
+                    other = _slot(put, put_slot + i, batch, element, num_rows, units, VEC)
+                    z += c * tl.load(other + place, mask=inside, other=0.0).to(z.dtype)
+        if CLAMP and KIND != BEGIN:
+            low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
+            z = tl.where(z < low, low, z)  # NaN stays
+            z = tl.where(z > high, high, z)
+        if DOTS:
+            for i in range(1, num_dots):
+                slot = tl.load(meets + i)
+                if slot >= 0:
+                    other = _slot(states, slot, batch, element, num_rows, units, VEC)
+                    _meet(z, other + place, inside, dots + i * programs)
+        if TAKE:
+            if y.dtype.element_ty == tl.int64:  # its address, anew at every replay of a graph
+                y = tl.load(y).to(tl.pointer_type(states.dtype.element_ty))
+            out = row
+            if NAMES >= 2:
+                out = name
+            written = (mine & (out < out_rows))[:, None] & across
+            for o in range(outputs):
+                w = tl.load(table + (3 + inputs + o) * width + step)
+                since, until = tl.load(ends + 2 * o), tl.load(ends + 2 * o + 1)
+                if (w != 0) | (step == until):
+                    part = tl.where(w != 0, w * z, 0.0)
+                    if sums is not None:
+                        so_far = _slot(sums, o, batch, element, num_rows, units, VEC) + place
+                        if step > since:
+                            part += tl.load(so_far, mask=inside, other=0.0)
+                        if step < until:
+                            tl.store(so_far, part, mask=inside)
+                    if step == until:
+                        result = y + (tl.cast(o, tl.int64) * batch + element) * out_rows * stride
+                        result += _offsets(out, column, stride, WIDE)
+                        tl.store(result, part.to(states.dtype.element_ty), mask=written)
+        if DROP == 1:
+            z = _dropout(z, name, before + column, seed, number, threshold, scale)
+        if STORE:
+            to = _slot(states, back_slot, batch, element, num_rows, units, VEC)
+            tl.store(to + place, z.to(states.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
