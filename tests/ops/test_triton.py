@@ -350,7 +350,7 @@ def test_receptive_field(threshold: int, long: int, monkeypatch: pytest.MonkeyPa
 class Recorded(TorchDispatchMode):
     """The operations of torch that are not a view and not memory."""
 
-    FREE = ("empty", "new_empty", "select", "slice", "view", "alias", "detach")
+    FREE = ("empty", "empty_like", "new_empty", "select", "slice", "view", "alias", "detach")
 
     def __init__(self) -> None:
         super().__init__()
