@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torch_geometric_diff.graph import knn_graph
-from torch_geometric_diff.graph.knn import BLOCK_BYTES
+from torch_geometric_diff.graph.neighbors import BLOCK_BYTES
 
 if TYPE_CHECKING:
     from benchmarks.speed.harness import Harness

@@ -21,7 +21,6 @@ EXACT = [
     "auto",
     pytest.param("compiled", marks=needs("torch_geometric_diff._C")),
     "blocked",
-    "kdtree",
     pytest.param("torch_cluster", marks=needs("torch_cluster")),
 ]
 DEVICES = [
@@ -81,7 +80,7 @@ def test_equals_brute_force(case, loop, backend):
     points=st.lists(st.lists(st.integers(-2, 2), min_size=2, max_size=2), min_size=1, max_size=12),
     k=st.integers(1, 12),
     loop=st.booleans(),
-    backend=st.sampled_from(["auto", "blocked", "kdtree"]),
+    backend=st.sampled_from(["auto", "blocked"]),
 )
 def test_points_on_a_lattice(points, k, loop, backend):
     x = torch.tensor(points, dtype=torch.float)
@@ -175,20 +174,6 @@ def test_exact_whatever_precision_users_allow():
     assert torch.equal(edge_index[0].view(-1, 6), brute_force(x, 6))
 
 
-@pytest.mark.slow
-@needs("pynndescent")
-def test_approximate_backend():
-    x = torch.randn(2000, 30, generator=torch.Generator().manual_seed(10))
-    approximate = knn_graph(x, 10, backend="pynndescent")
-    exact = knn_graph(x, 10)
-    assert torch.equal(approximate[1], exact[1])
-    assert (approximate[0] != approximate[1]).all()
-    hits = (approximate[0].view(-1, 10, 1) == exact[0].view(-1, 1, 10)).any(dim=2)
-    assert hits.float().mean() > 0.9
-    equal = knn_graph(torch.ones(50, 3), 4, backend="pynndescent")
-    assert torch.equal(equal, knn_graph(torch.ones(50, 3), 4))
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -208,7 +193,7 @@ def test_approximate_backend():
         ({"batch": torch.zeros(3)}, ValueError, "'batch' to hold integers"),
         ({"batch": np.zeros(3, dtype=int)}, TypeError, "'batch' to be a Tensor .got ndarray"),
         ({"batch": torch.tensor([1, 0, 0])}, ValueError, "sorted"),
-        ({"backend": "magic"}, ValueError, "'blocked', 'kdtree'.*got 'magic'"),
+        ({"backend": "magic"}, ValueError, "'blocked'.*got 'magic'"),
         ({"block_bytes": 0}, ValueError, "'block_bytes'"),
     ],
 )
@@ -222,7 +207,7 @@ def test_a_missing_package_is_named(monkeypatch):
     x = torch.rand(5, 2)
     with pytest.raises(ValueError, match="'torch_cluster', which is not installed"):
         knn_graph(x, 2, backend="torch_cluster")
-    assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="kdtree"))
+    assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="blocked"))
 
 
 @pytest.mark.skipif(torch.__version__ < "2.9", reason="compiled and exported by torch 2.9 or newer")

@@ -10,7 +10,7 @@ from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
 @pytest.mark.parametrize("loop", [False, True])
 def test_distances(cosine, loop):
     x = torch.randn(40, 5, generator=torch.Generator().manual_seed(5)).double()
-    edge_index, distance = knn_graph(x, 4, None, loop, cosine, return_distances=True)
+    edge_index, distance = knn_graph(x, 4, None, loop, cosine=cosine, return_distances=True)
     difference = x[edge_index[0]] - x[edge_index[1]]
     similarity = torch.cosine_similarity(x[edge_index[0]], x[edge_index[1]])
     torch.testing.assert_close(distance, 1 - similarity if cosine else difference.norm(dim=1))
@@ -124,19 +124,22 @@ def test_euclidean_distances_at_any_scale(scale):
 
 
 def test_near_points_beside_far_ones():
-    # squares of these differences cannot be told apart in double precision
-    x = torch.tensor([[3e-200], [0.0], [1e-200], [-1e155], [1e155], [1.5e-200]], dtype=torch.double)
-    edge_index, distance = knn_graph(x, 2, return_distances=True)
-    assert edge_index[0].view(6, 2).tolist() == [[5, 2], [2, 5], [5, 1], [0, 1], [0, 1], [2, 0]]
-    expected = [1.5e-200, 2e-200, 1e-200, 1.5e-200, 0.5e-200, 1e-200] + [1e155] * 4
-    expected += [0.5e-200, 1.5e-200]
+    # squares of these differences cannot be told from 0 in double precision
+    x = torch.tensor([[3e-200], [0.0], [1e-200], [-1e155], [1e155]], dtype=torch.double)
+    for function in (lambda x: knn_graph(x, 2), lambda x: gaussian_knn_graph(x, 3, 1.0)):
+        with pytest.raises(ValueError, match="squares of their differences vanish .got points"):
+            function(x)
+    far = torch.tensor([[1e-200], [-1e155], [1e155], [0.7e155]], dtype=torch.double)
+    assert knn_graph(far, 1)[0].tolist() == [3, 0, 3, 2]  # no two are near
+    copies = torch.tensor([[1e-200], [1e-200], [1e155]], dtype=torch.double)
+    assert knn_graph(copies, 1)[0].tolist() == [1, 0, 0]
+    both = torch.cat([far, 1e-300 * torch.arange(4).double().unsqueeze(1)])
+    batch = torch.tensor([0] * 4 + [1] * 4)  # a far set does not disturb a near one
+    edge_index, distance = knn_graph(both, 1, batch, return_distances=True)
+    assert edge_index[0].tolist() == [3, 0, 3, 2, 5, 4, 5, 6]
     torch.testing.assert_close(
-        distance, torch.tensor(expected, dtype=torch.double), rtol=1e-12, atol=0
+        distance[4:], torch.full((4,), 1e-300, dtype=torch.double), rtol=1e-9, atol=0
     )
-    both = torch.cat([x, 1e-300 * torch.arange(4).double().unsqueeze(1)])
-    batch = torch.tensor([0] * 6 + [1] * 4)  # a far set does not disturb a near one
-    near = knn_graph(both, 1, batch)[0, 6:]
-    assert near.tolist() == [7, 6, 7, 8]
 
 
 @pytest.mark.parametrize("gradient", [False, True])

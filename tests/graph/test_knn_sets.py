@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph, sets
+from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph, search
 
 SIZES = [1, 2, 3, 30, 0, 33, 1, 260, 65, 129, 5]
 COMPILED = pytest.mark.skipif(
-    sets.missing("compiled") is not None, reason="the C++ extension is not built"
+    search.missing("compiled") is not None, reason="the C++ extension is not built"
 )
 
 
-@pytest.fixture(params=[pytest.param("compiled", marks=COMPILED), "padded"])
+@pytest.fixture(params=[pytest.param("compiled", marks=COMPILED), "blocked"])
 def path(request, monkeypatch):
     """Each way in which ``"auto"`` searches small sets."""
-    if request.param == "padded":
-        monkeypatch.setattr(sets.native, "MISSING", "not built")
+    if request.param == "blocked":
+        monkeypatch.setattr(search.native, "MISSING", "not built")
 
 
 def batch_of(sizes):
@@ -73,12 +73,12 @@ def test_each_instruction_set_and_thread_count(dim, scaled):
         x = (3 * x).round() / 3
     expected = brute_force(x, 9)
     start = torch.tensor([0, 700])
-    for level in sets._C.levels():
+    for level in search._C.levels():
         for single in (False, True):
             for threads in (1, 2, 5):
                 found = torch.empty(700, 9, dtype=torch.long)
                 pointers = found.data_ptr(), x.data_ptr(), dim, start.data_ptr()
-                sets._C.knn(*pointers, 1, 9, single, threads, level)
+                search._C.knn(*pointers, 1, 9, single, threads, level)
                 assert torch.equal(found, expected)
 
 
@@ -98,7 +98,7 @@ def test_all_points_equal_costs_no_more():
     assert edge_index[0, :8].tolist() == [1, 2, 3, 4, 0, 2, 3, 4]
 
 
-@pytest.mark.parametrize("backend", ["auto", "blocked", "kdtree"])
+@pytest.mark.parametrize("backend", ["auto", "blocked"])
 @pytest.mark.parametrize("cosine", [False, True])
 def test_another_default_device(cosine, backend, path):
     x = torch.randn(60, 20, generator=torch.Generator().manual_seed(5))

@@ -1,6 +1,7 @@
 """One reading of every form in which PyG users hold a graph."""
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -86,25 +87,18 @@ def parse_edges(
                 "Expected 'edge_weight' to be None beside a sparse 'edge_index', whose values are "
                 "the weights (got both); set the values of the sparse matrix instead"
             )
-        row, col, weight, (rows, columns) = _from_sparse(adj)
-        if rows != columns:
-            raise ValueError(f"Expected a square sparse 'edge_index' (got {rows} x {columns})")
-        if num_nodes is not None and num_nodes != rows:
-            raise ValueError(
-                f"Expected a sparse 'edge_index' of {num_nodes} x {num_nodes}, one row a node "
-                f"(got {rows} x {columns})"
-            )
-        num_nodes = rows
+        row, col, weight, size = _from_sparse(adj)
+        num_nodes = _square(size, num_nodes)
     elif isinstance(adj, Tensor):
         if adj.dim() != 2 or adj.size(0) != 2:
             raise ValueError(f"Expected 'edge_index' of shape [2, E] (got {list(adj.shape)})")
         if adj.is_floating_point() or adj.is_complex() or adj.dtype == torch.bool:
             raise ValueError(f"Expected 'edge_index' to hold integers (got {adj.dtype})")
+        if isinstance(adj, EdgeIndex):
+            num_nodes = _square(adj.sparse_size(), num_nodes)
         if num_nodes is None:
-            size = adj.sparse_size() if isinstance(adj, EdgeIndex) else ()
-            known = [n for n in size if n is not None]
-            num_nodes = max(known) if known else (max(int(adj.max()) + 1, 0) if adj.numel() else 0)
-            num_nodes = _as_count(num_nodes)
+            num_nodes = max(int(adj.max()) + 1, 0) if adj.numel() else 0
+        num_nodes = _as_count(num_nodes)
         col, row = (adj.as_tensor() if isinstance(adj, EdgeIndex) else adj).long()
         weight = edge_weight
     else:
@@ -129,6 +123,19 @@ def parse_edges(
         if weight.device != row.device:
             weight = weight.to(row.device)
     return RawEdges(_index(row), _index(col), weight, num_nodes)
+
+
+def _square(size: Sequence[int | None], num_nodes: int | None) -> Any:
+    """The number of nodes of a square matrix, of whose size a part may be unknown."""
+    known = {n for n in size if n is not None}
+    if len(known) > 1:
+        raise ValueError(f"Expected a square 'edge_index' (got {size[0]} x {size[1]})")
+    if known and num_nodes is not None and num_nodes not in known:
+        raise ValueError(
+            f"Expected an 'edge_index' of {num_nodes} x {num_nodes}, one row a node "
+            f"(got {size[0]} x {size[1]})"
+        )
+    return next(iter(known), num_nodes)
 
 
 def _index(index: Tensor) -> Tensor:

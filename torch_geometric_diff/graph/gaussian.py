@@ -10,8 +10,8 @@ from .._utils.checks import check_integer
 from .._utils.functorch import uncompiled
 from .adjacency import NORMALIZATIONS, Edges, normalize
 from .distances import pair_distances, pair_gaussian
-from .knn import BLOCK_BYTES, listed_edges, neighbor_table
-from .points import check_points
+from .neighbors import BLOCK_BYTES, listed_edges, neighbor_table, real_dtype
+from .points import check_batch, check_points
 
 SYMMETRIZATIONS = ("mean", "max", "mutual", None)
 
@@ -106,21 +106,22 @@ def gaussian_knn_graph(
     width, nearest = _read_sigma(sigma)
     n_top = check_integer("n_top", n_top, 1)
     x = check_points(x)
-    index = neighbor_table(x, max(n_top, nearest), batch, True, cosine, backend, block_bytes)
+    sets = check_batch("batch", batch, x.size(0)).unique_consecutive(return_inverse=True)[1]
+    index = neighbor_table(x, max(n_top, nearest), sets, True, cosine, backend, block_bytes)
     edge_index = listed_edges(index[:, :n_top])
     if nearest:
         rank = (index[:, :nearest] >= 0).sum(dim=1, keepdim=True) - 1
         # the farthest there is in a set of fewer points
         reached = torch.stack([index.gather(1, rank).squeeze(1), index[:, 0]])
-        sigmas = pair_distances(x, reached, cosine, block_bytes)
+        sigmas = pair_distances(x, reached, sets, cosine, block_bytes)
     else:
         sigmas = torch.full((x.size(0),), width, dtype=torch.float64, device=x.device)
-    weight = pair_gaussian(x, edge_index, sigmas, cosine, block_bytes)
+    weight = pair_gaussian(x, edge_index, sets, sigmas, cosine, block_bytes)
     col, row = edge_index
     weight = normalize(Edges(row, col, weight, x.size(0)), normalization, False)
     if symmetrize is not None:
         edge_index, weight = _symmetrize(edge_index, weight, x.size(0), symmetrize)
-    return edge_index, weight.to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    return edge_index, weight.to(real_dtype(x.dtype))
 
 
 _uncompiled = uncompiled(gaussian_knn_graph)

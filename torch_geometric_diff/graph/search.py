@@ -1,116 +1,281 @@
-"""Searches that propose neighbors; ``knn_graph`` ranks the proposals exactly."""
+"""Nearest neighbors within sets: by the C++ extension, or proposed in blocks and ranked exactly."""
 
 import importlib.util
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .distances import center
+from .._utils import native
+from .._utils.functorch import in_memory, uncompiled
+from .._utils.native import _C
+from .points import Points
+
+BACKENDS = ("compiled", "torch_cluster", "blocked")
+COMPILED_DIMENSIONS = 384  # from here on matrix products are as fast (benchmarks.speed, suite knn)
 
 
-class Proposal(NamedTuple):
-    """Candidates for the nearest points of some rows.
+def missing(backend: str) -> str | None:
+    """Why a backend cannot run, or :obj:`None`."""
+    if backend == "compiled":
+        return native.MISSING
+    if backend == "torch_cluster" and importlib.util.find_spec(backend) is None:
+        return f"it needs the package '{backend}', which is not installed"
+    return None
+
+
+def nearest(points: Points, k: int, backend: str, block_bytes: int) -> Tensor:
+    """The ``k`` known points nearest to each asked one, by (squared distance, index).
+
+    Returns:
+        Indices :math:`(M, k)`, followed by -1 where a set has fewer.
+    """
+    if backend == "auto":
+        backend = _choose(points, k)
+    if backend == "compiled":
+        return _compiled(points, k)
+    limited = points.known.is_cuda and k > 80  # its kernel finds 100 at most
+    search = TorchCluster if backend == "torch_cluster" and not limited else Blocks
+    return _ranked(points, k, block_bytes, search(points, points.single))
+
+
+def _choose(points: Points, k: int) -> str:
+    dim, on_cpu = points.known.size(1), points.known.device.type == "cpu"
+    largest = max((b - a for a, b in pairwise(points.known_start)), default=0)
+    if on_cpu and missing("compiled") is None and (dim <= COMPILED_DIMENSIONS or largest <= 1024):
+        return "compiled"
+    few = points.known.is_cuda and dim <= 32 and k <= 64
+    return "torch_cluster" if few and missing("torch_cluster") is None else "blocked"
+
+
+def _compiled(points: Points, k: int) -> Tensor:
+    if points.mutual:
+        return _within_sets(points, k)
+    index = torch.full((len(points.asked), k), -1, device=points.asked.device)
+    starts = zip(pairwise(points.known_start), pairwise(points.asked_start), strict=True)
+    for (low, high), (begin, end) in starts:
+        if high > low and end > begin:
+            asked, known = points.asked[begin:end], points.known[low:high]
+            found = nearest_known(asked, known, min(k, high - low), points.single)
+            index[begin:end, : found.size(1)] = found.to(index.device) + low
+    return index
+
+
+def _within_sets(points: Points, k: int) -> Tensor:
+    """The nearest others of all sets at once."""
+    rows = in_memory(points.known.cpu())
+    start = torch.tensor(points.known_start, device="cpu")
+    found = torch.empty(len(rows), k, dtype=torch.long, device="cpu")
+    _C.knn(
+        found.data_ptr(),
+        rows.data_ptr(),
+        rows.size(1),
+        start.data_ptr(),
+        len(start) - 1,
+        k,
+        points.single,
+        torch.get_num_threads(),
+        "",  # the best instruction set
+    )
+    return found.to(points.known.device)
+
+
+def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
+    """The ``k`` known points nearest to each asked one, nearest first, by the C++ extension.
+
+    Both in double precision, entries of up to 1 in size, and squares of differences in range. With
+    ``single`` most pairs are dismissed in single precision, which does not change the result.
+    """
+    if torch.compiler.is_compiling():
+        return _nearest_known(asked, known, k, single)
+    asked, known = in_memory(asked.cpu()), in_memory(known.cpu())
+    found = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
+    _C.knn_of(
+        found.data_ptr(),
+        known.data_ptr(),
+        len(known),
+        asked.data_ptr(),
+        len(asked),
+        known.size(1),
+        k,
+        single,
+        torch.get_num_threads(),
+        "",  # the best instruction set
+    )
+    return found
+
+
+_nearest_known = uncompiled(nearest_known)
+
+
+class Blocks:
+    r"""Proposes by blocks of :math:`|b|^2 - 2 a \cdot b` and the smallest of each row.
 
     Attributes:
-        index (Tensor): Candidate points, shape :math:`(Q, C)`; -1 where the search found none.
-        slack (Tensor): Shape :math:`(Q,)`. No point left out is nearer, in squared distance, than
-            ``(1 - relative) * (farthest candidate) - slack``.
+        relative (float): A relative error of squared distances: no point that is left out is
+            nearer than ``(1 - relative)`` times the farthest candidate, less the slack.
     """
 
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index
-    slack: Tensor
+    def __init__(self, points: Points, single: bool) -> None:
+        self.points = points
+        self.dtype = torch.float32 if single else torch.float64
+        dim = points.known.size(1)
+        self.unit = (dim + 16) * torch.finfo(self.dtype).eps + (_product_error() if single else 0.0)
+        self.relative = 8 * self.unit
+        self.span: tuple[int, int] | None = None
+
+    def _read(self, low: int, high: int) -> None:
+        """Take known points, a central one moved to the origin, far from which scores cancel."""
+        self.span = low, high
+        known = self.points.known[low:high]
+        self.origin = center(known)
+        self.x = (known - self.origin).to(self.dtype)
+        self.norm = self.x.square().sum(dim=1)
+
+    def propose(self, rows: Tensor, low: int, high: int, count: int) -> tuple[Tensor, Tensor]:
+        """Candidates of asked ``rows`` among the known points from ``low`` to ``high``.
+
+        Returns:
+            Indices, -1 for none, and the slack (R,) of squared distances.
+        """
+        if self.span != (low, high):
+            self._read(low, high)
+        points = self.points
+        asked = (points.asked[rows] - self.origin).to(self.dtype)
+        with torch.autocast(asked.device.type, enabled=False):
+            score = torch.addmm(self.norm, asked, self.x.t(), alpha=-2)
+        if len(points.known_start) > 2:
+            other = points.known_set[low:high] != points.asked_set[rows].unsqueeze(1)
+            score.masked_fill_(other, math.inf)
+        column = _smallest(score, min(count, high - low))
+        index = (column + low).masked_fill_(score.gather(1, column).isinf(), -1)
+        # error of a score: unit * (5 |a|^2 + 4 d^2), the second part being relative
+        slack = 10 * self.unit * asked.double().square().sum(dim=1)
+        return index, slack + _floor(self.x)
 
 
-class Search:
-    """A way to find near points.
+class TorchCluster:
+    """Proposes what ``torch_cluster.knn`` finds: a tree on the CPU, one kernel on the GPU."""
 
-    Args:
-        points (Tensor): Points of shape :math:`(N, D)`, entries in [-1, 1], double precision.
-        single (bool): Whether to search in single precision.
-        block_bytes (int): Bytes that the search may use for its intermediates.
+    def __init__(self, points: Points, single: bool) -> None:
+        same = [torch.equal(x, x.float().double()) for x in (points.known, points.asked)]
+        dtype = torch.float32 if single and all(same) else torch.float64
+        self.points, self.x, self.y = points, points.known.to(dtype), points.asked.to(dtype)
+        # (D + 2) units for a sum of squared differences, and more for the bounds of a tree
+        self.relative = 8 * (self.x.size(1) + 32) * torch.finfo(dtype).eps
 
-    Attributes:
-        order (Tensor): All rows, in the order in which it is best to ask for them.
-        points (Tensor): The points in the precision of the search.
-        rounding (float): How much that may shorten a distance and lengthen another, together.
-        relative (float): The relative error of the squared distances that the search compares.
-        exact (bool): Whether ``relative`` and the slack of a proposal bound what was left out.
+    def propose(self, rows: Tensor, low: int, high: int, count: int) -> tuple[Tensor, Tensor]:
+        """The same as that of :class:`Blocks`."""
+        from torch_cluster import knn
+
+        points = self.points
+        count = min(count, high - low)
+        index = rows.new_full((len(rows), count), -1)
+        sets = points.known_set[low:high], points.asked_set[rows]
+        row, found = knn(self.x[low:high], self.y[rows], count, *(s - sets[0][0] for s in sets))
+        start = torch.searchsorted(row, torch.arange(len(rows), device=row.device))
+        index[row, torch.arange(len(row), device=row.device) - start[row]] = found + low
+        # of a set without known points it finds those of others
+        index.masked_fill_(points.known_set[index.clamp(min=0)] != sets[1].unsqueeze(1), -1)
+        return index, self.x.new_full((len(rows),), _floor(self.x), dtype=torch.float64)
+
+
+def _ranked(points: Points, k: int, block_bytes: int, search: Blocks | TorchCluster) -> Tensor:
+    """Rank candidates exactly, and ask for more where a point left out could enter."""
+    index = torch.full((len(points.asked), k), -1, device=points.asked.device)
+    rows, count = torch.arange(len(points.asked), device="cpu"), k + 6 + k // 8
+    rows = _sweep(index, rows, search, count, block_bytes)
+    if len(rows) > 0:
+        search = Blocks(_without_copies(points, k), single=False)
+    while len(rows) > 0:
+        count *= 4
+        rows = _sweep(index, rows, search, count, block_bytes)
+    return index
+
+
+def _sweep(
+    index: Tensor, rows: Tensor, search: Blocks | TorchCluster, count: int, block_bytes: int
+) -> Tensor:
+    """Write the nearest of ``count`` candidates of ``rows``; the rows that others could enter."""
+    points, left = search.points, [rows[:0]]
+    columns = points.known.t().contiguous()
+    size = points.asked_set.new_tensor(points.known_start).diff()[points.asked_set]
+    for part, low, high in _blocks(rows, points, count, block_bytes):
+        found, slack = search.propose(part, low, high, count)
+        settled = (found >= 0).sum(dim=1) == size[part]
+        squared = _squared_distances(columns, points.asked[part], found)
+        farthest = squared.masked_fill(found < 0, 0.0).amax(dim=1)
+        found = torch.where(found < 0, -1, points.number[found])
+        if points.mutual:
+            squared.masked_fill_(found == part.unsqueeze(1), math.inf)
+        found, squared = _order(found, squared)
+        k = min(index.size(1), found.size(1))
+        index[part, :k] = found[:, :k].masked_fill_(squared[:, :k].isinf(), -1)
+        settled |= squared[:, k - 1] < farthest * (1 - search.relative) - slack
+        left.append(part[~settled].cpu())
+    return torch.cat(left)
+
+
+def _without_copies(points: Points, k: int) -> Points:
+    """The points without known ones that have more than k copies before them in their set: these
+    come first in every ranking.
     """
-
-    package: str | None = None
-    exact = True
-
-    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
-        self.exact_points = points
-        self.single = single
-        self.points = points.float() if single else points
-        self.block_bytes = block_bytes
-        changed = (self.points - points).abs().max() if single and points.numel() > 0 else 0.0
-        self.rounding = 4 * math.sqrt(points.size(1)) * float(changed)
-        self.order = torch.arange(points.size(0), device=points.device)
-        self.relative = _relative_error(self.points)
-
-    def __call__(self, rows: Tensor, count: int) -> Proposal:
-        """Propose ``count`` candidates, themselves among them, for each of ``rows``."""
-        raise NotImplementedError
-
-    def row_bytes(self, count: int) -> int:
-        """Bytes that one row of a proposal of ``count`` candidates takes."""
-        return 64 * count
-
-    def wider(self, points: Tensor) -> "Search":
-        """The search that goes on among ``points`` where this one did not settle all rows."""
-        return Blocked(points, False, self.block_bytes)
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """Why the search cannot run, or :obj:`None`."""
-        if cls.package is None or importlib.util.find_spec(cls.package) is not None:
-            return None
-        return f"it needs the package '{cls.package}', which is not installed"
+    rows = torch.cat([points.known_set.double().unsqueeze(1), points.known], dim=1)
+    _, group, size = rows.unique(dim=0, return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
+    start = size.cumsum(0) - size
+    copy = torch.arange(len(order), device=order.device) - start[group[order]]
+    few = order[copy <= k].sort().values
+    start = torch.searchsorted(few, few.new_tensor(points.known_start)).tolist()
+    return points._replace(
+        known=points.known[few],
+        known_start=start,
+        known_set=points.known_set[few],
+        number=points.number[few],
+    )
 
 
-def _relative_error(points: Tensor) -> float:
-    # (D + 2) u for a sum of squared differences, and some more for the bounds a tree prunes by
-    return 8 * (points.size(1) + 32) * torch.finfo(points.dtype).eps
+def _blocks(
+    rows: Tensor, points: Points, count: int, block_bytes: int
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Rows in blocks of bounded memory, and the known points of all their sets."""
+    begin = 0
+    start = torch.tensor(points.known_start, device="cpu")
+    number = torch.bucketize(rows, torch.tensor(points.asked_start[1:], device="cpu"), right=True)
+    while begin < len(rows):
+        size = min(2048, len(rows) - begin)
+        while True:
+            low, high = int(start[number[begin]]), int(start[number[begin + size - 1] + 1])
+            if size == 1 or size * (16 * (high - low) + 64 * count) <= block_bytes:
+                break
+            size = (size + 1) // 2
+        if high > low:
+            yield rows[begin : begin + size].to(points.known.device), low, high
+        begin += size
+
+
+def _squared_distances(columns: Tensor, asked: Tensor, index: Tensor) -> Tensor:
+    """The sums of squared differences in the order of the columns; infinity for the index -1."""
+    squared = torch.zeros(index.shape, dtype=torch.float64, device=index.device)
+    known = index.clamp(min=0)
+    for column, value in zip(columns, asked.t().unsqueeze(2), strict=True):
+        gap = column[known] - value
+        squared += gap.square_()  # rounded on its own: the compiled search does the same
+    return squared.masked_fill_(index < 0, math.inf)
+
+
+def _order(index: Tensor, squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each row by squared distance and index."""
+    index, order = index.sort(dim=1)
+    squared, again = squared.gather(1, order).sort(dim=1, stable=True)
+    return index.gather(1, again), squared
 
 
 def _floor(points: Tensor) -> float:
     # squares below the smallest normal number may have been flushed to 0
     return 16 * points.size(1) * torch.finfo(points.dtype).tiny
-
-
-def _constant(value: float, rows: Tensor) -> Tensor:
-    return torch.full(rows.shape, value, dtype=torch.float64, device=rows.device)
-
-
-class Blocked(Search):
-    r"""Blocks of rows of :math:`|b|^2 - 2 a \cdot b` and the smallest of each: any device."""
-
-    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
-        super().__init__(points, single, block_bytes)
-        points = self.points
-        # the identity cancels badly far from the origin: move a central point there
-        self.x = points - center(points)
-        self.norm = self.x.square().sum(dim=1)
-        self.unit = _product_error(points) + (points.size(1) + 16) * torch.finfo(points.dtype).eps
-        self.relative = 8 * self.unit
-
-    def __call__(self, rows: Tensor, count: int) -> Proposal:
-        """Propose the smallest entries of a block of the distance matrix."""
-        with torch.autocast(self.x.device.type, enabled=False):
-            score = torch.addmm(self.norm, self.x[rows], self.x.t(), alpha=-2)
-        index = _smallest(score, count)
-        # error of a score: unit * (5 |a|^2 + 4 d^2), the second part being relative
-        slack = 10 * self.unit * self.norm[rows].double() + _floor(self.x)
-        return Proposal(index, slack)
-
-    def row_bytes(self, count: int) -> int:
-        """A row of the distance matrix, and the candidates."""
-        return self.x.size(0) * self.x.element_size() + 64 * count
 
 
 def _smallest(score: Tensor, count: int) -> Tensor:
@@ -125,14 +290,12 @@ def _smallest(score: Tensor, count: int) -> Tensor:
     rest = torch.arange(32 * width, score.size(1), device=score.device)
     column = (group.unsqueeze(2) + member).flatten(1)
     column = torch.cat([column, rest.expand(len(score), -1)], dim=1)
-    place = score.gather(1, column).topk(count, largest=False, sorted=False).indices
-    return column.gather(1, place)
+    nearest = score.gather(1, column).topk(count, largest=False, sorted=False).indices
+    return column.gather(1, nearest)
 
 
-def _product_error(points: Tensor) -> float:
+def _product_error() -> float:
     """The rounding of the factors of a float32 product, which users may have allowed."""
-    if points.dtype != torch.float32:
-        return 0.0
     try:
         precision = torch.get_float32_matmul_precision()
     except RuntimeError:  # set for single backends through the newer interface
@@ -140,74 +303,8 @@ def _product_error(points: Tensor) -> float:
     return {"highest": 0.0, "high": 2.0**-10}.get(precision, 2.0**-7)
 
 
-class KDTree(Search):
-    """scipy's cKDTree: few dimensions, on the CPU."""
-
-    def __init__(self, points: Tensor, single: bool, block_bytes: int) -> None:
-        super().__init__(points, False, block_bytes)
-        from scipy.spatial import cKDTree  # a quarter of a second that few searches need
-
-        self.array = points.cpu().numpy()
-        self.tree = cKDTree(self.array, balanced_tree=False)
-        # neighbors in the tree share their path through it, and with it the cache
-        self.order = torch.from_numpy(self.tree.indices).to(points.device)
-
-    def __call__(self, rows: Tensor, count: int) -> Proposal:
-        """Propose what the tree finds."""
-        wanted = np.arange(1, count + 1)
-        points = self.array[rows.cpu().numpy()]
-        _, index = self.tree.query(points, wanted, workers=torch.get_num_threads())
-        return Proposal(torch.from_numpy(index).to(rows), _constant(_floor(self.points), rows))
-
-    def wider(self, points: Tensor) -> Search:
-        """A tree of those points."""
-        return KDTree(points, False, self.block_bytes)
-
-
-class TorchCluster(Search):
-    """``torch_cluster.knn``: a tree on the CPU, brute force in one kernel on the GPU."""
-
-    package = "torch_cluster"
-    gpu_limit = 100
-
-    def __call__(self, rows: Tensor, count: int) -> Proposal:
-        """Propose what torch_cluster finds, which may be less than asked for."""
-        from torch_cluster import knn
-
-        index = rows.new_full((rows.numel(), count), -1)
-        if not self.points.is_cuda or count <= self.gpu_limit:
-            row, found = knn(self.points, self.points[rows], count)
-            size = torch.bincount(row, minlength=rows.numel())
-            place = torch.arange(row.numel(), device=row.device) - (size.cumsum(0) - size)[row]
-            index[row, place] = found
-        return Proposal(index, _constant(_floor(self.points), rows))
-
-
-class PyNNDescent(Search):
-    """Approximate: pynndescent's descent in a neighbor graph, on the CPU."""
-
-    package = "pynndescent"
-    exact = False
-    graph: Tensor | None = None
-
-    def __call__(self, rows: Tensor, count: int) -> Proposal:
-        """Propose what the descent has found."""
-        if self.graph is None:
-            self.graph = self._descend(count)
-        return Proposal(self.graph[rows], _constant(0.0, rows))
-
-    def _descend(self, count: int) -> Tensor:
-        from pynndescent import NNDescent
-
-        points = self.points.float().cpu().numpy()
-        workers = torch.get_num_threads()
-        found = NNDescent(points, n_neighbors=count, random_state=0, n_jobs=workers).neighbor_graph
-        return torch.from_numpy(found[0]).to(self.order)
-
-
-BACKENDS: dict[str, type[Search]] = {
-    "blocked": Blocked,
-    "kdtree": KDTree,
-    "torch_cluster": TorchCluster,
-    "pynndescent": PyNNDescent,
-}
+def center(points: Tensor) -> Tensor:
+    """A central point that stays with the many where a few lie far off: a median of some."""
+    seeded = torch.Generator().manual_seed(0)
+    some = torch.randint(len(points), (128,), generator=seeded, device="cpu")
+    return points[some.to(points.device)].median(dim=0).values

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..._utils.numerics import power_of_two
 from ...graph import knn_graph
-from ...graph.distances import center
-from ...graph.sets import missing, nearest_known
+from ...graph.search import center, missing, nearest_known
 
 BLOCK_BYTES = 64 * 2**20  # of intermediates at a time
 _REACH = 2.0**10  # how far off, in units of the known points, differences are trusted
