@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._utils.memo import PerTensor
 from ..ops.sparse_product import multiply
 
+_computed = PerTensor()  # of sparse matrices that are given to layers again and again
 Blocks = list[Tensor]  # CSR matrices side by side
 BLOCK_ROWS = 2048  # so that columns of a block of the other factor lie in the nearest cache
 
@@ -69,17 +71,6 @@ def _multiply(blocks: Blocks, dense: Tensor) -> Tensor:
     return out
 
 
-def _once(x: Tensor, name: str, function: Callable[[Tensor], Any]) -> Any:
-    """``function(x)`` of a sparse matrix, kept on it until its values are changed in place."""
-    values = x.values()
-    version = 0 if values.is_inference() else values._version
-    kept = getattr(x, name, None)
-    if kept is None or kept[0] != version:
-        kept = (version, function(x))
-        setattr(x, name, kept)
-    return kept[1]
-
-
 def check_input(x: Any, in_channels: int) -> None:
     """Refuse features that are no floating matrices, dense or CSR, of that many columns."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -93,15 +84,15 @@ def check_input(x: Any, in_channels: int) -> None:
 
 def densify(x: Tensor) -> Tensor:
     """A dense form of ``x``, made once for a sparse matrix."""
-    return x if x.layout != torch.sparse_csr else _once(x, "_dense", Tensor.to_dense)
+    return x if x.layout != torch.sparse_csr else _computed.get(Tensor.to_dense, x)
 
 
 def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Any) -> Tensor:
     return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)
 
 
-class _Place(NamedTuple):
-    """A block of the transpose, and where its values lie among those of the matrix."""
+class _Block(NamedTuple):
+    """A block of the transpose, and the entry of the matrix behind each of its own."""
 
     rows: Tensor
     columns: Tensor
@@ -109,29 +100,33 @@ class _Place(NamedTuple):
     shape: tuple[int, int]
 
 
-def _places(x: Tensor) -> list[_Place]:
+def _transpose_blocks(x: Tensor) -> list[_Block]:
     """The transpose in blocks of so many rows of ``x`` that each has some work for every row."""
     rows, columns, kind = x.crow_indices(), x.col_indices(), x.crow_indices().dtype
     position = torch.arange(columns.numel(), dtype=torch.float64, device=x.device)
     count = min(x.size(0) // BLOCK_ROWS, columns.numel() // (64 * max(x.size(1), 1)))
     size = -(-x.size(0) // max(count, 1)) if x.device.type == "cpu" else x.size(0)
-    places = []
+    blocks = []
     for first in range(0, max(x.size(0), 1), max(size, 1)):
         own = rows[first : first + size + 1]
         entries, shape = slice(int(own[0]), int(own[-1])), (own.numel() - 1, x.size(1))
         block = _csr(own - own[0], columns[entries], position[entries], shape)
         moved = block.t().to_sparse_csr()
         index = moved.crow_indices().to(kind), moved.col_indices().to(kind)
-        places.append(_Place(*index, moved.values().long(), shape[::-1]))
-    return places
+        blocks.append(_Block(*index, moved.values().long(), shape[::-1]))
+    return blocks
 
 
 def _transposed(x: Tensor, values: Tensor) -> Blocks:
     """The transpose of the matrix that has these values in the place of its own."""
     return [
-        _csr(place.rows, place.columns, values[place.entry], place.shape)
-        for place in _once(x, "_places", _places)
+        _csr(block.rows, block.columns, values[block.entry], block.shape)
+        for block in _computed.get(_transpose_blocks, x)
     ]
+
+
+def _transpose(x: Tensor) -> Blocks:
+    return _transposed(x, x.values())
 
 
 def _dropped(x: Tensor, p: float) -> _Constant:
@@ -143,11 +138,7 @@ def _dropped(x: Tensor, p: float) -> _Constant:
 
 def _whole(x: Tensor) -> _Constant:
     """The matrix itself; its transpose is made once."""
-
-    def transpose() -> Blocks:
-        return _once(x, "_transposed", lambda x: _transposed(x, x.values()))
-
-    return _Constant(lambda: [x], transpose)
+    return _Constant(lambda: [x], lambda: _computed.get(_transpose, x))
 
 
 class Linear(torch.nn.Linear):

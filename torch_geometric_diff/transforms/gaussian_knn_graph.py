@@ -15,8 +15,10 @@ class GaussianKNNGraph(BaseTransform):
 
     Reads ``data.pos`` if there is one, as ``torch_geometric.transforms.KNNGraph`` does, else
     ``data.x``, and ``data.batch`` if there is one. Writes ``data.edge_index`` and
-    ``data.edge_weight`` in the place of any edges, and removes ``data.edge_attr``. The weights are
-    those of :func:`~torch_geometric_diff.graph.gaussian_knn_graph` (functional name:
+    ``data.edge_weight`` in the place of any edges, and removes what else belongs to the old ones:
+    ``data.adj_t``, ``data.edge_attr`` and other attributes of edges, but for labels to be learned
+    (``edge_label``, ``edge_label_index``). The weights are those of
+    :func:`~torch_geometric_diff.graph.gaussian_knn_graph` (functional name:
     :obj:`gaussian_knn_graph`).
 
     Args:
@@ -55,13 +57,23 @@ class GaussianKNNGraph(BaseTransform):
         points = data[attr] if attr in data else None
         if points is None:
             raise ValueError(f"Expected 'data' to hold its points in {attr!r} (got {data})")
-        data.edge_index, data.edge_weight = gaussian_knn_graph(
+        edge_index, edge_weight = gaussian_knn_graph(
             points, self.n_top, self.sigma, data.batch, **self.kwargs
         )
-        data.edge_attr = None
+        for name in _of_edges(data):
+            del data[name]
+        data.edge_index, data.edge_weight = edge_index, edge_weight
         return data
 
     def __repr__(self) -> str:
         settings = {"n_top": self.n_top, "sigma": self.sigma} | self.kwargs
         text = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         return f"{self.__class__.__name__}({text})"
+
+
+def _of_edges(data: Data) -> list[str]:
+    """The names of what belongs to the edges of ``data``."""
+    names = {"adj", "adj_t", "edge_attr"} & set(data.keys())
+    if data.edge_index is not None or names:
+        names |= {name for name in data.edge_attrs() if "edge" in name}
+    return [name for name in names if not name.startswith("edge_label")]

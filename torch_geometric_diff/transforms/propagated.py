@@ -15,7 +15,12 @@ from ..ops import Recurrence, SparseOperator, propagate
 
 
 class _Propagated(BaseTransform):
-    """What the transforms share: how a graph is read."""
+    """What the transforms share: how a graph is read.
+
+    It is ``data.adj_t`` if there is one, else ``data.edge_index``, with the weights
+    ``data.edge_weight`` or else a floating ``data.edge_attr`` of one number an edge, where PyG's
+    ``GDC`` writes them. Other edge features are no weights.
+    """
 
     attr: str
     add_self_loops: bool
@@ -32,7 +37,10 @@ class _Propagated(BaseTransform):
             return adj_t, None
         if data.edge_index is None:
             raise ValueError(f"Expected 'data' to hold an 'edge_index' or 'adj_t' (got {data})")
-        return data.edge_index, data.get("edge_weight")
+        weight, attr = data.get("edge_weight"), data.edge_attr
+        if weight is None and isinstance(attr, Tensor) and attr.dim() == 1:
+            weight = attr if attr.is_floating_point() else None
+        return data.edge_index, weight
 
     def _propagate(self, data: Data, recurrence: Recurrence) -> Tensor:
         x = self._features(data)

@@ -166,7 +166,7 @@ def test_half_precision(name, dtype):
     layer, x = OURS[name](), torch.randn(N, F)
     expected = layer(x, edge_index, weight)
     half = layer.to(dtype) if list(layer.parameters()) else layer
-    out = half(x.to(dtype), edge_index, weight)
+    out = half(x.to(dtype), edge_index, weight.to(dtype))
     assert out.dtype == dtype
     tolerance = 16 * torch.finfo(dtype).eps * float(expected.detach().abs().max())
     assert float((out.float() - expected).detach().abs().max()) < tolerance
@@ -191,6 +191,7 @@ def test_cache(form, name):
         layer(x, other, other_weight)
     layer.reset_parameters()
     layer(x, other, other_weight)
+    other, other_weight = as_form(form, edge_index[:, 1:], weight[1:].float(), N)
     layer.to(torch.float32)(x.float(), other, other_weight)  # built anew, not rounded
 
 
@@ -199,9 +200,9 @@ def test_cached_features_notice_a_change_in_place():
     x = torch.randn(N, F, dtype=torch.float64)
     layer = nn.SGConv(F, C, 3, cached=True).double()
     layer(x, edge_index, weight)
-    kept = layer._kept
+    kept = layer._propagated
     layer(x, edge_index, weight)
-    assert layer._kept is kept
+    assert layer._propagated is kept
     x[0] += 1
     torch.testing.assert_close(
         layer(x, edge_index, weight), fresh_copy(layer)(x, edge_index, weight)

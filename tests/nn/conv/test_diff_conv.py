@@ -166,7 +166,7 @@ def test_cache(form):
     expected = DiffConv(3)(x, adj, edge_weight)
     for _ in range(2):
         assert torch.equal(conv(x, adj, edge_weight), expected)
-    operator = conv._cached[0]
+    operator = conv._cached.operator
     assert conv.operator(x, adj, edge_weight) is operator
     other, other_weight = as_form(form, edge_index[:, 1:], weight[1:], N)
     with pytest.raises(ValueError, match="another graph than the one in its cache"):

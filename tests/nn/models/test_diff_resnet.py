@@ -5,6 +5,8 @@ from dense import random_graph
 
 from torch_geometric_diff import DiffusionOperator
 from torch_geometric_diff.nn import DiffResNet, RandomPropagation, ResidualBlock
+from torch_geometric_diff.nn.conv import base
+from torch_geometric_diff.ops import propagate
 
 N = 23
 
@@ -45,7 +47,7 @@ def test_sparse_input_equals_dense(diffuse, training):
     torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
 
 
-def test_logits_are_diffused_where_that_is_equal():
+def test_logits_are_diffused_where_that_is_equal(monkeypatch):
     edge_index, weight = random_graph(N, 60)
     x = torch.randn(N, 30, dtype=torch.float64)
     model = DiffResNet(30, 4, 20, 0.1, dropout=0.3).double().eval()
@@ -55,7 +57,12 @@ def test_logits_are_diffused_where_that_is_equal():
     torch.testing.assert_close(model(x, edge_index, weight), expected)
     torch.testing.assert_close(model(x, operator), expected)
     widths = []
-    model.conv.register_forward_pre_hook(lambda module, args: widths.append(args[0].size(-1)))
+
+    def seen(x, *arguments, **settings):
+        widths.append(x.size(-1))
+        return propagate(x, *arguments, **settings)
+
+    monkeypatch.setattr(base, "propagate", seen)
     model(x, edge_index, weight)
     model.train()(x, edge_index, weight)
     model.conv.dropout = 0.0
@@ -124,7 +131,7 @@ def test_side_by_side_equals_alone(kernel, diffuse, training):
         (DiffResNet(30, 4, 2, 0.25), "'models' to differ in their weights alone.*'num_steps': 2"),
         (DiffResNet(30, 4, 3, 0.25, diffuse="logits"), "'diffuse': 'logits'"),
         (DiffResNet(30, 4, 3, 0.25).eval(), "'training': False"),
-        (DiffResNet(30, 4, 3, 0.25, learn_step_size=True), "learn their step size"),
+        (DiffResNet(30, 4, 3, 0.25, learn_step_size=True), "learns its step size"),
     ],
 )
 def test_what_cannot_go_side_by_side(other, text):

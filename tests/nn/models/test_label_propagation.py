@@ -96,7 +96,7 @@ def test_cache_and_ready_operator():
     assert torch.equal(layer(y, edge_index), expected)
     assert torch.equal(layer(y, edge_index), expected)
     with pytest.raises(ValueError, match="another graph"):
-        layer(y, edge_index, edge_weight=weight)
+        layer(y, edge_index, edge_weight=weight.float())
     operator = SparseOperator.gcn_norm(edge_index, num_nodes=N, add_self_loops=False)
     torch.testing.assert_close(layer(y, operator), expected, atol=1e-6, rtol=1e-6)
 

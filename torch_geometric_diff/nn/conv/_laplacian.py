@@ -2,13 +2,13 @@
 
 from typing import Any, Optional
 
-import torch
 from torch import Tensor
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
 
-from ...graph.adjacency import NORMALIZATIONS, Edges, normalize, read_edges
-from ...ops import DiffusionOperator, SparseOperator
+from ...graph.adjacency import NORMALIZATIONS
+from ...ops import DiffusionOperator
+from ._recipes import DiffusionStep
 from .base import Propagation
 
 
@@ -43,18 +43,8 @@ class Diffusion(Propagation):
         self.add_self_loops = add_self_loops
         self.normalization = normalization
 
-    def _settings(self) -> tuple:
-        return (self.normalization, self.add_self_loops)
-
-    def _weighted(
-        self, edge_index: Any, edge_weight: Optional[Tensor], num_nodes: int, dtype: torch.dtype
-    ) -> Edges:
-        edges = read_edges(edge_index, edge_weight, num_nodes, dtype)
-        weight = normalize(edges, self.normalization, self.add_self_loops)
-        return edges._replace(weight=weight)
-
-    def _step(self, operator: SparseOperator, graph: Any, x: Tensor, edge_weight: Tensor) -> Tensor:
-        return x + operator.step_size * super()._step(operator, graph, x, edge_weight)  # type: ignore[attr-defined]
+    def _recipe(self) -> DiffusionStep:
+        return DiffusionStep(self.normalization, self.add_self_loops)
 
     def message(self, x_i: Tensor, x_j: Tensor, edge_weight: OptTensor) -> Tensor:  # type: ignore[override]
         """The flux along an edge.

@@ -5,30 +5,67 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.parameter import UninitializedParameter
+from torch.nn import Module
 from torch_geometric.nn.dense.linear import Linear
 
 from ..._utils.checks import check_integer
-from ...ops import Recurrence, SparseOperator
+from ..._utils.functorch import is_differentiated
+from ..._utils.modules import is_untouched
+from ...ops import PartitionedOperator, Recurrence, SparseOperator
+from ...ops import propagate as run_recurrence
+from ...ops._pattern import kept
 from .base import Propagation
 
+LINEAR = (Linear, torch.nn.Linear)
 
-class _Kept(NamedTuple):
+
+def is_narrowing(lin: Any, x: Tensor) -> bool:
+    """Whether a module is a linear map, and nothing else, that makes rows shorter."""
+    if not is_untouched(lin, *LINEAR):
+        return False
+    takes = lin.weight.dtype == x.dtype or torch.is_autocast_enabled(x.device.type)
+    return takes and lin.weight.size(0) < lin.weight.size(1) == x.size(-1)
+
+
+def apply_weight(lin: Any, x: Tensor) -> Tensor:
+    """A linear map without its bias, which commutes with any propagation."""
+    return F.linear(x, lin.weight)
+
+
+def add_bias(lin: Any, x: Tensor) -> Tensor:
+    """What :func:`apply_weight` left out, in the type of ``x``, which autocast may have lowered."""
+    return x if lin.bias is None else x + lin.bias.to(x.dtype)
+
+
+class _Propagated(NamedTuple):
     """Propagated features, and what they were made of."""
 
     x: Tensor  # shares the memory and the version of the features
-    version: int
     operator: SparseOperator
     recurrence: Recurrence
+    versions: tuple[int, int]
     out: Tensor
+
+    def is_of(self, x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> bool:
+        """Whether these features, propagated so, give the result."""
+        old = self.x
+        return (
+            self.operator is operator
+            and self.recurrence is recurrence
+            and self.versions == (old._version, operator.value._version)
+            and (old.shape, old.dtype, old.device) == (x.shape, x.dtype, x.device)
+            and (
+                (old.data_ptr() == x.data_ptr() and old.stride() == x.stride())
+                or torch.equal(old, x)
+            )
+        )
 
 
 class LinearPropagation(Propagation):
     r"""The base of the layers that propagate and then apply a linear map :math:`\mathbf{\Theta}`.
 
-    The two commute: where :math:`\mathbf{\Theta}` makes rows shorter it comes first. With
-    ``cached`` the propagated features are kept; features that are not those of the call before are
-    propagated anew.
+    With ``cached`` the propagated features are kept; features that are not those of the call before
+    are propagated anew.
 
     Args:
         in_channels (int): Size of each input sample, or :obj:`-1` to derive the size from the
@@ -42,7 +79,9 @@ class LinearPropagation(Propagation):
             :class:`torch_geometric.nn.conv.MessagePassing`.
     """
 
-    _kept: Optional[_Kept]
+    lin: Module
+    _caches = ("_cached", "_propagated")
+    _propagated: Optional[_Propagated]
 
     def __init__(
         self,
@@ -60,62 +99,50 @@ class LinearPropagation(Propagation):
         self.out_channels = out_channels
         self.K = check_integer("K", K, 0)
         self.lin = Linear(in_channels, out_channels, bias=bias)
-        self._kept = None
 
     def reset_parameters(self) -> None:
         """Draw new weights and clear the cache."""
         super().reset_parameters()
         self.lin.reset_parameters()
-        self._kept = None
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph and apply the linear map, see the class."""
-        self._check_features(x)
-        if self.cached and self._can_keep(x):
-            return self.lin(self._propagated(x, edge_index, edge_weight))
-        if self._is_linear_first(x):
-            out = self.run(F.linear(x, self.lin.weight), edge_index, edge_weight)
-            return out if self.lin.bias is None else out + self.lin.bias
-        return self.lin(self.run(x, edge_index, edge_weight))
+        graph, recurrence = (edge_index, edge_weight), self._recurrence()
+        x, recipe = self._check(x, graph), self._recipe()
+        is_observed = self._is_observed()
+        if self.cached and not is_observed and not torch.compiler.is_compiling():
+            operator = self._operator(x, graph, recipe)
+            if _can_keep(x, operator, recurrence):
+                return self.lin(self._from_cache(x, operator, recurrence))
+            graph = (operator, None)
 
-    def _is_linear_first(self, x: Tensor) -> bool:
-        lin = self.lin
-        return (
-            type(lin) is Linear
-            and not isinstance(lin.weight, UninitializedParameter)
-            and not lin._forward_hooks
-            and not lin._forward_pre_hooks
-            and lin.weight.size(0) < lin.weight.size(1) == x.size(-1)
-            and not self._is_observed()
-        )
+        def propagate(x: Tensor) -> Tensor:
+            return self._propagate(x, graph, recipe, recurrence)
 
-    def _can_keep(self, x: Tensor) -> bool:
-        return (
-            not torch.compiler.is_compiling()  # which cannot ask the next question but one
-            and not x.requires_grad
-            and not x.is_inference()
-            and not self._is_observed()
-        )
+        if is_observed or not is_narrowing(self.lin, x):
+            return self.lin(propagate(x))
+        return add_bias(self.lin, propagate(apply_weight(self.lin, x)))
 
-    def _propagated(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]) -> Tensor:
-        operator = self.operator(x, edge_index, edge_weight)  # finds out if the graph is another
-        recurrence = self.recurrence(operator)
-        kept = self._kept
-        if kept is not None and (kept.operator, kept.recurrence) == (operator, recurrence):
-            if kept.x._version == kept.version and _is_same(kept.x, x):
-                return kept.out
-        with torch.inference_mode(False), torch.no_grad():  # training may follow
-            out = self.run(x, edge_index, edge_weight)
-            self._kept = _Kept(x.detach(), x._version, operator, recurrence, out)
-        return out
+    def _recurrence(self) -> Recurrence:
+        raise NotImplementedError
+
+    def _from_cache(self, x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> Tensor:
+        propagated = self._propagated
+        if propagated is None or not propagated.is_of(x, operator, recurrence):
+            with kept(), torch.no_grad():
+                out = run_recurrence(x, operator, recurrence)
+                versions = x._version, operator.value._version
+                propagated = _Propagated(x.detach(), operator, recurrence, versions, out)
+                self._propagated = propagated
+        return propagated.out
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, K={self.K})"
 
 
-def _is_same(kept: Tensor, x: Tensor) -> bool:
-    """Whether two Tensors lie at one place in memory, or else are equal."""
-    if (kept.shape, kept.dtype, kept.device) != (x.shape, x.dtype, x.device):
-        return False
-    one_place = kept.data_ptr() == x.data_ptr() and kept.stride() == x.stride()
-    return one_place or torch.equal(kept, x)
+def _can_keep(x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> bool:
+    """Whether propagated features are constants, and changes of what they are made of are seen."""
+    if isinstance(operator, PartitionedOperator):
+        return False  # all ranks take part in a call, whatever each of them remembers
+    learned = is_differentiated(x) or operator.requires_grad or recurrence.is_learned
+    return not (learned or x.is_inference() or operator.value.is_inference())

@@ -5,7 +5,7 @@ from typing import Any, Optional
 from torch import Tensor
 
 from ..._utils.checks import check_dropout, check_integer, check_real
-from ...ops import Recurrence, SparseOperator
+from ...ops import Recurrence
 from .base import Propagation, as_number, check_alpha
 
 
@@ -91,13 +91,10 @@ class APPNP(Propagation):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph, see the class."""
-        return self.run(
-            x, edge_index, edge_weight, dropout=self.feature_dropout, edge_dropout=self.dropout
-        )
-
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """Personalized PageRank."""
-        return Recurrence.ppr(self.K, as_number(self.alpha))
+        graph = (edge_index, edge_weight)
+        recurrence = Recurrence.ppr(self.K, as_number(self.alpha))
+        dropouts = {"dropout": self.feature_dropout, "edge_dropout": self.dropout}
+        return self._propagate(self._check(x, graph), graph, self._recipe(), recurrence, **dropouts)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(K={self.K}, alpha={self.alpha})"

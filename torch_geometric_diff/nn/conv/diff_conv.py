@@ -1,5 +1,6 @@
 """Diffusion as a message passing layer."""
 
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -7,10 +8,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._utils.checks import check_dropout, check_integer
-from ...ops import DiffusionOperator, Recurrence, SparseOperator
-from ...ops._random import draw_seeds
+from ...ops import DiffusionOperator, Recurrence
 from ...ops.operator import check_step_size
 from ._laplacian import Diffusion
+from ._recipes import DiffusionStep
+from .base import as_text
 
 
 class DiffConv(Diffusion):
@@ -102,7 +104,7 @@ class DiffConv(Diffusion):
         super().__init__(normalization, add_self_loops, cached, **kwargs)
         check_step_size(step_size)
         self.num_steps = check_integer("num_steps", num_steps, 0)
-        self.initial_step_size = step_size
+        self.initial_step_size = float(step_size)
         self.dropout = check_dropout(dropout)
         self.generator = generator
         self.step_size: Any = Parameter(torch.empty(())) if learn_step_size else step_size
@@ -127,47 +129,42 @@ class DiffConv(Diffusion):
         nodes: Optional[Tensor] = None,
     ) -> Tensor:
         """Diffuse ``x`` over the graph, see the class; the rows of the indices ``nodes`` alone."""
-        seeds = None
-        if self.generator is not None and self.drops:
-            self._check_features(x)
-            seeds = draw_seeds(x.size(0) if x.dim() == 3 else 1, self.generator).tolist()
-        settings: dict[str, Any] = {"dropout": self.dropout, "seed": seeds, "nodes": nodes}
-        return self.run(x, edge_index, edge_weight, **settings)
+        graph = (edge_index, edge_weight)
+        return self._propagate(
+            self._check(x, graph),
+            graph,
+            self._recipe(),
+            self._recurrence(),
+            dropout=self.dropout,
+            generator=self.generator,
+            nodes=nodes,
+        )
 
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """The steps of this layer with an operator, whose step size is another if it is learned."""
-        if not self.learn_step_size:
+    def _recurrence(self) -> Any:
+        if not isinstance(self.step_size, Tensor):
             return Recurrence.power(self.num_steps)
-        operator.check_stability(self.step_size)  # type: ignore[attr-defined]
-        r = self.step_size / operator.step_size  # type: ignore[attr-defined]
-        return Recurrence(self.num_steps, a=r, d=1 - r)  # (1 - r) x + r P x: r times as long
+        return partial(_steps_of_size, num_steps=self.num_steps, step_size=self.step_size)
 
     @property
     def drops(self) -> bool:
         """Whether dropout applies now."""
         return self.training and self.dropout > 0
 
-    @property
-    def _constant_step(self) -> float:
-        return self.initial_step_size if self.learn_step_size else self.step_size
-
-    def _settings(self) -> tuple:
-        return (self._constant_step, *super()._settings())
-
-    def _build(
-        self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
-    ) -> DiffusionOperator:
-        return DiffusionOperator(
-            self._source_to_target(edge_index),
-            edge_weight,
-            num_nodes=x.size(-2),
-            step_size=self._constant_step,
-            normalization=self.normalization,
-            add_self_loops=self.add_self_loops,
-            reorder=self.cached,
-            dtype=torch.float64 if x.dtype == torch.float64 else torch.float32,
-        )
+    def _recipe(self) -> DiffusionStep:
+        step_size = self.step_size
+        if isinstance(step_size, Tensor):  # a learned one is reached from the first
+            step_size = self.initial_step_size
+        return DiffusionStep(self.normalization, self.add_self_loops, step_size)
 
     def __repr__(self) -> str:
-        step = self.step_size.item() if self.learn_step_size else self.step_size
-        return f"{self.__class__.__name__}(num_steps={self.num_steps}, step_size={step:g})"
+        return (
+            f"{self.__class__.__name__}(num_steps={self.num_steps}, "
+            f"step_size={as_text(self.step_size)})"
+        )
+
+
+def _steps_of_size(operator: DiffusionOperator, num_steps: int, step_size: Tensor) -> Recurrence:
+    """Steps of a learned size with an operator of another: (1 - r) x + r P x is r times as long."""
+    operator.check_stability(step_size)
+    r = step_size.reshape(()) / operator.step_size
+    return Recurrence(num_steps, a=r, d=1 - r)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._utils.checks import check_dropout, check_integer, check_real
-from ...ops import Recurrence, SparseOperator
+from ...ops import Recurrence
 from .base import Propagation
 
 INITS = ("ppr", "nppr", "sgc", "random")
@@ -124,11 +124,14 @@ class GPRConv(Propagation):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph, see the class."""
-        return self.run(x, edge_index, edge_weight, dropout=self.feature_dropout)
-
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """The weighted sum of the powers."""
-        return Recurrence(self.K, w=self.gamma)
+        graph, recurrence = (edge_index, edge_weight), Recurrence(self.K, w=self.gamma)
+        return self._propagate(
+            self._check(x, graph),
+            graph,
+            self._recipe(),
+            recurrence,
+            dropout=self.feature_dropout,
+        )
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(K={self.K}, alpha={self.alpha}, init={self.init!r})"

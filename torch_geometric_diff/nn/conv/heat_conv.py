@@ -1,6 +1,7 @@
 """The heat kernel as a layer."""
 
 import math
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -8,10 +9,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._utils.checks import check_real
-from ..._utils.functorch import plain
-from ...ops import DiffusionOperator, Recurrence, SparseOperator
 from ...ops.heat_kernel import heat_recurrence
 from ._laplacian import Diffusion
+from .base import as_text
 
 
 class HeatConv(Diffusion):
@@ -106,35 +106,14 @@ class HeatConv(Diffusion):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Diffuse ``x`` over the graph, see the class."""
-        return self.run(x, edge_index, edge_weight)
-
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """The expansion of the exponential."""
-        return heat_recurrence(operator, self.t, self.tol)  # type: ignore[arg-type]
-
-    def _build(
-        self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
-    ) -> DiffusionOperator:
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        graph = self._source_to_target(edge_index)
-        row, col, weight, num_nodes = self._weighted(graph, edge_weight, x.size(-2), dtype)
-        # the longest step that averages: it loses the fewest digits of L
-        degree = weight.detach().masked_fill(row == col, 0)
-        degree = degree.new_zeros(num_nodes).index_add(0, row, degree)
-        largest = float(plain(degree).max()) if num_nodes else 0.0
-        return DiffusionOperator(
-            torch.stack([col, row]),
-            weight,
-            num_nodes=num_nodes,
-            step_size=1 / largest if largest > 0 else 1.0,
-            normalization=None,
-            reorder=self.cached,
-            dtype=dtype,
+        graph, expansion = (
+            (edge_index, edge_weight),
+            partial(heat_recurrence, t=self.t, tol=self.tol),
         )
+        return self._propagate(self._check(x, graph), graph, self._recipe(), expansion)
 
     def __repr__(self) -> str:
-        t = self.t.item() if self.learn_t else self.t
-        return f"{self.__class__.__name__}(t={t:g}, tol={self.tol:g})"
+        return f"{self.__class__.__name__}(t={as_text(self.t)}, tol={self.tol:g})"
 
 
 def _check_time(t: Any, learned: bool) -> float:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...ops import Recurrence, SparseOperator
+from ...ops import Recurrence
 from ._linear import LinearPropagation
 
 
@@ -69,6 +69,5 @@ class SGConv(LinearPropagation):
         super().__init__(in_channels, out_channels, K, cached, add_self_loops, bias, **kwargs)
         self.reset_parameters()
 
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """The K-th power."""
+    def _recurrence(self) -> Recurrence:
         return Recurrence.power(self.K)

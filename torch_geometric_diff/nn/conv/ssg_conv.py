@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ops import Recurrence, SparseOperator
+from ...ops import Recurrence
 from ._linear import LinearPropagation
 from .base import as_number, check_alpha
 
@@ -78,8 +78,7 @@ class SSGConv(LinearPropagation):
         self.alpha = check_alpha(alpha)
         self.reset_parameters()
 
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """The mean of the powers."""
+    def _recurrence(self) -> Recurrence:
         alpha = as_number(self.alpha)
         if self.K == 0:
             return Recurrence(0, w=alpha.reshape(1) if isinstance(alpha, Tensor) else [alpha])

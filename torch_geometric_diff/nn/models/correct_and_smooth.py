@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import one_hot
 
+from ..._utils.checks import check_indices
+from ..._utils.modules import is_untouched
 from ...ops import PartitionedOperator
 from .label_propagation import LabelPropagation
 
@@ -97,10 +99,11 @@ class CorrectAndSmooth(torch.nn.Module):
     ) -> Tensor:
         r"""Applies both :meth:`correct` and :meth:`smooth`."""
         graph = (edge_index, edge_weight)
-        if not (self.prop1._is_observed() or self.prop2._is_observed()):
-            self.prop1._check_features(y_soft)
+        first, second = self.prop1, self.prop2
+        if _is_fused(first) and _is_fused(second) and first.builds_as(second):
+            y_soft = first._check(y_soft, graph)
             with torch.no_grad():
-                graph = (self.prop1.operator(y_soft, *graph), None)
+                graph = (first.operator(y_soft, *graph), None)
         y_soft = self.correct(y_soft, y_true, mask, *graph)
         return self.smooth(y_soft, y_true, mask, *graph)
 
@@ -126,9 +129,7 @@ class CorrectAndSmooth(torch.nn.Module):
         y_true = _rows(y_soft, y_true, mask)
         error = torch.zeros_like(y_soft)
         error[mask] = y_true - y_soft[mask]
-        limits: dict[str, Any] = {"bounds": (-1.0, 1.0)} if self.autoscale else {"fixed": mask}
-        with torch.no_grad():
-            smoothed = self.prop1.run(error, edge_index, edge_weight, **limits)
+        smoothed = self._smooth_errors(error, mask, edge_index, edge_weight)
         if not self.autoscale:
             return y_soft + self.scale * smoothed
         sigma, size = _mean_error(error[mask], edge_index), smoothed.abs().sum(1, keepdim=True)
@@ -136,6 +137,22 @@ class CorrectAndSmooth(torch.nn.Module):
         scale = sigma / torch.where(reached, size, 1.0)
         scale = torch.where(reached & (scale <= 1000), scale, 1.0)
         return y_soft + scale * smoothed
+
+    @torch.no_grad()
+    def _smooth_errors(
+        self, error: Tensor, mask: Tensor, edge_index: Any, edge_weight: Optional[Tensor]
+    ) -> Tensor:
+        if _is_fused(self.prop1):
+            limits: dict[str, Any] = {"bounds": (-1.0, 1.0)} if self.autoscale else {"fixed": mask}
+            return self.prop1.spread_scores(error, (edge_index, edge_weight), **limits)
+
+        def limit(x: Tensor) -> Tensor:
+            if self.autoscale:
+                return x.clamp(-1.0, 1.0)
+            x[mask] = error[mask].to(x.dtype)
+            return x
+
+        return self.prop1(error, edge_index, edge_weight=edge_weight, post_step=limit)
 
     def smooth(
         self,
@@ -171,6 +188,11 @@ class CorrectAndSmooth(torch.nn.Module):
         )
 
 
+def _is_fused(part: Any) -> bool:
+    """Whether a part is label propagation and nothing else, that nobody looks at."""
+    return is_untouched(part, LabelPropagation) and not part._is_observed()
+
+
 def _mean_error(error: Tensor, graph: Any) -> Tensor:
     """The absolute error of a training node, in the mean over all."""
     total, count = error.abs().sum(), len(error)
@@ -184,11 +206,19 @@ def _mean_error(error: Tensor, graph: Any) -> Tensor:
 
 def _rows(y_soft: Tensor, y_true: Tensor, mask: Tensor) -> Tensor:
     """A row of class scores for every training node."""
-    count = int(mask.sum()) if mask.dtype == torch.bool else mask.size(0)
-    if y_true.size(0) != count:
+    count, classes = int(mask.sum()) if mask.dtype == torch.bool else mask.size(0), y_soft.size(-1)
+    if y_true.dim() not in (1, 2) or y_true.size(0) != count:
         raise ValueError(
-            f"Expected 'y_true' to have {count} rows, one a node of 'mask' (got {y_true.size(0)})"
+            f"Expected 'y_true' to have {count} rows, one a node of 'mask' "
+            f"(got shape {list(y_true.shape)})"
         )
-    if y_true.dtype == torch.long and y_true.size(0) == y_true.numel():
-        return one_hot(y_true.view(-1), num_classes=y_soft.size(-1), dtype=y_soft.dtype)
-    return y_true
+    if y_true.shape == (count, classes) and (classes > 1 or y_true.is_floating_point()):
+        return y_true.to(y_soft.dtype)
+    if y_true.numel() != count or y_true.is_floating_point() or y_true.dtype == torch.bool:
+        raise ValueError(
+            f"Expected 'y_true' to hold classes, integers of shape [{count}], or scores of shape "
+            f"[{count}, {classes}] (got {y_true.dtype} of shape {list(y_true.shape)})"
+        )
+    index = y_true.view(-1).long()
+    check_indices("y_true", index, classes)
+    return one_hot(index, num_classes=classes, dtype=y_soft.dtype)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from ..._utils.modules import is_untouched
 from ...ops import diffuse as diffuse_features
 from ...ops._random import draw_seeds
+from ..conv._linear import add_bias, apply_weight, is_narrowing
 from ..conv.diff_conv import DiffConv
 from ..sparse_linear import check_input
 from .residual_block import ResidualBlock
@@ -96,11 +98,11 @@ class DiffResNet(Module):
     ) -> Tensor:
         """The logits of all nodes, or :math:`(n, C)` of the indices ``nodes`` alone."""
         check_input(x, self.in_channels)
-        return self._logits(
-            self.block(x),
-            self.classifier,
-            lambda h: self.conv(h, edge_index, edge_weight, nodes),
-        )
+
+        def diffuse(h: Tensor) -> Tensor:
+            return self.conv(h, edge_index, edge_weight, nodes).to(h.dtype)
+
+        return self._logits(self.block(x), diffuse, [self.classifier])
 
     @staticmethod
     def side_by_side(
@@ -121,16 +123,17 @@ class DiffResNet(Module):
         """
         first = models[0]
         for model in models:
-            if model.conv.learn_step_size:
-                raise ValueError("Networks that learn their step size cannot go side by side")
+            conv = model.conv
+            if not is_untouched(conv, DiffConv) or conv._is_observed() or conv.learn_step_size:
+                raise ValueError(
+                    "Networks whose 'conv' is replaced, observed or learns its step size cannot "
+                    "go side by side"
+                )
             if model._settings() != first._settings():
                 raise ValueError(
                     "Expected 'models' to differ in their weights alone (got "
                     f"{model._settings()} beside {first._settings()})"
                 )
-
-        def classify(h: Tensor) -> Tensor:
-            return torch.stack([m.classifier(own) for m, own in zip(models, h, strict=True)])
 
         def diffuse(h: Tensor) -> Tensor:
             conv, seeds = first.conv, None
@@ -140,11 +143,11 @@ class DiffResNet(Module):
             h = diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
             if nodes is None:
                 return h
-            each = zip(h, nodes, strict=True)
-            return torch.stack([own.index_select(0, some) for own, some in each])
+            pairs = zip(h, nodes, strict=True)
+            return torch.stack([own.index_select(0, wanted) for own, wanted in pairs])
 
         h = torch.stack([model.block(x) for model in models])
-        return first._logits(h, classify, diffuse)
+        return first._logits(h, diffuse, [model.classifier for model in models])
 
     def _settings(self) -> dict[str, Any]:
         names = ("num_steps", "step_size", "dropout", "normalization", "add_self_loops", "flow")
@@ -152,21 +155,37 @@ class DiffResNet(Module):
         return {"diffuse": self.diffuse, **own}
 
     def _logits(
-        self,
-        h: Tensor,
-        classify: Callable[[Tensor], Tensor],
-        diffuse: Callable[[Tensor], Tensor],
+        self, h: Tensor, diffuse: Callable[[Tensor], Tensor], heads: list[Module]
     ) -> Tensor:
-        if self.diffuse == "features" and self.conv.drops:
-            return classify(diffuse(h))
-        z = classify(h)
+        """The logits of features by a classifier, or of a batch by the classifier of each."""
+
+        def each(function: Callable[[Any, Tensor], Tensor], h: Tensor) -> Tensor:
+            if h.dim() == 2:
+                return function(heads[0], h)
+            pairs = zip(heads, h, strict=True)
+            return torch.stack([function(head, own) for head, own in pairs])
+
+        if self.diffuse == "features":
+            if not self._commutes() or not all(is_narrowing(head, h) for head in heads):
+                return each(_call, diffuse(h))
+            return each(add_bias, diffuse(each(apply_weight, h)))
+        z = each(_call, h)
         if self.diffuse == "probabilities":
             u = diffuse(z.softmax(dim=-1))
             return u.clamp(min=torch.finfo(u.dtype).tiny).log()
         return diffuse(z)
+
+    def _commutes(self) -> bool:
+        """Whether diffusion commutes with a linear map."""
+        conv = self.conv
+        return is_untouched(conv, DiffConv) and not conv.drops and not conv._is_observed()
 
     def __repr__(self) -> str:
         return (
             f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, "
             f"diffuse='{self.diffuse}', conv={self.conv})"
         )
+
+
+def _call(head: Module, h: Tensor) -> Tensor:
+    return head(h)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch_geometric.utils import one_hot
 
 from ..._utils.checks import check_integer
-from ...graph.adjacency import is_sparse_adjacency
-from ...ops import PartitionedOperator, Recurrence, SparseOperator
+from ...ops import PartitionedOperator, Recurrence
+from ..conv._cache import Graph
 from ..conv.base import Propagation, as_number, check_alpha
 
 
@@ -79,29 +79,27 @@ class LabelPropagation(Propagation):
                 given, the output is clamped between 0 and 1, in the kernel.
                 (default: :obj:`None`)
         """
-        out = _scores(y, mask, edge_index)
+        graph, scores = (edge_index, edge_weight), _scores(y, mask, edge_index)
         if post_step is None:
-            return self.run(out, edge_index, edge_weight, bounds=(0.0, 1.0))
-        self._check_features(out)
-        operator = self.operator(out, edge_index, edge_weight)
-        product = self._product(out, operator, edge_index, edge_weight)
+            return self.spread_scores(scores, graph, bounds=(0.0, 1.0))
+        recipe, out = self._recipe(), self._check(scores, graph)
+        operator = self._operator(out, graph, recipe)
+        product = self._product(out, operator, graph, recipe)
         given = (1 - self.alpha) * out
         for _ in range(self.num_layers):
             moved = product(out.to(operator.dtype).unsqueeze(0)).squeeze(0)
-            out = post_step(moved.mul_(self.alpha).to(given.dtype).add_(given))
+            out = post_step(moved.to(given.dtype) * self.alpha + given)
         return out
 
-    def recurrence(self, operator: SparseOperator) -> Recurrence:
-        """Neighbors and what was there at first."""
-        alpha = as_number(self.alpha)
-        return Recurrence.ppr(self.num_layers, 1 - alpha)
+    def spread_scores(self, scores: Tensor, graph: Graph, **limits: Any) -> Tensor:
+        """Propagate rows of class scores within ``bounds`` or beside ``fixed`` rows."""
+        recurrence = Recurrence.ppr(self.num_layers, 1 - as_number(self.alpha))
+        x = self._check(scores, graph)
+        return self._propagate(x, graph, self._recipe(), recurrence, **limits)
 
-    def _normalizes(self, edge_index: Any, edge_weight: Optional[Tensor]) -> bool:
-        if self.normalize is not None:
-            return self.normalize
-        if is_sparse_adjacency(edge_index):  # a torch.sparse matrix always has values
-            return isinstance(edge_index, Tensor) or not edge_index.has_value()
-        return edge_weight is None
+    def builds_as(self, other: "LabelPropagation") -> bool:
+        """Whether another layer makes the same operator of a graph."""
+        return (self._recipe(), self.flow) == (other._recipe(), other.flow)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(num_layers={self.num_layers}, alpha={self.alpha})"

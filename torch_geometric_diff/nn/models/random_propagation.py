@@ -72,6 +72,7 @@ class RandomPropagation(Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.num_views = check_integer("num_views", num_views, 1)
         self.node_dropout = check_real(
             "node_dropout", node_dropout, lambda p: 0 <= p < 1, "lie in [0, 1)"
@@ -97,24 +98,24 @@ class RandomPropagation(Module):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """The logits of all nodes, see the class."""
-        check_input(x, self.encoder.in_features)
+        check_input(x, self.in_channels)
         h = self.encoder(x).unsqueeze(1)  # [N, 1, H]
         if self.training:
-            h = torch.where(self._kept(h), h * (1 / (1 - self.node_dropout)), 0.0)
+            h = torch.where(self._node_mask(h), h * (1 / (1 - self.node_dropout)), 0.0)
         views, width = h.shape[1:]
-        h = self.conv(h.flatten(1), edge_index, edge_weight).view(-1, views, width) + self.bias
+        h = self.conv(h.flatten(1), edge_index, edge_weight).to(h.dtype).view(-1, views, width)
+        h = h + self.bias.to(h.dtype)
         if self.classifier is not None:
             h = self.classifier(F.dropout(h.relu(), self.dropout, self.training))
         return h if self.training else h.squeeze(1)
 
-    def _kept(self, h: Tensor) -> Tensor:
+    def _node_mask(self, h: Tensor) -> Tensor:
         """Which nodes each view keeps, [N, V, 1]."""
         return torch.rand(h.size(0), self.num_views, 1, device=h.device) >= self.node_dropout
 
     def __repr__(self) -> str:
         hidden = "" if self.classifier is None else f", hidden_channels={self.bias.numel()}"
-        last = self.encoder if self.classifier is None else self.classifier
         return (
-            f"{self.__class__.__name__}({self.encoder.in_features}, {last.out_features}{hidden}, "
+            f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}{hidden}, "
             f"num_views={self.num_views}, node_dropout={self.node_dropout:g}, conv={self.conv})"
         )

@@ -1,8 +1,10 @@
 """The convection part of Diff-ResNet."""
 
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
+from ..._utils.modules import is_untouched
 from ..sparse_linear import Linear, densify
 
 
@@ -51,7 +53,7 @@ class ResidualBlock(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        out = self.lin1(x).relu_()
+        out = F.relu(self.lin1(x), inplace=is_untouched(self.lin1, Linear))
         if self.lin2 is not None:
             out = self.lin2(out)
         return out + densify(x)
