@@ -406,7 +406,12 @@ CASES = [
         refuses={"compile": (Exception, "SparseOperator")},
     ),
     Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
-    Case("DiffConv, cached", lambda x: CACHED(x, EDGES, WEIGHT), lambda x: euler(x, WEIGHT), (X,)),
+    Case(
+        "DiffConv, cached",
+        lambda x: CACHED(x, EDGES, WEIGHT.to(x.dtype)),
+        lambda x: euler(x, WEIGHT),
+        (X,),
+    ),
     Case(
         "DiffConv, learned step",
         with_parameter(LEARNED, "step_size"),

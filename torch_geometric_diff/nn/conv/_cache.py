@@ -99,6 +99,5 @@ def _parts(adjacency: Any, weight: Optional[Tensor]) -> list[tuple[str, Tensor]]
         index = adjacency.ccol_indices(), adjacency.row_indices()
         parts = [("ccol", index[0]), ("row", index[1]), ("values", adjacency.values())]
     else:
-        index = adjacency.as_tensor() if isinstance(adjacency, EdgeIndex) else adjacency
-        parts = [("edge_index", index)]
+        parts = [("edge_index", _tensors(adjacency, None)[0])]
     return parts if weight is None else [*parts, ("edge_weight", weight)]

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Module
 from torch_geometric.nn.dense.linear import Linear
 
 from ..._utils.checks import check_integer
@@ -79,7 +78,7 @@ class LinearPropagation(Propagation):
             :class:`torch_geometric.nn.conv.MessagePassing`.
     """
 
-    lin: Module
+    lin: Any
     _caches = ("_cached", "_propagated")
     _propagated: Optional[_Propagated]
 
@@ -107,8 +106,8 @@ class LinearPropagation(Propagation):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph and apply the linear map, see the class."""
-        graph, recurrence = (edge_index, edge_weight), self._recurrence()
-        x, recipe = self._check(x, graph), self._recipe()
+        graph = (edge_index, edge_weight)
+        x, recipe, recurrence = self._check(x, graph), self._recipe(), self._recurrence()
         is_observed = self._is_observed()
         if self.cached and not is_observed and not torch.compiler.is_compiling():
             operator = self._operator(x, graph, recipe)

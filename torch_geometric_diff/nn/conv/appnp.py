@@ -92,9 +92,10 @@ class APPNP(Propagation):
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph, see the class."""
         graph = (edge_index, edge_weight)
+        x = self._check(x, graph)
         recurrence = Recurrence.ppr(self.K, as_number(self.alpha))
-        dropouts = {"dropout": self.feature_dropout, "edge_dropout": self.dropout}
-        return self._propagate(self._check(x, graph), graph, self._recipe(), recurrence, **dropouts)
+        dropouts: dict[str, Any] = {"dropout": self.feature_dropout, "edge_dropout": self.dropout}
+        return self._propagate(x, graph, self._recipe(), recurrence, **dropouts)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(K={self.K}, alpha={self.alpha})"

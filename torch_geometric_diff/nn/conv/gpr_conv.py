@@ -124,14 +124,9 @@ class GPRConv(Propagation):
 
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Propagate ``x`` over the graph, see the class."""
-        graph, recurrence = (edge_index, edge_weight), Recurrence(self.K, w=self.gamma)
-        return self._propagate(
-            self._check(x, graph),
-            graph,
-            self._recipe(),
-            recurrence,
-            dropout=self.feature_dropout,
-        )
+        graph = (edge_index, edge_weight)
+        x, recurrence = self._check(x, graph), Recurrence(self.K, w=self.gamma)
+        return self._propagate(x, graph, self._recipe(), recurrence, dropout=self.feature_dropout)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(K={self.K}, alpha={self.alpha}, init={self.init!r})"
