@@ -368,7 +368,8 @@ OF_DATA: dict[str, tuple[type[Exception], str]] = {"compile": (Exception, "Data"
 COEFFICIENTS = features(K + 1)
 THETA, PPR = features(4, 2), APPNP(K, 0.2)
 NO_BUILD = dict.fromkeys(("compile", "export"), (Exception, "."))  # steps depend on the graph
-PLAIN, LEARNED, CACHED = DiffConv(K), DiffConv(K, learn_step_size=True), DiffConv(K, cached=True)
+PLAIN, LEARNED = DiffConv(K), DiffConv(K, learn_step_size=True)
+CACHED = {dtype: DiffConv(K, cached=True) for dtype in SPARSE}
 
 CASES = [
     Case("diffuse", lambda x: diffuse(x, operator(), K), lambda x: euler(x, WEIGHT), (X,)),
@@ -408,7 +409,7 @@ CASES = [
     Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
     Case(
         "DiffConv, cached",
-        lambda x: CACHED(x, EDGES, WEIGHT.to(x.dtype)),
+        lambda x: CACHED[x.dtype](x, EDGES, WEIGHT.to(x.dtype)),
         lambda x: euler(x, WEIGHT),
         (X,),
     ),

@@ -176,7 +176,7 @@ def test_a_block_leaves_what_its_parts_return() -> None:
     assert torch.equal(X, before)
     block = nn.ResidualBlock(F)
     block.lin1.register_full_backward_hook(lambda *call: None)
-    block(X.float()).sum().backward()
+    block(X.float().requires_grad_()).sum().backward()
 
 
 def double_first(layer: torch.nn.Module) -> None:
