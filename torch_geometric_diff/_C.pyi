@@ -1,3 +1,5 @@
+from torch import Tensor
+
 def levels() -> list[str]: ...
 def tile_widths(columns: int, widest: int, fit: int, /) -> list[int]: ...
 def propagate(
@@ -134,4 +136,36 @@ def knn_of(
     threads: int,
     level: str,
     /,
+) -> None: ...
+
+class Pass:
+    FORWARD: Pass
+    TARGETS: Pass
+    SOURCES: Pass
+
+class Score:
+    def __init__(self, value: int) -> None: ...
+
+def attend(
+    step: Pass,
+    score: Score,
+    csr: tuple[Tensor, Tensor, Tensor],
+    heads: int,
+    factor: float,
+    target: Tensor,
+    source: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    value: Tensor | None,
+    largest: Tensor,
+    inverse: Tensor,
+    mask: tuple[int, int, int],
+    out: Tensor | None = None,
+    grad: Tensor | None = None,
+    inner: Tensor | None = None,
+    d_node: Tensor | None = None,
+    d_value: Tensor | None = None,
+    d_bias: Tensor | None = None,
+    d_weight: Tensor | None = None,
+    threads: int = 1,
 ) -> None: ...

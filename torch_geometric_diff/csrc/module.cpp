@@ -115,10 +115,12 @@ void knn_of(uintptr_t index, uintptr_t known, int64_t num_known, uintptr_t asked
 
 }  // namespace
 
-void bind_build(nb::module_& m);  // build_module.cpp
+void bind_build(nb::module_& m);      // build_module.cpp
+void bind_attention(nb::module_& m);  // attention_module.cpp
 
 NB_MODULE(_C, m) {
   bind_build(m);
+  bind_attention(m);
   m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu and .graph.sets call it.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
   m.def("tile_widths", &tile_widths, "Widths of the tiles of so many columns, of which `fit` lie in the nearest cache.");

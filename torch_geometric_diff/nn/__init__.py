@@ -1,6 +1,7 @@
 """Layers and models."""
 
 from .conv import APPNP as APPNP
+from .conv import AttentionDiffusion as AttentionDiffusion
 from .conv import DiffConv as DiffConv
 from .conv import GPRConv as GPRConv
 from .conv import HeatConv as HeatConv

@@ -1,5 +1,7 @@
 """The functional core: linear propagation of features over a graph in one call."""
 
+from .attention import EdgeList as EdgeList
+from .attention import edge_attention as edge_attention
 from .functional import diffuse as diffuse
 from .functional import propagate as propagate
 from .heat_kernel import heat as heat
