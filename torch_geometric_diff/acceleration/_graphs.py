@@ -1,0 +1,226 @@
+"""What is made of a graph once, and again when the graph changes.
+
+A Tensor is known by its identity, its place in memory and the version that torch counts up whenever
+it is changed in place. What was made of it ends with it: nothing here keeps a graph alive.
+"""
+
+import functools
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..ops import Recurrence
+from ..ops._autograd import Plan, run
+from ..ops._build import compress
+from ..ops._matrix import SparseMatrix
+from ..ops._pattern import Pattern, kept
+from ..ops._sparse import SparseProduct, no_seeds
+
+MOST = 16  # things made of one Tensor: more come from Tensors beside it that come and go
+
+
+class _State:
+    """A Tensor as it is now, and what was made of it."""
+
+    __slots__ = ("made", "place", "tensor", "version")
+
+    def __init__(self, tensor: Tensor, gone: Callable) -> None:
+        self.tensor = weakref.ref(tensor, gone)
+        self.version, self.place = tensor._version, tensor.data_ptr()
+        self.made: dict[Any, Any] = {}
+
+
+_STATES: dict[int, _State] = {}
+
+
+def _state(tensor: Tensor) -> _State | None:
+    """The state of a Tensor; None where torch does not count changes."""
+    key = id(tensor)
+    state = _STATES.get(key)
+    if state is not None and state.tensor() is tensor and state.version == tensor._version:
+        if state.place == tensor.data_ptr():
+            return state
+    if tensor.is_inference():
+        return None
+    _STATES[key] = state = _State(tensor, lambda _: _STATES.pop(key, None))
+    return state
+
+
+def once(key: Any, make: Callable[[], Any], *tensors: Tensor) -> Any:
+    """What ``make`` returns, made once for these Tensors as they are."""
+    states = [_state(tensor) for tensor in tensors]
+    home = states[-1]
+    if home is None or None in states:
+        return make()
+    whole = (key, *states[:-1])
+    try:
+        return home.made[whole]
+    except KeyError:
+        if len(home.made) >= MOST:
+            home.made.clear()
+        with kept():
+            home.made[whole] = made = make()
+        return made
+
+
+class _Result(NamedTuple):
+    """The values of a function: Tensors with their versions, or the index of an argument."""
+
+    values: list[Any]
+    is_tuple: bool
+
+    def get(self, given: tuple) -> Any:
+        """The values; None if one of them was changed in place since."""
+        out = []
+        for value in self.values:
+            if isinstance(value, tuple):
+                tensor, version = value
+                if tensor._version != version:
+                    return None
+                out.append(tensor)
+            else:
+                out.append(None if value is None else given[value])
+        return tuple(out) if self.is_tuple else out[0]
+
+
+def _result(out: Any, given: tuple) -> _Result | None:
+    """A result that may be kept: of whole Tensors, none of them part of an argument."""
+    values: list[Any] = []
+    for value in out if isinstance(out, tuple) else (out,):
+        same = [i for i, each in enumerate(given) if each is value]
+        if value is None or same:
+            values.append(same[0] if same and value is not None else None)
+        elif type(value) is Tensor and not value._is_view() and not value.requires_grad:
+            values.append((value, value._version))
+        else:
+            return None
+    return _Result(values, isinstance(out, tuple))
+
+
+def memoized(function: Callable, skip: int = 0) -> Callable:
+    """A function that depends on nothing but its arguments behind the first ``skip``, whose results
+    are kept for a graph that does not change.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = (*args[skip:], *kwargs.values())
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        if not tensors or not all(is_plain(x) and not x.is_inference() for x in tensors):
+            return function(*args, **kwargs)
+        device = tensors[0].device.type
+        key: Any = [None if isinstance(x, Tensor) else x for x in given]
+        key += [*kwargs, torch.get_default_dtype(), torch.is_autocast_enabled(device)]
+        key = (function, tuple(key))
+        for _ in range(2):  # the second time if a value was changed in place
+            result = once(key, lambda: _result(function(*args, **kwargs), given), *tensors)
+            out = None if result is None else result.get(given)
+            if out is not None:
+                return out
+            state = _state(tensors[-1])
+            if state is not None and result is not None:
+                state.made.clear()
+        return function(*args, **kwargs)
+
+    return call
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a Tensor is one in memory that no gradient follows."""
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.layout == torch.strided
+        and not (tensor.requires_grad and torch.is_grad_enabled())
+    )
+
+
+class Sums:
+    """Where messages go: the matrix of a graph, of shape ``rows`` x ``columns``, without entries."""
+
+    def __init__(self, col: Tensor, row: Tensor, rows: int, columns: int) -> None:
+        self.pattern, self.place = compress(row, col, max(rows, columns))
+        self.row, self.is_square = row, rows == columns
+        if not self.is_square:  # without the empty last rows, or columns
+            square, self.pattern = self.pattern, Pattern(self.pattern.rowptr[: rows + 1], square.col)
+            transpose = Pattern(square.rowptr_t[: columns + 1], square.col_t)
+            self.pattern._transpose = transpose, square.permutation
+            self.pattern._is_symmetric = False
+
+    def entries(self, weight: Tensor | None, dtype: torch.dtype, mean: bool) -> Tensor:
+        """The entries that weights of the edges make, or ones, summed or averaged."""
+        if weight is None:
+            weight = torch.ones(self.place.numel(), dtype=dtype, device=self.place.device)
+        weight = weight.reshape(-1).to(dtype)
+        if mean:
+            ones = torch.ones_like(weight, requires_grad=False)
+            count = ones.new_zeros(self.pattern.num_nodes).index_add_(0, self.row, ones)
+            weight = weight * count.reciprocal_().index_select(0, self.row)
+        return weight.new_zeros(self.pattern.col.numel()).index_add(0, self.place, weight)
+
+    def plan(self, value: Tensor) -> Plan:
+        """One product with the matrix of these entries."""
+        matrix = SparseMatrix.of_csr((self.pattern.rowptr, self.pattern.col, value))
+        matrix._pattern = self.pattern  # with the transpose that it may have found
+        return Plan(matrix, no_seeds(1), 0, Recurrence.power(1).constant)
+
+
+class Graph(NamedTuple):
+    """What messages are summed over: edges, the weight of each, and the sizes of both ends."""
+
+    edge_index: Tensor
+    weight: Tensor | None
+    flow: str
+    rows: int
+    columns: int
+    mean: bool
+
+    def sums(self) -> Sums | None:
+        """Where messages go; None if an index is out of range."""
+        return once(self[2:5], lambda: _sums(self.edge_index, *self[2:5]), self.edge_index)
+
+    def plan(self, dtype: torch.dtype) -> Plan | None:
+        """One product of features of a type; None if an index is out of range."""
+        sums, weight = self.sums(), self.weight
+        if sums is None:
+            return None
+
+        def make() -> Plan:
+            return sums.plan(sums.entries(weight, dtype, self.mean))
+
+        if weight is None:
+            return once((dtype, *self[2:]), make, self.edge_index)
+        if is_plain(weight):
+            return once((dtype, *self[2:]), make, self.edge_index, weight)
+        return make()
+
+    def product(self, x: Tensor) -> Tensor | None:
+        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above."""
+        weight = self.weight
+        out = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
+        dtype = torch.float64 if out == torch.float64 else torch.float32
+        plan = self.plan(dtype)
+        if plan is None:
+            return None
+        batch = x.to(dtype).unsqueeze(0)
+        value = plan.operator.value if plan.operator.requires_grad else None
+        if x.dim() == 2:
+            batch = batch.unsqueeze(0)
+        if value is None or self.rows == self.columns:
+            y = run(batch, value, None, plan)
+        else:
+            y = SparseProduct.apply(value, batch[0], plan.pattern).unsqueeze(0)
+        y = y.squeeze_(0)  # in place: a view could not be changed in place afterwards
+        return (y.squeeze_(0) if x.dim() == 2 else y).to(out)
+
+
+def _sums(edge_index: Tensor, flow: str, rows: int, columns: int) -> Sums | None:
+    one, other = edge_index.long()
+    col, row = (one, other) if flow == "source_to_target" else (other, one)
+    if row.numel():
+        (low, high), (first, last) = torch.aminmax(row), torch.aminmax(col)
+        if min(int(low), int(first)) < 0 or int(high) >= rows or int(last) >= columns:
+            return None
+    return Sums(col, row, rows, columns)

@@ -1,0 +1,290 @@
+"""The class of an accelerated layer: that of the layer, with another way to sum its messages.
+
+Everything else is inherited, and so is the way of summing wherever somebody may look at it: hooks
+on messages, explanations, ``torch.compile``, ``torch.jit``, ``torch.func``.
+"""
+
+import contextlib
+import dis
+import functools
+import re
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.modules.module as torch_module
+import torch_geometric.utils as utils
+from torch import Tensor
+from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
+from torch_geometric.nn.conv import ChebConv, MessagePassing
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from ._graphs import Graph, is_plain, memoized
+from ._proof import Case, Left, Messages, messages_of
+
+OWN = ("message", "aggregate", "update")  # what a single layer may have for itself
+_HOOKS = tuple(
+    f"_{part}_forward_{when}"
+    for part in ("propagate", "message", "aggregate")
+    for when in ("pre_hooks", "hooks")
+)
+# functions of a graph alone, which change nothing
+_PURE = {
+    function: memoized(function)
+    for function in (
+        gcn_norm,
+        utils.add_self_loops,
+        utils.add_remaining_self_loops,
+        utils.remove_self_loops,
+        utils.degree,
+        utils.get_laplacian,
+    )
+}
+
+
+def is_eager() -> bool:
+    """Whether code runs as it is written, on Tensors that hold their values."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+def is_observed(layer: MessagePassing) -> bool:
+    """Whether somebody looks at single messages, or has changed what becomes of them."""
+    known = layer.__dict__
+    aggregation = layer.aggr_module
+    return bool(
+        known["_explain"]
+        or known["_decomposed_layers"] != 1
+        or known["node_dim"] != -2
+        or any(known[name] for name in _HOOKS)
+        or "message" in known
+        or "aggregate" in known
+        or "update" in known
+        or type(aggregation) not in (SumAggregation, MeanAggregation)
+        or aggregation._forward_hooks
+        or aggregation._forward_pre_hooks
+        or aggregation._backward_hooks
+        or aggregation._backward_pre_hooks
+        or torch_module._has_any_global_hook()
+    )
+
+
+def graph_of(
+    layer: MessagePassing, messages: Messages, edge_index: Any, size: Any, given: dict[str, Any]
+) -> tuple[Tensor, Graph, float] | None:
+    """The features, what their messages are summed over, and a factor; None where that is not what
+    has been proved.
+    """
+    x, flow = given.get(messages.x), layer.flow
+    if type(edge_index) is not Tensor or edge_index.layout != torch.strided:
+        return None
+    if edge_index.dim() != 2 or len(edge_index) != 2 or not is_plain(edge_index):
+        return None
+    sizes = [None, None] if size is None else [*size]
+    source = 0 if flow == "source_to_target" else 1
+    if isinstance(x, (tuple, list)):
+        if len(x) != 2 or source:
+            return None
+        ends = [*x]
+    else:
+        ends = [None, None]
+        ends[source] = x
+    for side, end in enumerate(ends):
+        if end is not None:
+            if not _is_features(end) or sizes[side] not in (None, end.size(-2)):
+                return None
+            sizes[side] = end.size(-2)
+    x = ends[source]
+    if x is None or x.numel() == 0 or x.device != edge_index.device:
+        return None
+    case = messages.cases.get(tuple(n for n in messages.scalars if given.get(n) is not None))
+    if case is None:
+        return None
+    weight = _weight(case, given, edge_index)
+    if weight is None and case.weights:
+        return None
+    columns = sizes[source]
+    rows = columns if sizes[1 - source] is None else sizes[1 - source]
+    mean = type(layer.aggr_module) is MeanAggregation
+    return x, Graph(edge_index, weight, flow, rows, columns, mean), case.factor
+
+
+def _is_features(x: Any) -> bool:
+    return (
+        isinstance(x, Tensor)
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and x.layout == torch.strided
+        and x.is_floating_point()
+        and x.dim() in (2, 3)
+    )
+
+
+def _weight(case: Case, given: dict[str, Any], edge_index: Tensor) -> Tensor | None:
+    """The product of the scalars of the edge; None if they are none."""
+    count, out = edge_index.size(1), None
+    for name, dims in case.weights:
+        weight = given[name]
+        if not isinstance(weight, Tensor) or type(weight) not in (Tensor, torch.nn.Parameter):
+            return None
+        if weight.dim() not in dims or weight.numel() != count or weight.is_complex():
+            return None
+        if weight.layout != torch.strided or weight.device != edge_index.device:
+            return None
+        if weight.dim() == 2 and weight.size(1) != 1:
+            return None
+        out = weight if out is None else out.reshape(-1) * weight.reshape(-1)
+    return out
+
+
+@functools.cache
+def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
+    """The class that sums the messages of ``cls`` as a product with a matrix.
+
+    Raises:
+        Left: If its messages do not allow that, with the reason.
+    """
+    messages = messages_of(cls)
+    plain, message = cls._jinja_propagate, cls.message
+
+    @functools.wraps(plain)
+    def propagate(self: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if not args and is_eager() and not is_observed(self) and cls.message is message:
+            given = {name: x for name, x in kwargs.items() if name != "size"}
+            found = graph_of(self, messages, edge_index, kwargs.get("size"), given)
+            if found is not None and given.keys() <= known:
+                x, graph, factor = found
+                out = graph.product(x)
+                if out is not None:
+                    return out if factor == 1 else out * factor
+        return plain(self, edge_index, *args, **kwargs)
+
+    known = {messages.x, *messages.scalars}
+    namespace: dict[str, Any] = {
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__doc__": cls.__doc__,
+        "_plain_class": cls,
+        "propagate": propagate,
+        "_jinja_propagate": propagate,  # where PyG goes back to after an explanation
+        "__reduce_ex__": _reduce,
+        "__prepare_scriptable__": _plain_copy,
+    }
+    quick = with_memory(cls.forward)
+    if quick is not None:
+        namespace["forward"] = _eagerly(quick, cls.forward)
+    if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
+        namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
+    return type(cls)(cls.__name__, (cls,), namespace)
+
+
+def _eagerly(quick: Callable, plain: Callable) -> Callable:
+    """A method that is another one where code runs as it is written."""
+
+    @functools.wraps(plain)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (quick if is_eager() else plain)(self, *args, **kwargs)
+
+    return call
+
+
+class _Globals(dict):
+    """The globals of a function as they are now, but for some."""
+
+    def __init__(self, others: dict[str, Any], outer: dict[str, Any]) -> None:
+        super().__init__(others)
+        self.outer = outer
+
+    def __missing__(self, name: str) -> Any:
+        return self.outer[name]
+
+
+def with_memory(function: Any) -> Callable | None:
+    """The method with functions of a graph that remember; None if it calls none of them, or, being
+    no method of PyG, may change Tensors in place.
+    """
+    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+        return None
+    outer = function.__globals__
+    names = function.__code__.co_names
+    others = {x: _PURE[outer[x]] for x in names if _is_pure(outer.get(x))}
+    ours = function.__module__.startswith("torch_geometric.")
+    if not others or not (ours or changes_nothing(function)):
+        return None
+    quick = FunctionType(
+        function.__code__,
+        _Globals(others, outer),
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    quick.__kwdefaults__ = function.__kwdefaults__
+    return quick
+
+
+def _is_pure(function: Any) -> bool:
+    return isinstance(function, FunctionType) and function in _PURE
+
+
+def changes_nothing(function: FunctionType) -> bool:
+    """Whether code has no operation in place: ``x[i] = y``, ``x += y``, ``x.mul_(y)``."""
+    for each in dis.get_instructions(function):
+        if each.opname in ("STORE_SUBSCR", "DELETE_SUBSCR", "STORE_SLICE"):
+            return False
+        if "INPLACE" in each.opname or (each.opname == "BINARY_OP" and each.argrepr[-1:] == "="):
+            return False
+    names = function.__code__.co_names
+    return not any(re.fullmatch(r"[a-z]\w*[a-z0-9]_|out|copy_to", name) for name in names)
+
+
+def _reduce(self: Any, _: Any) -> Any:
+    """As a layer of PyG that becomes this again, for copies and pickles."""
+    state = {name: x for name, x in self.__dict__.items() if name != "propagate"}
+    if self.explain:  # PyG sums itself
+        state["propagate"] = self.__dict__["propagate"]
+    return _Waiting, (), {**state, "_plain_class": self._plain_class}
+
+
+class _Waiting:
+    """A layer that waits for its state."""
+
+    def __setstate__(self: Any, state: dict[str, Any]) -> None:
+        self.__class__ = cls = state.pop("_plain_class")
+        cls.__setstate__(self, state)
+        with contextlib.suppress(Left):
+            become(self)
+
+
+def _plain_copy(self: Any) -> Any:
+    """The layer of PyG, for TorchScript."""
+    layer = self._plain_class.__new__(self._plain_class)
+    layer.__dict__.update(self.__dict__)
+    return layer
+
+
+def become(layer: MessagePassing) -> None:
+    """Accelerate a layer in place.
+
+    Raises:
+        Left: If that cannot be done, with the reason.
+    """
+    own = next((name for name in OWN if name in vars(layer)), None)
+    if own is not None:
+        raise Left(f"has a {own!r} of its own")
+    if type(layer.aggr_module) not in (SumAggregation, MeanAggregation):
+        raise Left(f"aggregates by {layer.aggr!r}, not by sums or means")
+    if layer.node_dim != -2:
+        raise Left(f"has 'node_dim' {layer.node_dim}, not -2")
+    cls = type(layer)
+    mine = vars(layer).get("propagate")
+    if mine is not None:
+        if getattr(mine, "__func__", None) not in (cls._jinja_propagate, cls._orig_propagate):
+            raise Left("has a 'propagate' of its own")
+    new = accelerated(cls)
+    if mine is not None and not layer.explain:
+        del layer.propagate  # as an explanation that has ended left it
+    layer.__class__ = new
