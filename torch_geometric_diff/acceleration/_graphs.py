@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function, forward_ad
 
+from .._utils.functorch import apply
 from ..ops import Recurrence
 from ..ops._autograd import Plan, run
 from ..ops._build import compress
 from ..ops._matrix import SparseMatrix
 from ..ops._pattern import Pattern, kept
-from ..ops._sparse import SparseProduct, no_seeds
+from ..ops._sparse import SparseProduct, no_seeds, product
 
 MOST = 16  # things made of one Tensor: more come from Tensors beside it that come and go
 
@@ -160,11 +162,11 @@ class Sums:
             weight = weight * count.reciprocal_().index_select(0, self.row)
         return weight.new_zeros(self.pattern.col.numel()).index_add(0, self.place, weight)
 
-    def plan(self, value: Tensor) -> Plan:
-        """One product with the matrix of these entries."""
+    def matrix(self, value: Tensor) -> SparseMatrix:
+        """The matrix of these entries."""
         matrix = SparseMatrix.of_csr((self.pattern.rowptr, self.pattern.col, value))
         matrix._pattern = self.pattern  # with the transpose that it may have found
-        return Plan(matrix, no_seeds(1), 0, Recurrence.power(1).constant)
+        return matrix
 
 
 class Graph(NamedTuple):
@@ -177,43 +179,73 @@ class Graph(NamedTuple):
     columns: int
     mean: bool
 
-    def sums(self) -> Sums | None:
-        """Where messages go; None if an index is out of range."""
-        return once(self[2:5], lambda: _sums(self.edge_index, *self[2:5]), self.edge_index)
-
-    def plan(self, dtype: torch.dtype) -> Plan | None:
-        """One product of features of a type; None if an index is out of range."""
-        sums, weight = self.sums(), self.weight
-        if sums is None:
-            return None
-
-        def make() -> Plan:
-            return sums.plan(sums.entries(weight, dtype, self.mean))
-
+    def matrix(self, dtype: torch.dtype) -> SparseMatrix | None:
+        """The matrix of a type; None if an index is out of range."""
+        edge_index, weight, *key = self
         if weight is None:
-            return once((dtype, *self[2:]), make, self.edge_index)
+            return once((dtype, *key), lambda: self._build(dtype), edge_index)
         if is_plain(weight):
-            return once((dtype, *self[2:]), make, self.edge_index, weight)
-        return make()
+            return once((dtype, *key), lambda: self._build(dtype), edge_index, weight)
+        return self._build(dtype)
+
+    def _build(self, dtype: torch.dtype) -> SparseMatrix | None:
+        edge_index, weight, *key, mean = self
+        sums = once(tuple(key), lambda: _sums(edge_index, *key), edge_index)
+        return None if sums is None else sums.matrix(sums.entries(weight, dtype, mean))
 
     def product(self, x: Tensor) -> Tensor | None:
         """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above."""
-        weight = self.weight
-        out = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
-        dtype = torch.float64 if out == torch.float64 else torch.float32
-        plan = self.plan(dtype)
-        if plan is None:
+        dtype = x.dtype
+        if self.weight is not None and self.weight.dtype != dtype:
+            dtype = torch.promote_types(dtype, self.weight.dtype)
+        wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
+        matrix = self.matrix(wide)
+        if matrix is None:
             return None
-        batch = x.to(dtype).unsqueeze(0)
-        value = plan.operator.value if plan.operator.requires_grad else None
-        if x.dim() == 2:
-            batch = batch.unsqueeze(0)
-        if value is None or self.rows == self.columns:
-            y = run(batch, value, None, plan)
+        x = x.to(wide)
+        if not matrix.value.requires_grad:
+            y = _times(x, matrix, False)
+        elif self.rows == self.columns:
+            plan = Plan(matrix, no_seeds(1), 0, Recurrence.power(1).constant)
+            y = run(_batch(x).unsqueeze(0), matrix.value, None, plan).squeeze_(0)
         else:
-            y = SparseProduct.apply(value, batch[0], plan.pattern).unsqueeze(0)
-        y = y.squeeze_(0)  # in place: a view could not be changed in place afterwards
-        return (y.squeeze_(0) if x.dim() == 2 else y).to(out)
+            y = apply(SparseProduct, matrix.value, _batch(x), matrix.pattern)
+        # in place: a view could not be changed in place afterwards
+        return (y.squeeze_(0) if y.dim() > x.dim() else y).to(dtype)
+
+
+def _batch(x: Tensor) -> Tensor:
+    return x.unsqueeze(0) if x.dim() == 2 else x
+
+
+def _times(x: Tensor, matrix: SparseMatrix, transpose: bool) -> Tensor:
+    """The product of a constant matrix, or its transpose, with ``x``."""
+    if x.requires_grad or forward_ad._current_level >= 0:
+        return super(Function, _Times).apply(x, matrix, transpose)  # type: ignore[misc]
+    y = product(matrix.csr(transpose), _batch(x))
+    return y.squeeze_(0) if x.dim() == 2 else y
+
+
+class _Times(Function):
+    """:func:`_times` under autograd, which keeps nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: SparseMatrix, transpose: bool) -> Tensor:
+        """The product."""
+        ctx.rest = matrix, transpose
+        y = product(matrix.csr(transpose), _batch(x))
+        return y.squeeze_(0) if x.dim() == 2 else y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """The product with the transpose."""
+        matrix, transpose = ctx.rest
+        return _times(grads[0], matrix, not transpose), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, *_: Any) -> Tensor:
+        """The same product."""
+        return _times(x, *ctx.rest)
 
 
 def _sums(edge_index: Tensor, flow: str, rows: int, columns: int) -> Sums | None:
