@@ -21,6 +21,7 @@ from ..ops._matrix import SparseMatrix
 from ..ops._pattern import Pattern, kept
 from ..ops._sparse import SparseProduct, no_seeds, product
 
+SMALL, NARROW = 50_000, 32  # edges of a graph and columns for which a matrix may cost more than it saves
 MOST = 16  # things made of one Tensor: more come from Tensors beside it that come and go
 
 
@@ -193,11 +194,28 @@ class Graph(NamedTuple):
         sums = once(tuple(key), lambda: _sums(edge_index, *key), edge_index)
         return None if sums is None else sums.matrix(sums.entries(weight, dtype, mean))
 
+    def dtype(self, x: Tensor) -> torch.dtype:
+        """The type of weighted messages."""
+        if self.weight is None or self.weight.dtype == x.dtype:
+            return x.dtype
+        return torch.promote_types(x.dtype, self.weight.dtype)
+
+    def is_cheap(self, channels: int) -> bool:
+        """Whether messages cost less than the matrix of a small graph that nobody has seen yet."""
+        edges = self.edge_index.size(1)
+        if channels >= NARROW or edges >= SMALL:
+            return False
+        seen = once("seen", lambda: [0], self.edge_index)
+        seen[0] += 1
+        return seen[0] == 1
+
     def product(self, x: Tensor) -> Tensor | None:
-        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above."""
-        dtype = x.dtype
-        if self.weight is not None and self.weight.dtype != dtype:
-            dtype = torch.promote_types(dtype, self.weight.dtype)
+        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above, or where
+        messages are cheaper.
+        """
+        if self.is_cheap(x.size(-1)):
+            return None
+        dtype = self.dtype(x)
         wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
         matrix = self.matrix(wide)
         if matrix is None:

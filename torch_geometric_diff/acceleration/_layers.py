@@ -21,8 +21,10 @@ from torch_geometric.nn.conv import ChebConv, MessagePassing
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from ._graphs import Graph, is_plain, memoized
+from ._loops import in_one_recurrence, interrupt, is_interrupted
 from ._proof import Case, Left, Messages, messages_of
 
+TINY = 64  # edges up to which PyG's sums take no longer than the questions asked here
 OWN = ("message", "aggregate", "update")  # what a single layer may have for itself
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
@@ -153,11 +155,13 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
 
     @functools.wraps(plain)
     def propagate(self: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Tensor:
-        if not args and is_eager() and not is_observed(self) and cls.message is message:
+        if not args and pays(self, edge_index) and cls.message is message and not is_observed(self):
             given = {name: x for name, x in kwargs.items() if name != "size"}
             found = graph_of(self, messages, edge_index, kwargs.get("size"), given)
             if found is not None and given.keys() <= known:
                 x, graph, factor = found
+                if factor == 1:
+                    interrupt(self, x, graph)
                 out = graph.product(x)
                 if out is not None:
                     return out if factor == 1 else out * factor
@@ -175,11 +179,19 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         "__prepare_scriptable__": _plain_copy,
     }
     quick = with_memory(cls.forward)
+    quick = in_one_recurrence(cls.forward, quick) or quick
     if quick is not None:
         namespace["forward"] = _eagerly(quick, cls.forward)
     if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
         namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
     return type(cls)(cls.__name__, (cls,), namespace)
+
+
+def pays(layer: MessagePassing, edge_index: Any) -> bool:
+    """Whether a product may be faster than messages, and code runs as it is written."""
+    if type(edge_index) is not Tensor:
+        return False
+    return is_eager() and (edge_index.size(-1) > TINY or is_interrupted(layer))
 
 
 def _eagerly(quick: Callable, plain: Callable) -> Callable:
@@ -211,7 +223,7 @@ def with_memory(function: Any) -> Callable | None:
         return None
     outer = function.__globals__
     names = function.__code__.co_names
-    others = {x: _PURE[outer[x]] for x in names if _is_pure(outer.get(x))}
+    others: dict[str, Any] = {x: _PURE[outer[x]] for x in names if _is_pure(outer.get(x))}
     ours = function.__module__.startswith("torch_geometric.")
     if not others or not (ours or changes_nothing(function)):
         return None
