@@ -21,19 +21,22 @@ from ..ops._matrix import SparseMatrix
 from ..ops._pattern import Pattern, kept
 from ..ops._sparse import SparseProduct, no_seeds, product
 
-SMALL, NARROW = 50_000, 32  # edges of a graph and columns for which a matrix may cost more than it saves
+TINY = 400  # edges up to which messages cost no more than a product
+PAYS = 64  # columns summed over a small graph that cost as much as its matrix
+SMALL = 50_000  # edges
 MOST = 16  # things made of one Tensor: more come from Tensors beside it that come and go
 
 
 class _State:
     """A Tensor as it is now, and what was made of it."""
 
-    __slots__ = ("made", "place", "tensor", "version")
+    __slots__ = ("columns", "made", "place", "tensor", "version")
 
     def __init__(self, tensor: Tensor, gone: Callable) -> None:
         self.tensor = weakref.ref(tensor, gone)
         self.version, self.place = tensor._version, tensor.data_ptr()
         self.made: dict[Any, Any] = {}
+        self.columns = 0  # that were summed without a matrix
 
 
 _STATES: dict[int, _State] = {}
@@ -48,8 +51,21 @@ def _state(tensor: Tensor) -> _State | None:
             return state
     if tensor.is_inference():
         return None
-    _STATES[key] = state = _State(tensor, lambda _: _STATES.pop(key, None))
+    forget = _STATES.pop  # the module may end before the Tensor
+    _STATES[key] = state = _State(tensor, lambda _: forget(key, None))
     return state
+
+
+def is_cheap(edge_index: Tensor, channels: int) -> bool:
+    """Whether messages cost less than the matrix of a small graph that was seldom used yet."""
+    edges = edge_index.size(-1)
+    if edges <= TINY or edges >= SMALL or channels >= PAYS:
+        return edges <= TINY
+    state = _state(edge_index)
+    if state is None:
+        return True
+    state.columns += channels
+    return state.columns < PAYS
 
 
 def once(key: Any, make: Callable[[], Any], *tensors: Tensor) -> Any:
@@ -141,13 +157,13 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 class Sums:
-    """Where messages go: the matrix of a graph, of shape ``rows`` x ``columns``, without entries."""
+    """Where messages go: a matrix of shape ``rows`` x ``columns`` without its entries."""
 
     def __init__(self, col: Tensor, row: Tensor, rows: int, columns: int) -> None:
         self.pattern, self.place = compress(row, col, max(rows, columns))
-        self.row, self.is_square = row, rows == columns
-        if not self.is_square:  # without the empty last rows, or columns
-            square, self.pattern = self.pattern, Pattern(self.pattern.rowptr[: rows + 1], square.col)
+        if rows != columns:  # without the empty last rows, or columns
+            square = self.pattern
+            self.pattern = Pattern(square.rowptr[: rows + 1], square.col)
             transpose = Pattern(square.rowptr_t[: columns + 1], square.col_t)
             self.pattern._transpose = transpose, square.permutation
             self.pattern._is_symmetric = False
@@ -158,9 +174,10 @@ class Sums:
             weight = torch.ones(self.place.numel(), dtype=dtype, device=self.place.device)
         weight = weight.reshape(-1).to(dtype)
         if mean:
+            row = self.pattern.row.index_select(0, self.place)
             ones = torch.ones_like(weight, requires_grad=False)
-            count = ones.new_zeros(self.pattern.num_nodes).index_add_(0, self.row, ones)
-            weight = weight * count.reciprocal_().index_select(0, self.row)
+            count = ones.new_zeros(self.pattern.num_nodes).index_add_(0, row, ones)
+            weight = weight * count.reciprocal_().index_select(0, row)
         return weight.new_zeros(self.pattern.col.numel()).index_add(0, self.place, weight)
 
     def matrix(self, value: Tensor) -> SparseMatrix:
@@ -190,9 +207,9 @@ class Graph(NamedTuple):
         return self._build(dtype)
 
     def _build(self, dtype: torch.dtype) -> SparseMatrix | None:
-        edge_index, weight, *key, mean = self
-        sums = once(tuple(key), lambda: _sums(edge_index, *key), edge_index)
-        return None if sums is None else sums.matrix(sums.entries(weight, dtype, mean))
+        edge_index, key = self.edge_index, self[2:5]
+        sums = once(key, lambda: _sums(edge_index, *key), edge_index)
+        return None if sums is None else sums.matrix(sums.entries(self.weight, dtype, self.mean))
 
     def dtype(self, x: Tensor) -> torch.dtype:
         """The type of weighted messages."""
@@ -200,21 +217,8 @@ class Graph(NamedTuple):
             return x.dtype
         return torch.promote_types(x.dtype, self.weight.dtype)
 
-    def is_cheap(self, channels: int) -> bool:
-        """Whether messages cost less than the matrix of a small graph that nobody has seen yet."""
-        edges = self.edge_index.size(1)
-        if channels >= NARROW or edges >= SMALL:
-            return False
-        seen = once("seen", lambda: [0], self.edge_index)
-        seen[0] += 1
-        return seen[0] == 1
-
     def product(self, x: Tensor) -> Tensor | None:
-        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above, or where
-        messages are cheaper.
-        """
-        if self.is_cheap(x.size(-1)):
-            return None
+        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above."""
         dtype = self.dtype(x)
         wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
         matrix = self.matrix(wide)

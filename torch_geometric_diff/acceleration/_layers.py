@@ -16,16 +16,16 @@ import torch
 import torch.nn.modules.module as torch_module
 import torch_geometric.utils as utils
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.conv import ChebConv, MessagePassing
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from ._graphs import Graph, is_plain, memoized
-from ._loops import in_one_recurrence, interrupt, is_interrupted
+from ._graphs import Graph, is_cheap, is_plain, memoized
+from ._loops import FirstStep, in_one_recurrence, is_interrupted
 from ._proof import Case, Left, Messages, messages_of
 
-TINY = 64  # edges up to which PyG's sums take no longer than the questions asked here
-OWN = ("message", "aggregate", "update")  # what a single layer may have for itself
+_METHODS = ("message", "aggregate", "update")
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
     for part in ("propagate", "message", "aggregate")
@@ -77,17 +77,15 @@ def is_observed(layer: MessagePassing) -> bool:
 
 
 def graph_of(
-    layer: MessagePassing, messages: Messages, edge_index: Any, size: Any, given: dict[str, Any]
+    layer: MessagePassing, messages: Messages, edge_index: Tensor, given: dict[str, Any]
 ) -> tuple[Tensor, Graph, float] | None:
     """The features, what their messages are summed over, and a factor; None where that is not what
     has been proved.
     """
-    x, flow = given.get(messages.x), layer.flow
-    if type(edge_index) is not Tensor or edge_index.layout != torch.strided:
-        return None
+    x, size, flow = given[messages.x], given.get("size"), layer.flow
     if edge_index.dim() != 2 or len(edge_index) != 2 or not is_plain(edge_index):
         return None
-    sizes = [None, None] if size is None else [*size]
+    sizes: list[Any] = [None, None] if size is None else [*size]
     source = 0 if flow == "source_to_target" else 1
     if isinstance(x, (tuple, list)):
         if len(x) != 2 or source:
@@ -155,19 +153,31 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
 
     @functools.wraps(plain)
     def propagate(self: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Tensor:
-        if not args and pays(self, edge_index) and cls.message is message and not is_observed(self):
-            given = {name: x for name, x in kwargs.items() if name != "size"}
-            found = graph_of(self, messages, edge_index, kwargs.get("size"), given)
-            if found is not None and given.keys() <= known:
-                x, graph, factor = found
-                if factor == 1:
-                    interrupt(self, x, graph)
-                out = graph.product(x)
-                if out is not None:
-                    return out if factor == 1 else out * factor
-        return plain(self, edge_index, *args, **kwargs)
+        out = None if args or not is_eager() else quick_sums(self, edge_index, kwargs)
+        return plain(self, edge_index, *args, **kwargs) if out is None else out
 
-    known = {messages.x, *messages.scalars}
+    def quick_sums(self: Any, edge_index: Any, given: dict[str, Any]) -> Tensor | None:
+        x = given.get(messages.x)
+        first = x[0] if isinstance(x, (tuple, list)) and x else x
+        if type(edge_index) is not Tensor or edge_index.layout != torch.strided:
+            return None
+        if not isinstance(first, Tensor) or first.dim() < 2:
+            return None
+        interrupted = is_interrupted(self)
+        if not interrupted and is_cheap(edge_index, first.size(-1)):
+            return None
+        if cls.message is not message or is_observed(self) or not given.keys() <= known:
+            return None
+        found = graph_of(self, messages, edge_index, given)
+        if found is None:
+            return None
+        x, graph, factor = found
+        if interrupted and factor == 1 and graph.rows == graph.columns:
+            raise FirstStep(x, graph)
+        out = graph.product(x)
+        return out if out is None or factor == 1 else out * factor
+
+    known = {"size", messages.x, *messages.scalars}
     namespace: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
@@ -178,20 +188,14 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         "__reduce_ex__": _reduce,
         "__prepare_scriptable__": _plain_copy,
     }
-    quick = with_memory(cls.forward)
-    quick = in_one_recurrence(cls.forward, quick) or quick
-    if quick is not None:
-        namespace["forward"] = _eagerly(quick, cls.forward)
+    forward = with_memory(cls.forward)
+    forward = in_one_recurrence(cls.forward, forward) or forward
+    if forward is not None:
+        namespace["forward"] = _eagerly(forward, cls.forward)
     if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
         namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
-    return type(cls)(cls.__name__, (cls,), namespace)
-
-
-def pays(layer: MessagePassing, edge_index: Any) -> bool:
-    """Whether a product may be faster than messages, and code runs as it is written."""
-    if type(edge_index) is not Tensor:
-        return False
-    return is_eager() and (edge_index.size(-1) > TINY or is_interrupted(layer))
+    make: Any = type(cls)
+    return make(cls.__name__, (cls,), namespace)
 
 
 def _eagerly(quick: Callable, plain: Callable) -> Callable:
@@ -284,19 +288,37 @@ def become(layer: MessagePassing) -> None:
     Raises:
         Left: If that cannot be done, with the reason.
     """
-    own = next((name for name in OWN if name in vars(layer)), None)
+    mine = vars(layer).get("propagate")
+    known = type(layer)._jinja_propagate, type(layer)._orig_propagate
+    if mine is not None and getattr(mine, "__func__", None) not in known:
+        raise Left("has a 'propagate' of its own")
+    reasons = []
+    for kind in KINDS:
+        try:
+            new = kind(layer)
+        except Left as why:
+            reasons.append(why)
+            continue
+        if mine is not None and not layer.explain:
+            del layer.propagate  # as an explanation that has ended left it
+        layer.__class__ = new  # type: ignore[assignment]
+        return
+    raise reasons[0]
+
+
+def linear(layer: MessagePassing) -> type[MessagePassing]:
+    """The class of a layer whose sums of messages are a product with a matrix."""
+    own = next((name for name in _METHODS if name in vars(layer)), None)
     if own is not None:
         raise Left(f"has a {own!r} of its own")
+    if is_parametrized(layer):
+        raise Left("is parametrized, which changes its class")
     if type(layer.aggr_module) not in (SumAggregation, MeanAggregation):
         raise Left(f"aggregates by {layer.aggr!r}, not by sums or means")
     if layer.node_dim != -2:
         raise Left(f"has 'node_dim' {layer.node_dim}, not -2")
-    cls = type(layer)
-    mine = vars(layer).get("propagate")
-    if mine is not None:
-        if getattr(mine, "__func__", None) not in (cls._jinja_propagate, cls._orig_propagate):
-            raise Left("has a 'propagate' of its own")
-    new = accelerated(cls)
-    if mine is not None and not layer.explain:
-        del layer.propagate  # as an explanation that has ended left it
-    layer.__class__ = new
+    return accelerated(type(layer))  # type: ignore[arg-type]
+
+
+# each returns the class that a layer becomes, or says why it does not
+KINDS: list[Callable[[MessagePassing], type[MessagePassing]]] = [linear]

@@ -21,7 +21,7 @@ from ._graphs import Graph
 _LOCAL = threading.local()
 
 
-class _FirstStep(BaseException):
+class FirstStep(BaseException):
     """The first step that a layer comes to; no error, so no handler of errors sees it."""
 
     def __init__(self, x: Tensor, graph: Graph) -> None:
@@ -31,12 +31,6 @@ class _FirstStep(BaseException):
 def is_interrupted(layer: Any) -> bool:
     """Whether the steps of a layer are taken otherwise."""
     return getattr(_LOCAL, "layer", None) is layer
-
-
-def interrupt(layer: Any, x: Tensor, graph: Graph) -> None:
-    """End the code of a layer whose steps are taken otherwise."""
-    if is_interrupted(layer) and graph.rows == graph.columns:
-        raise _FirstStep(x, graph)
 
 
 def in_one_recurrence(forward: Any, quick: Callable | None) -> Callable | None:
@@ -54,7 +48,7 @@ def in_one_recurrence(forward: Any, quick: Callable | None) -> Callable | None:
         _LOCAL.layer = self
         try:
             return prepare(self, *args, **kwargs)
-        except _FirstStep as step:
+        except FirstStep as step:
             x, graph = step.x, step.graph
         finally:
             _LOCAL.layer = None

@@ -107,7 +107,7 @@ class _Symbol:
 class _Layer(_Symbol):
     """The layer, of which a message may read nothing."""
 
-    __mul__ = __rmul__ = view = reshape = unsqueeze = __getitem__ = _Symbol._refuse
+    __mul__ = __rmul__ = view = reshape = unsqueeze = __getitem__ = _Symbol._refuse  # type: ignore
 
 
 def messages_of(cls: type[MessagePassing]) -> Messages:
@@ -147,7 +147,9 @@ def _check_machinery(cls: type[MessagePassing]) -> None:
     for kind in cls.__mro__[: cls.__mro__.index(MessagePassing)]:
         known = vars(kind)
         made = known.get("_jinja_propagate")  # from PyG's template, for this class
-        if "propagate" in known and (known["propagate"] is not made or made is known["_orig_propagate"]):
+        if "propagate" in known and (
+            known["propagate"] is not made or made is known["_orig_propagate"]
+        ):
             raise Left("has a 'propagate' of its own")
     for name in _MACHINERY:
         if getattr(cls, name) is not getattr(MessagePassing, name):
@@ -178,9 +180,8 @@ def _parameters(cls: type[MessagePassing], name: str) -> dict[str, inspect.Param
     if foreign:
         raise Left(f"its {name!r} uses {min(foreign)!r}")
     _, *parameters = inspect.signature(function).parameters.values()
-    for each in parameters:
-        known = each.default is None or each.default is each.empty
-        if each.kind is not each.POSITIONAL_OR_KEYWORD or not known:
-            raise Left(f"its {name!r} has an argument {each.name!r} that may be anything")
-    return {each.name: each for each in parameters}
-
+    for parameter in parameters:
+        known = parameter.default is None or parameter.default is parameter.empty
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or not known:
+            raise Left(f"its {name!r} has an argument {parameter.name!r} that may be anything")
+    return {parameter.name: parameter for parameter in parameters}
