@@ -381,7 +381,9 @@ def test_a_result_changed_by_somebody_is_made_anew():
     assert pure(edge_index, None, N)[1] is first[1]
     first[1].zero_()
     assert_same(pure(edge_index, None, N), gcn_norm(edge_index, None, N))
-    assert pure(edge_index, None, N)[0].size(1) != pure(edge_index, None, N, False, False)[0].size(1)
+    assert pure(edge_index, None, N)[0].size(1) != pure(edge_index, None, N, False, False)[0].size(
+        1
+    )
 
 
 def test_inference_first_and_training_after():
@@ -430,7 +432,9 @@ def test_hooks_and_patches():
     torch.testing.assert_close(layer(x, edge_index), 3 * (expected - layer.lin.bias))
 
 
-@pytest.mark.parametrize("kind", ["propagate_forward", "propagate_forward_pre", "aggregate_forward"])
+@pytest.mark.parametrize(
+    "kind", ["propagate_forward", "propagate_forward_pre", "aggregate_forward"]
+)
 def test_every_hook_on_messages(kind):
     edge_index, _ = graph()
     layer, seen = accelerate(pyg.GCNConv(CHANNELS, C)).model, []
