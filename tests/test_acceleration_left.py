@@ -283,7 +283,7 @@ def test_there_are_many():
         (lambda: Base(["add", "max"]), r"by \['add', 'max'\]"),
         (lambda: Base("mul"), "by 'mul'"),
         (lambda: Base(node_dim=0), "'node_dim' 0"),
-        (lambda: pyg.GATConv(4, 4), "'node_dim' 0"),
+        (lambda: pyg.GATConv(4, 4, aggr="mean"), "by 'mean', not by sums"),
         (lambda: pyg.GINEConv(Linear(4, 4)), "its 'message' uses"),
         (lambda: pyg.EdgeConv(Linear(8, 4)), "by 'max'"),
         (lambda: pyg.GatedGraphConv(4, 1), None),

@@ -28,7 +28,7 @@ from ._proof import Case, Left, Messages, messages_of
 _METHODS = ("message", "aggregate", "update")
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
-    for part in ("propagate", "message", "aggregate")
+    for part in ("propagate", "message", "aggregate", "edge_update")
     for when in ("pre_hooks", "hooks")
 )
 # functions of a graph alone, which change nothing
@@ -55,18 +55,19 @@ def is_eager() -> bool:
     )
 
 
-def is_observed(layer: MessagePassing) -> bool:
+def is_observed(layer: MessagePassing, node_dim: int = -2) -> bool:
     """Whether somebody looks at single messages, or has changed what becomes of them."""
     known = layer.__dict__
     aggregation = layer.aggr_module
     return bool(
         known["_explain"]
         or known["_decomposed_layers"] != 1
-        or known["node_dim"] != -2
+        or known["node_dim"] != node_dim
         or any(known[name] for name in _HOOKS)
         or "message" in known
         or "aggregate" in known
         or "update" in known
+        or "edge_update" in known
         or type(aggregation) not in (SumAggregation, MeanAggregation)
         or aggregation._forward_hooks
         or aggregation._forward_pre_hooks
@@ -178,7 +179,20 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         return out if out is None or factor == 1 else out * factor
 
     known = {"size", messages.x, *messages.scalars}
-    namespace: dict[str, Any] = {
+    namespace = namespace_of(cls, propagate)
+    forward = with_memory(cls.forward)
+    forward = in_one_recurrence(cls.forward, forward) or forward
+    if forward is not None:
+        namespace["forward"] = _eagerly(forward, cls.forward)
+    if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
+        namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
+    make: Any = type(cls)
+    return make(cls.__name__, (cls,), namespace)
+
+
+def namespace_of(cls: type[MessagePassing], propagate: Callable) -> dict[str, Any]:
+    """What a class made of ``cls`` defines, beside a way of its own to propagate."""
+    return {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
@@ -188,14 +202,6 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         "__reduce_ex__": _reduce,
         "__prepare_scriptable__": _plain_copy,
     }
-    forward = with_memory(cls.forward)
-    forward = in_one_recurrence(cls.forward, forward) or forward
-    if forward is not None:
-        namespace["forward"] = _eagerly(forward, cls.forward)
-    if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
-        namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
-    make: Any = type(cls)
-    return make(cls.__name__, (cls,), namespace)
 
 
 def _eagerly(quick: Callable, plain: Callable) -> Callable:
@@ -299,11 +305,13 @@ def become(layer: MessagePassing) -> None:
         except Left as why:
             reasons.append(why)
             continue
+        if new is None:
+            continue
         if mine is not None and not layer.explain:
             del layer.propagate  # as an explanation that has ended left it
         layer.__class__ = new  # type: ignore[assignment]
         return
-    raise reasons[0]
+    raise reasons[-1]
 
 
 def linear(layer: MessagePassing) -> type[MessagePassing]:
@@ -320,5 +328,5 @@ def linear(layer: MessagePassing) -> type[MessagePassing]:
     return accelerated(type(layer))  # type: ignore[arg-type]
 
 
-# each returns the class that a layer becomes, or says why it does not
-KINDS: list[Callable[[MessagePassing], type[MessagePassing]]] = [linear]
+# each returns the class that a layer becomes, none where it knows no such layer, or says why not
+KINDS: list[Callable[[MessagePassing], type[MessagePassing] | None]] = [linear]

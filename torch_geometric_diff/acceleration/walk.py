@@ -9,6 +9,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear
 
 from .. import nn
+from . import _attention  # noqa: F401  adds its kind of layers
 from ._layers import Left, become
 
 WIDE = 300  # columns of a linear map that takes longer than what follows
@@ -74,7 +75,9 @@ def accelerate(model: Module) -> Acceleration:
     :class:`~torch_geometric.nn.SAGEConv` or :class:`~torch_geometric.nn.GINConv`, and those of
     anybody else. The steps of :class:`~torch_geometric.nn.APPNP`,
     :class:`~torch_geometric.nn.SGConv`, :class:`~torch_geometric.nn.SSGConv` and
-    :class:`~torch_geometric.nn.LabelPropagation` run in one kernel.
+    :class:`~torch_geometric.nn.LabelPropagation` run in one kernel, and so do scores, softmax and
+    sums of :class:`~torch_geometric.nn.GATConv` and :class:`~torch_geometric.nn.GATv2Conv` without
+    edge features (:func:`~torch_geometric_diff.ops.edge_attention`).
 
     Layers stay the objects that they are, of a class made of theirs: parameters, hooks, modes, the
     ``state_dict`` and all other methods are theirs. Results are equal up to rounding. What is made
@@ -96,11 +99,12 @@ def accelerate(model: Module) -> Acceleration:
 
     Example:
         >>> import torch_geometric.nn as pyg
-        >>> model = torch.nn.ModuleList([pyg.GCNConv(8, 3), pyg.GATConv(3, 2)])
+        >>> model = torch.nn.ModuleList([pyg.GCNConv(8, 3), pyg.GATConv(3, 2), pyg.EdgeConv(None)])
         >>> accelerate(model)
-        1 layers replaced, 1 left
+        2 layers replaced, 1 left
           0  GCNConv(8, 3)           replaced
-          1  GATConv(3, 2, heads=1)  left: has 'node_dim' 0, not -2
+          1  GATConv(3, 2, heads=1)  replaced
+          2  EdgeConv(nn=None)       left: aggregates by 'max', not by sums or means
     """
     if not isinstance(model, Module):
         raise TypeError(f"Expected 'model' to be a torch.nn.Module (got {type(model).__name__})")
