@@ -245,3 +245,27 @@ def test_memory_of_predict_is_bounded() -> None:
     model.predict_proba(new[:10_000])
     result = 100_000 * 40 * 8
     assert peak_bytes(lambda: model.predict_proba(new)) < result + 250 * 2**20
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("form", ["csr_matrix", "csr_array", "csc_matrix", "coo_matrix"])
+def test_repeated_entries_of_a_sparse_matrix_are_summed(metric, form):
+    rng = np.random.default_rng(0)
+    dense = np.where(rng.random((60, 12)) < 0.4, rng.random((60, 12)) + 0.2, 0)
+    y = np.where(np.arange(60) < 12, np.arange(60) % 3, -1)
+    row, col = dense.nonzero()
+    value = dense[row, col]
+    parts = np.concatenate([value / 2, value / 2]), (np.tile(row, 2), np.tile(col, 2))
+    if form.startswith("csr"):  # from its arrays, which keeps repeated entries
+        order = np.argsort(parts[1][0], kind="stable")
+        bounds = np.concatenate([[0], np.bincount(parts[1][0], minlength=60).cumsum()])
+        arrays = parts[0][order], parts[1][1][order], bounds
+        repeated = getattr(scipy.sparse, form)(arrays, shape=dense.shape)
+        assert repeated.nnz == 2 * len(value)
+    else:
+        repeated = getattr(scipy.sparse, form)(parts, shape=dense.shape)
+    plain = scipy.sparse.csr_matrix(dense)
+    one, other = (
+        DiffusionClassifier(metric=metric).fit(X, y).predict_proba(X) for X in (plain, repeated)
+    )
+    np.testing.assert_allclose(one, other, atol=1e-9)

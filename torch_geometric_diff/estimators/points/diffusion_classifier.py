@@ -258,8 +258,11 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(
             self, X, dtype=[np.float64, np.float32], accept_sparse="csr", order="C", **settings
         )
-        dense = isinstance(X, np.ndarray)
-        points = torch.tensor(X, device=self.device or "cpu") if dense else X.copy()  # X may change
+        if isinstance(X, np.ndarray):
+            points = torch.tensor(X, device=self.device or "cpu")
+        else:
+            points = X.copy()  # X may change
+            points.sum_duplicates()  # what repeated entries mean; searches take them one by one
         return unit_rows(points) if self.metric == "cosine" else points
 
     def _complete(self, points: Points, distribution: Tensor) -> Tensor:
