@@ -442,8 +442,10 @@ def test_numpy_bits_are_those_of_the_reference() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_interpreter() -> None:
-    """This file in Triton's interpreter, on the CPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", __file__]
+    """This file and what runs over kernels, in Triton's interpreter, on the CPU."""
+    folder = Path(__file__).parent
+    files = [__file__, str(folder / "test_triton_gradients.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *files]
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
