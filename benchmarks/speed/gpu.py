@@ -2,7 +2,8 @@
 
 python -m benchmarks.speed.gpu
 
-writes benchmarks/results/speed/gpu-CARD.json. Peers: products of torch.sparse (cuSPARSE) with the
+writes benchmarks/results/speed/gpu-CARD.json. With --compile it compiles the kernels instead, which
+takes no card: see :mod:`benchmarks.speed.machine_code`. Peers: products of torch.sparse (cuSPARSE) with the
 matrix and its transpose made once, PyG's layers, torch_cluster. Without a card it says so in one
 line and exits with 2.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from benchmarks.common import command_line, environment, write_atomically
 from benchmarks.rows import RESULTS
+from benchmarks.speed import machine_code
 from benchmarks.speed.__main__ import table
 from benchmarks.speed.graphs import Case, arxiv, citation, synthetic
 from benchmarks.speed.harness import Harness, Row
@@ -198,12 +200,41 @@ def run_tests() -> int:
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
+def compile_kernels(args: argparse.Namespace) -> None:
+    """The table of kernels; ends with 1 if one has what it must not have."""
+    if importlib.util.find_spec("triton") is None:
+        print("no Triton: pip install triton", file=sys.stderr)
+        raise SystemExit(2)
+    archs = [machine_code.CARDS[args.card]] if args.card else [*machine_code.CARDS.values()]
+    rows = machine_code.table(archs, args.quick)
+    print(machine_code.as_text(rows))
+    if args.json:
+        with write_atomically(args.json) as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n")
+    failed = [(row, what) for row in rows for what in machine_code.faults(row)]
+    for row, what in failed:
+        print("error:", *(row[name] for name in machine_code.Case._fields), what, file=sys.stderr)
+    if failed:
+        raise SystemExit(1)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Test, time and write."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--out", type=Path, help="the file (default: in benchmarks/results/speed)")
     p.add_argument("--quick", action="store_true", help="one small case of each, no tests")
+    p.add_argument(
+        "--compile", action="store_true", help="compile the kernels instead, which takes no card"
+    )
+    cards = sorted(machine_code.CARDS)
+    p.add_argument("--card", choices=cards, help="compile for this card alone (default: all)")
+    p.add_argument("--json", type=Path, help="where the compiled kernels' rows go")
     args = p.parse_args(argv)
+    if args.compile:
+        compile_kernels(args)
+        return
+    if args.card or args.json:
+        p.error("--card and --json go with --compile")
     if not torch.cuda.is_available():
         print(f"no GPU: torch {torch.__version__} finds no CUDA device", file=sys.stderr)
         raise SystemExit(2)

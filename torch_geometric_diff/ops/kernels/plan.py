@@ -291,7 +291,7 @@ class Plan:
     def _begin(self) -> Launch:
         first = dict.fromkeys(("rows", "first", "count", "col", "partials", "value"))
         fixed = self._common(0) | first | {
-            "KIND": 0, "num_whole": self.layout.num_rows, "PUT": self.packs,
+            "KIND": 0, "num_whole": self.layout.num_rows, "PUT": self.packs, "CLAMP": False,
             "SEED": self.how.seed, "STORE": self.shape.steps > 0 and not self.alias,
         }  # fmt: skip
         return Launch("advance", self.finished[0], fixed, {})
