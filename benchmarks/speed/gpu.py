@@ -2,10 +2,10 @@
 
 python -m benchmarks.speed.gpu
 
-writes benchmarks/results/speed/gpu-CARD.json. With --compile it compiles the kernels instead, which
-takes no card: see :mod:`benchmarks.speed.machine_code`. Peers: products of torch.sparse (cuSPARSE) with the
-matrix and its transpose made once, PyG's layers, torch_cluster. Without a card it says so in one
-line and exits with 2.
+writes benchmarks/results/speed/gpu-CARD.json. Without a card, --compile compiles the kernels (see
+machine_code.py) and --paper counts what calls cost (gpu_costs.py); all else says so in one line and
+exits with 2. Peers: products of torch.sparse (cuSPARSE) with the matrix and its transpose made
+once, PyG's layers, torch_cluster, DGL if it is there.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.common import command_line, environment, write_atomically
 from benchmarks.rows import RESULTS
-from benchmarks.speed import machine_code
+from benchmarks.speed import gpu_costs, machine_code
 from benchmarks.speed.__main__ import table
 from benchmarks.speed.graphs import Case, arxiv, citation, synthetic
 from benchmarks.speed.harness import Harness, Row
@@ -226,10 +226,14 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument(
         "--compile", action="store_true", help="compile the kernels instead, which takes no card"
     )
+    p.add_argument("--paper", action="store_true", help="what calls cost, counted from their plans")
     cards = sorted(machine_code.CARDS)
     p.add_argument("--card", choices=cards, help="compile for this card alone (default: all)")
     p.add_argument("--json", type=Path, help="where the compiled kernels' rows go")
     args = p.parse_args(argv)
+    if args.paper:
+        print(gpu_costs.as_markdown(gpu_costs.table()))
+        return
     if args.compile:
         compile_kernels(args)
         return

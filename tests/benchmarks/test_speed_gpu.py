@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.speed import gpu, machine_code
+from benchmarks.speed import gpu, gpu_costs, machine_code
 from benchmarks.speed.graphs import synthetic
 from torch_geometric_diff import DiffusionOperator
-
 
 compiles = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None
@@ -85,3 +84,16 @@ def test_what_a_kernel_must_not_have() -> None:
     for name, value in bad.items():
         assert len(machine_code.faults({**row, name: value})) == 1
     assert not machine_code.faults({**row, "dtype": "float64", "float64": True})
+
+
+def test_costs_are_counted_from_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    """A launch a step, and another for rows of more than 256 entries; two states of scratch."""
+    costs = {n: gpu_costs.cost(1000, 9000, n, 40, 10, torch.float32) for n in (20, 300)}
+    assert costs[20].launches == 10 and costs[300].launches == 20
+    assert costs[20].gathered == 9000 * 40 * 4 and costs[20].scratch == 2 * 1000 * 40 * 4
+    half = gpu_costs.cost(1000, 9000, 20, 40, 10, torch.float16)
+    assert 2 * half.gathered == costs[20].gathered and 2 * half.scratch == costs[20].scratch
+    odd = gpu_costs.cost(1000, 9000, 20, 47, 10, torch.float32)
+    assert odd.launches == 11 and odd.gathered == 9000 * 48 * 4
+    gpu.main(["--paper"])
+    assert capsys.readouterr().out.count("\n") == 2 + 4 * len(gpu_costs.GRAPHS)
