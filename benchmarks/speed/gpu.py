@@ -64,6 +64,31 @@ def cusparse(operator: SparseOperator) -> Step:
     return lambda x: Product.apply(x, matrix, transpose)
 
 
+def of_dgl(operator: SparseOperator) -> Step | None:
+    """One step by DGL, if it is there and was built for the device."""
+    if importlib.util.find_spec("dgl") is None:
+        return None
+    import dgl.sparse
+
+    size = (operator.num_nodes, operator.num_nodes)
+    try:
+        matrix = dgl.sparse.from_csr(*operator.csr(), size)
+        matrix @ torch.ones(size[0], 1, device=operator.device)
+    except Exception as error:  # what it raises depends on its build
+        print(f"DGL is left out: {error}", file=sys.stderr)
+        return None
+    return lambda x: matrix @ x
+
+
+def on_paper(case: Case, nnz: int, num_steps: int) -> str:
+    """The bounds of a step, by the L2 cache and by memory, on the cards of docs/gpu.md."""
+    sizes = (case.num_nodes, nnz, 256, case.channels, num_steps)
+    found = gpu_costs.cost(*sizes, torch.float32)
+    times = ((name, *found.seconds(card)) for name, card in gpu_costs.CARDS.items())
+    each = (f"{name} {1e6 * l2:.1f} / {1e6 * memory:.1f} us" for name, l2, memory in times)
+    return f"on paper, {case.name}, a step forward: {', '.join(each)}"
+
+
 def both(forward: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
     """Forward and backward."""
     grad = torch.rand_like(forward(x).detach())
@@ -96,9 +121,14 @@ def kernels(harness: Harness, case: Case, num_steps: int, device: str) -> list[R
 
         return run
 
+    if device == "cuda":
+        print(on_paper(case, operator.nnz, num_steps))
+    dgl_product = of_dgl(operator)
     rows: list[Row] = []
     for dropout in (0.0, 0.25):
         peers: dict[str, Step] = {CUSPARSE: product}
+        if dgl_product is not None:
+            peers["DGL"] = dgl_product
         if case.channels * operator.nnz < 2e8:  # messages of all edges fit
             peers["gather-scatter MessagePassing"] = lambda z: scatter(z, coo, operator.value)
         ours: Any = lambda z, p=dropout: diffuse(z, operator, num_steps, p)  # noqa: E731
