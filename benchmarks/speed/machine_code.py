@@ -52,7 +52,6 @@ NAMES = {
 INDICES = ("int32", "int64")
 GATHERS = {"advance": 4, "join": 1, "entries": 2}  # loads of features in the loop of a kernel
 LIMIT = 64  # registers: half of the threads that an SM can have, or more
-LIMIT_OF_HALF = 96  # of half types whose outputs are summed over several states in float32
 
 
 class Case(NamedTuple):
@@ -258,19 +257,13 @@ def _resources(cubin: bytes) -> tuple[int, ...]:
     return tuple(map(int, used.groups()))
 
 
-def limit(row: dict[str, Any]) -> int:
-    """The registers that a row may have."""
-    half = row["dtype"] in ("float16", "bfloat16")
-    return LIMIT_OF_HALF if half else LIMIT
-
-
 def faults(row: dict[str, Any]) -> list[str]:
     """What a row has that it must not have."""
     found = []
     if row["spills"]:
         found.append(f"{row['spills']} bytes spilled")
-    if row["registers"] > limit(row):
-        found.append(f"{row['registers']} registers, above {limit(row)}")
+    if row["registers"] > LIMIT:
+        found.append(f"{row['registers']} registers, above {LIMIT}")
     if row["gather_bytes"] not in (0, 16):
         found.append(f"loads of {row['gather_bytes']} bytes")
     if row["atomics"]:

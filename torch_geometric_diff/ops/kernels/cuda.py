@@ -37,6 +37,8 @@ from .plan import (
 
 # no overflow checks under TRITON_DEBUG: the hash means to wrap
 OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
+if torch.version.hip is None:  # half of an SM's threads, and four gathers on their way at once
+    OPTIONS["maxnreg"] = 64
 # warps of a program and threads across a tile, 16 bytes each, that are tried at the first call
 TILES = ((4, 8), (4, 16), (2, 8), (8, 8), (4, 32))
 L2 = 40 << 20  # bytes of cache where no device tells
