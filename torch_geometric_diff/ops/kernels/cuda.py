@@ -36,7 +36,7 @@ from .plan import (
 )
 
 # no overflow checks under TRITON_DEBUG: the hash means to wrap
-OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
+OPTIONS: dict[str, Any] = {"enable_fp_fusion": True, "sanitize_overflow": False}
 if torch.version.hip is None:  # half of an SM's threads, and four gathers on their way at once
     OPTIONS["maxnreg"] = 64
 # warps of a program and threads across a tile, 16 bytes each, that are tried at the first call
