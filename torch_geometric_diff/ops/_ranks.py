@@ -40,9 +40,9 @@ class Ranks:
         if self.size == 1:
             return own.unsqueeze(0)
         own = own.to(self.device)
-        rows = own.new_empty(self.size * own.numel())
-        dist.all_gather_into_tensor(rows, own, group=self.group)
-        return rows.view(self.size, -1).cpu()
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(rows, own, group=self.group)
+        return torch.stack(rows).cpu()
 
     def gather_objects(self, value: T) -> list[T]:
         """Any object of every rank."""
