@@ -5,6 +5,7 @@ python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model gcn --num_inits 3 
 python -m benchmarks.ogb --dataset ogbn-papers100M --model mlp --features runs/diffused.npy
 python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model diffused-mlp gcn sage --out rows.jsonl
 torchrun --nproc-per-node 2 -m benchmarks.ogb --dataset ogbn-arxiv --out runs/arxiv.jsonl
+torchrun --nproc-per-node 4 -m benchmarks.ogb --partition --dataset ogbn-products --out p.jsonl
 """
 
 import argparse
@@ -22,8 +23,10 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from benchmarks.common import Trial, accuracy, environment, share_of_rank, world
+from benchmarks.common.partitions import METHODS as METHODS_OF_PARTS
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
 from benchmarks.ogb.models import PEERS, Method, settings_of
+from benchmarks.ogb.partitioned import train_in_parts
 from benchmarks.rows import Results, summary
 from torch_geometric_diff.data.ogb import load_ogb, undirected
 
@@ -51,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--num_inits", type=int, default=10, help="number of seeds")
     p.add_argument("--seed", type=int, default=0, help="the first of the seeds")
     p.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
+    p.add_argument("--partition", action="store_true", help="share out the rows over the ranks")
+    p.add_argument("--order", choices=METHODS_OF_PARTS, default="ranges", help="how")
     p.add_argument("--out", type=Path, help="result file (default: a new one in runs/ogb)")
     p.add_argument("--resume", action="store_true", help="go on with the result file --out")
     settings = p.add_argument_group("settings (default: those of the model)")
@@ -192,6 +197,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.features is not None and args.model != ["mlp"]:
         raise ValueError(f"'--features' is for the model 'mlp' (got '{' '.join(args.model)}')")
     settings = {name: choose_settings(args, name) for name in args.model}
+    if args.partition:
+        if args.out is None or args.features is not None:
+            raise ValueError("'--partition' needs '--out', the result file, and no '--features'")
+        return train_in_parts(args, settings)
     if args.features is None:
         data = open_set(args.dataset, args.root, args.device)
     else:
