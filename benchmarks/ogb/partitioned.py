@@ -249,7 +249,7 @@ def synced(model: Module) -> Module:
     for name, child in model.named_children():
         if type(child) is BatchNorm1d:
             other = SyncedBatchNorm(child.num_features, child.eps, child.momentum)
-            other.load_state_dict(child.state_dict())
+            other.to(child.weight.dtype).load_state_dict(child.state_dict())
             setattr(model, name, other)
         else:
             synced(child)

@@ -27,6 +27,7 @@ SUITES = (
     "build",
     "small",
     "classifier",
+    "partition",
 )
 
 
