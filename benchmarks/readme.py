@@ -122,6 +122,28 @@ def _others(row: dict[str, Any]) -> str:
     return f"{row['MB']:.3g} MB" if "MB" in row else f"{row['ratio']:.3g}x"
 
 
+def partition() -> str:
+    """One graph on one process and in parts."""
+    path = RESULTS / "speed" / "partition.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    shown = {
+        "seconds": "seconds",
+        "CPU seconds": "CPU seconds",
+        "s to build": "s to build",
+        "GiB": "GiB, largest process",
+        "cut": "entries cut",
+        "MB a step": "MB a step, sent",
+        "MB a step, predicted": "predicted",
+    }
+    lines = [f"| {' | '.join(('', *shown.values()))} |", "| --- " * (len(shown) + 1) + "|"]
+    for case in dict.fromkeys(row["case"] for row in found):
+        lines.append(f"| **{case}** {'| ' * (len(shown) + 1)}")
+        for row in (row for row in found if row["case"] == case):
+            cells = [f"{row[key]:.3g}" if key in row else "-" for key in shown]
+            lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def accelerated() -> str:
     """Models before and after one line."""
     path = RESULTS / "speed" / "accelerate.json"
@@ -234,6 +256,7 @@ ACCURACY_PARTS: dict[str, Callable[[], str]] = {
     "unseen": unseen,
     "tuning": tuning,
 }
+SCALE_PARTS: dict[str, Callable[[], str]] = {"partition": partition}  # of docs/scale.md
 FRONT: dict[str, Callable[[], str]] = {  # of README.md
     "speed": speed,
     "accelerated": accelerated,
@@ -264,6 +287,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the front page")
     p.add_argument("--tables", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the rest")
     p.add_argument("--accuracy", type=Path, default=ROOT / "docs" / "accuracy.md", help="of ours")
+    p.add_argument("--scale", type=Path, default=ROOT / "docs" / "scale.md", help="large graphs")
     p.add_argument("--plot", type=Path, default=ROOT / "docs", help="folder of the pictures")
     return p
 
@@ -272,7 +296,12 @@ def main(argv: list[str] | None = None) -> None:
     """Write the pages and the pictures."""
     args = parser().parse_args(argv)
     pages = {}
-    contents = ((args.readme, FRONT), (args.tables, PARTS), (args.accuracy, ACCURACY_PARTS))
+    contents = (
+        (args.readme, FRONT),
+        (args.tables, PARTS),
+        (args.accuracy, ACCURACY_PARTS),
+        (args.scale, SCALE_PARTS),
+    )
     for page, parts in contents:
         text = page.read_text(encoding="utf-8")
         for name, content in parts.items():

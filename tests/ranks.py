@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -327,3 +329,84 @@ def check_gradients(rank: int, size: int, graph: Any) -> None:
     at = x.clone().requires_grad_()
     (grad,) = torch.autograd.grad(slope(at).sum(), at)
     torch.testing.assert_close(total(grad), numeric(slope, x), rtol=1e-4, atol=1e-6)
+
+
+def check_hub(rank: int, size: int, num_nodes: int) -> None:
+    """Stars of both directions, and a path."""
+    others = torch.arange(1, num_nodes)
+    hub = torch.zeros_like(others)
+    edges = torch.cat([torch.stack([others, hub]), torch.stack([others[:-1], others[1:]])], 1)
+    x = torch.randn(num_nodes, 3, generator=torch.Generator().manual_seed(0)).double()
+    for settings in ({}, {"undirected": True}):
+        whole_edges = edges if not settings else torch.cat([edges, edges.flip(0)], 1)
+        whole = SparseOperator.gcn_norm(whole_edges, num_nodes=num_nodes, dtype=torch.float64)
+        own = share(rank, size, edges, None)
+        part = PartitionedOperator.from_edges(
+            *own, num_nodes=num_nodes, kind="gcn_norm", dtype=torch.float64, **settings
+        )
+        assert part.is_symmetric == bool(settings)
+        check_call(lambda z, p: propagate(z, p, Recurrence.ppr(2, 0.1)), x, whole, part)
+
+
+def check_sources(rank: int, size: int, folder: str) -> None:
+    """Edges in arrays, mapped files and blocks, with weights or without, are the same operator."""
+    generator = torch.Generator().manual_seed(3)
+    edges = torch.randint(30, (2, 100), generator=generator)
+    weight = torch.rand(100, generator=generator, dtype=torch.float64)
+    first, last = 100 * rank // size, 100 * (rank + 1) // size
+    own, own_weight = edges[:, first:last], weight[first:last]
+    np.save(f"{folder}/{rank}.npy", own.numpy())
+    mapped = np.load(f"{folder}/{rank}.npy", mmap_mode="r")
+    blocks = [(own[:, :5], own_weight[:5]), (own[:, 5:], own_weight[5:])]
+    sources = [(own, own_weight), (mapped, own_weight.numpy()), (iter(blocks), None)]
+    sources += [(own.int(), own_weight[:, None])]
+    settings: Any = {"num_nodes": 30, "kind": "gcn_norm", "dtype": torch.float64}
+    parts = [PartitionedOperator.from_edges(*source, **settings) for source in sources]
+    for other in parts[1:]:
+        assert torch.equal(other.col, parts[0].col) and torch.equal(other.value, parts[0].value)
+    whole = SparseOperator.gcn_norm(edges, weight, num_nodes=30, dtype=torch.float64)
+    x = torch.randn(30, 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(parts[0] @ x[parts[0].nodes], (whole @ x)[parts[0].nodes])
+    half = parts[0].to(torch.float32)
+    assert half.dtype == torch.float32 and half.to(torch.float32) is half
+    moved = parts[0].traffic(columns=3)
+    halo = sum(parts[0].of_all_ranks(parts[0]._halo.size))
+    assert moved["bytes"] == halo * 3 * 8 and 0 <= moved["cut"] <= 1
+    assert (moved["bytes"] == 0) == (size == 1)
+
+
+def check_refusals(rank: int, size: int) -> None:
+    """What one rank meets, or they disagree on, all refuse, and all can go on."""
+    edges = torch.tensor([[0, 1], [1, 2]]) if rank == 0 else torch.zeros(2, 0, dtype=torch.long)
+
+    def refused(match: str, error: type[Exception], *args: Any, **settings: Any) -> None:
+        with pytest.raises(error, match=match):
+            PartitionedOperator.from_edges(*args, **{"num_nodes": 3, **settings})
+
+    bad = torch.tensor([[0], [3]]) if rank == 1 else edges
+    refused(r"indices of 'edge_index' to lie in \[0, 2\]", ValueError, bad)
+    heavy = torch.tensor([1.0, -1.0]) if rank == 0 else torch.zeros(0)
+    refused("to be finite and not negative", ValueError, edges, heavy)
+    refused("agree on 'num_nodes'", ValueError, edges, num_nodes=3 + rank)
+    refused("agree on 'scale'", ValueError, edges, step_size=0.1 + rank)
+    refused("'kind' to be one of", ValueError, edges, kind="other")
+    refused("'parts' to lie in", ValueError, edges, parts=torch.tensor([0, 1, size]))
+    heavy = edges if rank else (edges, torch.ones(2))
+    blocks = [heavy, (edges, torch.ones(edges.size(1)))] if rank else [heavy]
+    refused("for all edges or none", ValueError, iter(blocks))
+    part = PartitionedOperator.from_edges(edges, num_nodes=3, step_size=0.1)
+    x = torch.ones(part.num_rows, 2 + rank)
+    with pytest.raises(ValueError, match="agree on 'columns of 'x''"):
+        propagate(x, part, Recurrence.power(1))
+    wrong = torch.ones(part.num_rows + (rank == 1), 2)
+    with pytest.raises(ValueError, match="one row a node of this rank"):
+        propagate(wrong, part, Recurrence.power(1))
+    with pytest.raises(ValueError, match="agree on 'num_steps'"):
+        propagate(x[:, :2], part, Recurrence.power(1 + rank))
+    with pytest.raises(TypeError, match="Expected a DiffusionOperator"):
+        plain = PartitionedOperator.from_edges(edges, num_nodes=3, kind="plain")
+        nn.DiffConv(1)(x[:, :2], plain)
+    layer = nn.APPNP(2, 0.1, dropout=0.5)
+    with pytest.raises(ValueError, match="'dropout' of edges to be 0"):
+        layer(x[:, :2], part)
+    torch.testing.assert_close(propagate(x[:, :2], part, Recurrence.power(2)), x[:, :2])

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import readme
 from benchmarks.common import command_line
-from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, by_graph, fill, main
+from benchmarks.readme import ACCURACY_PARTS, FRONT, PARTS, SCALE_PARTS, by_graph, fill, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,9 +28,12 @@ def test_tables_are_written_from_the_rows(tmp_path: Path) -> None:
     tables.write_text((ROOT / "docs/benchmarks.md").read_text(encoding="utf-8"), encoding="utf-8")
     own = tmp_path / "accuracy.md"
     own.write_text((ROOT / "docs/accuracy.md").read_text(encoding="utf-8"), encoding="utf-8")
+    scale = tmp_path / "scale.md"
+    scale.write_text((ROOT / "docs/scale.md").read_text(encoding="utf-8"), encoding="utf-8")
     pages = ["--readme", str(front), "--tables", str(tables), "--accuracy", str(own)]
-    main([*pages, "--plot", str(tmp_path)])
-    for page, parts in ((front, FRONT), (tables, PARTS), (own, ACCURACY_PARTS)):
+    main([*pages, "--scale", str(scale), "--plot", str(tmp_path)])
+    contents = ((front, FRONT), (tables, PARTS), (own, ACCURACY_PARTS), (scale, SCALE_PARTS))
+    for page, parts in contents:
         text = page.read_text(encoding="utf-8")
         for part in parts.values():
             assert part() in text

@@ -53,3 +53,18 @@ def test_calls(check: Callable[..., None], size: int) -> None:
         edge_index, weight = random_graph(7, 20)
         graph = (edge_index, weight, 7, {})
     ranks.launch(size, check, graph)
+
+
+def test_hub(tmp_path: Any) -> None:
+    """A node of degree 10^5, whose row is one slab and whose column all ranks read."""
+    ranks.launch(2, ranks.check_hub, 100_001)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_sources(size: int, tmp_path: Any) -> None:
+    ranks.launch(size, ranks.check_sources, str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_refusals(size: int) -> None:
+    ranks.launch(size, ranks.check_refusals)
