@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._utils.functorch import is_transformed
 
-ROUNDS = 3  # in which targets come close to the shares that they are to have
+ROUNDS = 3  # of scaling, after which targets have about the shares that they are to have
 
 
 class _Consistency(torch.autograd.Function):
@@ -65,7 +65,8 @@ def _target(mean: Tensor, temperature: float, prior: Tensor | None, trust: float
     if prior is None:
         return target
     least = torch.finfo(mean.dtype).tiny
-    shares = prior.to(mean).lerp(mean.mean(dim=0), trust)
+    own, prior = target.mean(dim=0), prior.to(mean)
+    shares = prior.clamp(min=least).log().lerp(own.clamp(min=least).log(), trust).softmax(dim=0)
     for _ in range(ROUNDS):
         target = target * (shares / target.mean(dim=0).clamp(min=least))
         target = target / target.sum(dim=-1, keepdim=True).clamp(min=least)
@@ -98,9 +99,9 @@ def consistency(
 
     Sharpening makes large classes larger, and where features and edges say little the largest one
     takes all nodes. With a ``prior`` :math:`\mathbf{s}` the targets are scaled, class by class, and
-    their rows made to sum to one again, so that their mean over all nodes comes close to
-    :math:`t \bar{\mathbf{p}} + (1 - t) \mathbf{s}`, with :math:`\bar{\mathbf{p}}` that of the
-    predictions and :math:`t` the ``trust`` (distribution alignment, `"ReMixMatch"
+    their rows made to sum to one again, so that their mean over all nodes comes close to a multiple
+    of :math:`\bar{\mathbf{q}}^{t} \, \mathbf{s}^{1 - t}`, with :math:`\bar{\mathbf{q}}` that of the
+    targets as they are and :math:`t` the ``trust`` (distribution alignment, `"ReMixMatch"
     <https://arxiv.org/abs/1911.09785>`_).
 
     Args:
@@ -108,7 +109,7 @@ def consistency(
         temperature (float, optional): The temperature :math:`T > 0`; below 1 it sharpens.
             (default: :obj:`0.5`)
         prior (Tensor, optional): Assumed shares of the classes, :math:`(C,)`. (default: none)
-        trust (float, optional): How far the predictions' own shares are trusted, between 0 and 1.
+        trust (float, optional): How far the targets' own shares are trusted, between 0 and 1.
             (default: :obj:`1.0`)
 
     Shapes:

@@ -1,118 +1,76 @@
-"""Which classes edges join, learned from a few labels, and what that tells of all nodes."""
+"""Classes by belief propagation: which classes edges join is learned from a few labels."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import coalesce, is_undirected
 
-from ...ops import DiffusionOperator, diffuse
-from ..model_selection import RIDGES, calibrated, log_likelihood
+from ...ops import diffuse
+from ..model_selection import calibrate, log_likelihood, ridge_path, stratified_folds
+from .candidates import Candidate, Labeled
+from .inputs import GraphInputs
 
-FOLDS = 5  # that labeled nodes are left out in
-WIDTH = 128  # principal components of the features
-DAMPINGS = (0.25, 0.5, 1.0)  # what a message counts: less where edges tell the same again
-ROUNDS = 12
-ASSUMED = 20.0  # pairs of every class that join classes by chance
-LEAST = 1e-3  # of what edges raise the chance of a class by
-LARGEST = 2**23  # numbers in the messages: some fifteen seconds
+FOLDS = 4  # in which labels are left out
+DAMPINGS = (0.25, 0.5, 1.0)  # of messages, less where edges repeat what others say
+ROUNDS = 12  # of messages; they hardly change after
+PSEUDO_COUNT = 20.0  # edges of every pair of classes that are assumed, joining by chance
+VOTE_STEPS = 6  # of the diffusion that spreads labels
+SMALLEST = 1e-3  # compatibility of two classes
+MOST_MESSAGES = 2**23  # numbers in the messages of all folds: some seconds
 
 
-class Held(NamedTuple):
-    """Labeled nodes and the fold in which each is hidden; in the last fold none is."""
+class Folds(NamedTuple):
+    """Labels with a part of them hidden in every fold but the last.
 
-    train: Tensor
-    known: Tensor
-    fold: Tensor
-    seen: Tensor  # [L, FOLDS + 1]
+    Attributes:
+        nodes (Tensor): The labeled nodes, [L].
+        labels (Tensor): Their classes, [L].
+        hidden_in (Tensor): The fold in which each is hidden, [L].
+        target (Tensor): The visible labels of all nodes, one-hot, [folds, N, C].
+        visible (Tensor): Whether a node has a visible label, [folds, N].
+    """
+
+    nodes: Tensor
+    labels: Tensor
+    hidden_in: Tensor
+    target: Tensor
+    visible: Tensor
 
     @classmethod
-    def out(cls, train: Tensor, known: Tensor) -> "Held":
-        """Every class spread over all folds."""
-        rank = (F.one_hot(known).cumsum(dim=0).gather(1, known[:, None]) - 1).view(-1)
-        fold = (rank + known) % FOLDS
-        seen = fold[:, None] != torch.arange(FOLDS + 1, device=fold.device)
-        return cls(train, known, fold, seen)
+    def of(cls, labeled: Labeled, num_nodes: int, folds: int = FOLDS) -> "Folds":
+        """Every class spread over all folds; with ``folds=0`` all labels are visible."""
+        nodes, labels, num_classes = labeled
+        one_hot = F.one_hot(labels, num_classes).double()
+        hidden_in = stratified_folds(labels, max(folds, 1))
+        fold = torch.arange(folds + 1, device=labels.device)[:, None]
+        seen = ((hidden_in != fold) | (fold == folds)).double()
+        target = one_hot.new_zeros(folds + 1, num_nodes, one_hot.size(1))
+        visible = one_hot.new_zeros(folds + 1, num_nodes)
+        target[:, nodes], visible[:, nodes] = seen[..., None] * one_hot, seen
+        return cls(nodes, labels, hidden_in, target, visible)
 
-    def labels(self, num_nodes: int) -> tuple[Tensor, Tensor]:
-        """The labels seen of every node, [folds, N, C], and whether there are, [folds, N]."""
-        ones = F.one_hot(self.known).double()
-        given = self.seen.t().double()
-        q = ones.new_zeros(FOLDS + 1, num_nodes, ones.size(1))
-        w = ones.new_zeros(FOLDS + 1, num_nodes)
-        q[:, self.train], w[:, self.train] = given.unsqueeze(-1) * ones, given
-        return q, w
+    def of_hidden(self, logits: Tensor) -> Tensor:
+        """The logits [L, C] of each labeled node in its fold, of those of all, [folds, N, C]."""
+        return logits[self.hidden_in, self.nodes]
 
-    def likelihood(self, logits: Tensor) -> Tensor:
-        """The log-probability of every label where it is hidden, of logits [folds, N, C]."""
-        return log_likelihood(logits[self.fold, self.train], self.known)
-
-
-def components(x: Tensor) -> Tensor:
-    """Centered rows of unit length, of the first principal components if they are wide."""
-    x = F.normalize(x - x.mean(dim=0), dim=-1)
-    if x.size(1) > WIDTH:
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            torch.manual_seed(0)
-            u, s, _ = torch.svd_lowrank(x, min(WIDTH, *x.shape))
-        x = u * s
-    return x.double()
+    def log_likelihood(self, logits: Tensor) -> Tensor:
+        """The log-probability of every label where it is hidden, [L]."""
+        return log_likelihood(self.of_hidden(logits), self.labels)
 
 
-def with_waves(x: Tensor) -> Tensor:
-    """Points in rows of unit length beside random Fourier features: how close points are.
-
-    The Gaussian kernels have the median distance of some points and half of it as their widths
-    (Rahimi and Recht, NeurIPS 2007).
-    """
-    some = x[:: -(-len(x) // WIDTH)]
-    width = float(F.pdist(some).median()) if len(some) > 1 else 1.0
-    with torch.random.fork_rng([x.device] if x.is_cuda else []):
-        torch.manual_seed(0)
-        phase = 2 * torch.pi * torch.rand(4 * WIDTH, device=x.device)
-        waves = torch.randn(x.size(1), 4 * WIDTH, device=x.device) / max(width, 1e-9)
-    waves[:, ::2] *= 2
-    waves = (x @ waves + phase).cos()
-    return torch.cat(
-        [F.normalize(x, dim=-1), F.normalize(waves - waves.mean(dim=0), dim=-1)], dim=1
-    )
-
-
-def regression(x: Tensor, q: Tensor, weight: Tensor, held: Held) -> Tensor:
-    """Logits of every node from its own features, by ridge regressions of targets ``q`` of others.
-
-    Args:
-        x (Tensor): Features, [N, F].
-        q (Tensor): Targets, [folds, N, C].
-        weight (Tensor): What they count, [folds, N].
-        held (Held): The labels that choose penalty and scale, where they are hidden.
-    """
-    scores = [torch.empty_like(q) for _ in RIDGES]
-    for k, (target, w) in enumerate(zip(q, weight, strict=True)):
-        values, vectors = torch.linalg.eigh(x.t() @ (w[:, None] * x))
-        turned = x @ vectors
-        moment = turned.t() @ (w[:, None] * target)
-        unit = float((w * x.square().sum(dim=1)).sum() / w.sum().clamp(min=1e-9))
-        for score, ridge in zip(scores, RIDGES, strict=True):
-            inverse = 1 / (values.clamp(min=0) + ridge * max(unit, 1e-9))
-            own = (w * (turned.square() @ inverse)).clamp(max=1 - 1e-6)[:, None]
-            score[k] = (turned @ (inverse[:, None] * moment) - own * target) / (1 - own)
-    fits = [calibrated(score[held.fold, held.train], held.known) for score in scores]
-    best = max(range(len(RIDGES)), key=lambda i: fits[i][1])
-    return fits[best][0] * scores[best]
-
-
-class Pairs(NamedTuple):
-    """The two ends of every edge; of an undirected graph each edge once."""
+class Edges(NamedTuple):
+    """The two ends of every edge; of an undirected graph each edge once, without self-loops."""
 
     first: Tensor
     second: Tensor
     symmetric: bool
 
     @classmethod
-    def of(cls, edge_index: Tensor, num_nodes: int) -> "Pairs":
-        """Those of a graph, without self-loops and repetitions."""
+    def of(cls, edge_index: Tensor, num_nodes: int) -> "Edges":
+        """Those of a graph."""
         edge_index = coalesce(edge_index, num_nodes=num_nodes)
         symmetric = is_undirected(edge_index, num_nodes=num_nodes)
         a, b = edge_index
@@ -120,20 +78,7 @@ class Pairs(NamedTuple):
         return cls(a[keep], b[keep], symmetric)
 
 
-class Found(NamedTuple):
-    """Logits, how likely they make hidden labels, and how they came about."""
-
-    likelihood: Tensor
-    logits: Tensor
-    x: Tensor
-    damping: float
-
-    def mean(self) -> float:
-        """The mean log-likelihood."""
-        return float(self.likelihood.mean())
-
-
-class Beliefs:
+class BeliefPropagation(Candidate):
     r"""Classes of nodes by belief propagation, with a learned compatibility of classes.
 
     Every edge tells of its one end what the class of the other makes likely,
@@ -147,105 +92,143 @@ class Beliefs:
     :math:`\mathbf{R}_{cd} = P(c, d) / (P(c) P(d))` says how much more often than by chance edges
     join the classes: it is estimated along with the beliefs (expectation maximization of a
     degree-corrected stochastic block model). Edges may join equal classes, other ones or each class
-    to a certain other; directed edges may do so one way. :math:`\alpha`, and whether to start from
-    the features alone or from labels diffused besides, are those that make labels most likely where
-    they are hidden. The features are then learned once more from the beliefs of all nodes.
-
-    Args:
-        x (Tensor): Features :math:`(N, F)`.
-        edge_index (Tensor): Edges.
-        operator (DiffusionOperator): The operator that diffuses labels.
-        walk (DiffusionOperator): The mean over the nodes that edges come from, for the features.
-        num_steps (int): Its steps.
+    to a certain other; directed edges may do so one way. The features and :math:`\alpha` are those
+    that make labels most likely where they are hidden. The logits of the features are then learned
+    once more, from the beliefs of all nodes.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        edge_index: Tensor,
-        operator: DiffusionOperator,
-        walk: DiffusionOperator,
-        num_steps: int,
-    ) -> None:
-        own = components(x)
-        near = [diffuse(own.float(), walk, steps) for steps in (1, 2)]
-        wide = torch.cat([components(each) for each in (own, *near)], dim=1)
-        self.inputs = (own, components(wide))
-        self.pairs = Pairs.of(edge_index, x.size(0))
-        self.operator, self.num_steps = operator, num_steps
-
-    @staticmethod
-    def possible(edge_index: Tensor, num_classes: int) -> bool:
+    def is_feasible(self, graph: GraphInputs, num_classes: int) -> bool:
         """Whether there are edges, and not so many that messages take long."""
-        return 0 < edge_index.size(1) // 2 * (FOLDS + 1) * num_classes <= LARGEST
+        return 0 < graph.edges[0].size(1) // 2 * (FOLDS + 1) * num_classes <= MOST_MESSAGES
 
-    def fit(self, train: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all nodes, [N, C], and the log-likelihood of every label if it is hidden."""
-        held = Held.out(train, known)
-        labels, seen = held.labels(len(self.inputs[0]))
-        votes = self.votes(labels)
-        found = []
-        for x in self.inputs:
-            own = regression(x, labels, seen, held)
-            found.append(Found(held.likelihood(own), own, x, 0.0))  # edges tell nothing
-            for start in (own, own + votes):
-                for alpha in DAMPINGS:
-                    logits = self.propagate(own, start.softmax(dim=-1), labels, seen, alpha)
-                    found.append(Found(held.likelihood(logits), logits, x, alpha))
-        best = max(found, key=Found.mean)
-        q = torch.where(seen[..., None] > 0, labels, best.logits.softmax(dim=-1))
+    def judge(self, graph: GraphInputs, labeled: Labeled, judged: Tensor) -> Tensor:
+        """Learn with a part of the labels hidden in every fold."""
+        folds = Folds.of(labeled, graph.num_nodes)
+        edges = Edges.of(graph.edges[0], graph.num_nodes)
+        fits = {
+            name: regress(getattr(graph, name), folds.target, folds.visible, folds)
+            for name in ("components", "neighborhood")
+        }
+        self.input = max(fits, key=lambda name: float(folds.log_likelihood(fits[name][0]).mean()))
+        own, coefficients = fits[self.input]
+        start = (own + votes(graph, folds.target)).softmax(dim=-1)
+        found = [(own, coefficients, None, 0.0)]  # edges tell nothing
+        for damping in DAMPINGS:
+            logits, ratio = propagate(edges, own, start, folds, damping)
+            found.append((logits, coefficients, ratio, damping))
+
+        def likelihood(each: tuple) -> float:
+            return float(folds.log_likelihood(each[0]).mean())
+
+        logits, _, _, damping = max(found, key=likelihood)
+        q = torch.where(folds.visible[..., None] > 0, folds.target, logits.softmax(dim=-1))
         balanced = (q / q.mean(dim=1, keepdim=True).clamp(min=1e-9)).mean(dim=-1)
-        own = regression(best.x, q, balanced, held)
-        logits = self.propagate(own, q, labels, seen, best.damping)
-        again = best._replace(likelihood=held.likelihood(logits), logits=logits)
-        best = max(best, again, key=Found.mean)
-        return best.logits[-1].log_softmax(dim=-1), best.likelihood
+        own, coefficients = regress(getattr(graph, self.input), q, balanced, folds)
+        logits, ratio = propagate(edges, own, q, folds, damping)
+        found.append((logits, coefficients, ratio, damping))
+        logits, self.coefficients, ratio, self.damping = max(found, key=likelihood)
+        self.ratio = None if ratio is None else ratio[-1:]
+        return folds.log_likelihood(logits)[judged]
 
-    def votes(self, labels: Tensor) -> Tensor:
-        """Labels diffused over the edges, as logits."""
-        folds, nodes, classes = labels.shape
-        source = labels.transpose(0, 1).reshape(nodes, -1).float()
-        found = diffuse(source, self.operator, self.num_steps)
-        found = found.view(nodes, folds, classes).transpose(0, 1).double()
-        return (found + LEAST * found.sum(dim=-1, keepdim=True) + 1e-9).log()
+    def fit(self, graph: GraphInputs, labeled: Labeled, epoch: Callable[[], Any]) -> None:
+        """All is learned by :meth:`judge`."""
 
-    def propagate(
-        self, own: Tensor, start: Tensor, labels: Tensor, seen: Tensor, alpha: float
-    ) -> Tensor:
-        """Logits of all nodes after so many rounds of messages, all folds at once."""
-        a, b, symmetric = self.pairs
-        own, labels = own.float(), labels.float()
-        fixed = seen[..., None] > 0
-        q = torch.where(fixed, labels, start.float())
-        ratio = self.ratio(q[:, a].transpose(1, 2) @ q[:, b], symmetric)
-        to_b, to_a = (q[:, a] @ ratio).log(), (q[:, b] @ ratio.transpose(1, 2)).log()
-        for _ in range(ROUNDS):
-            belief = own + alpha * self.gather(to_a, to_b)
-            from_a = torch.where(
-                fixed[:, a], labels[:, a], (belief[:, a] - alpha * to_a).softmax(dim=-1)
-            )
-            from_b = torch.where(
-                fixed[:, b], labels[:, b], (belief[:, b] - alpha * to_b).softmax(dim=-1)
-            )
-            ahead = from_a @ ratio
-            both = (ahead * from_b).sum(dim=-1, keepdim=True)
-            joined = ratio * ((from_a / both).transpose(1, 2) @ from_b)
-            ratio = self.ratio(joined, symmetric)
-            to_b = to_b.lerp((from_a @ ratio).log(), 0.5)
-            to_a = to_a.lerp((from_b @ ratio.transpose(1, 2)).log(), 0.5)
-        return (own + alpha * self.gather(to_a, to_b)).double()
+    def logits(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
+        """Those after the messages, by the compatibilities that were learned."""
+        own = (getattr(graph, self.input).double() @ self.coefficients)[None]
+        if self.ratio is None:
+            return own[0]
+        folds = Folds.of(labeled, graph.num_nodes, folds=0)
+        edges = Edges.of(graph.edges[0], graph.num_nodes)
+        start = (own + votes(graph, folds.target)).softmax(dim=-1)
+        return propagate(edges, own, start, folds, self.damping, self.ratio)[0][0]
 
-    def gather(self, to_a: Tensor, to_b: Tensor) -> Tensor:
-        """The sums of the messages to every node."""
-        total = to_a.new_zeros(to_a.size(0), len(self.inputs[0]), to_a.size(2))
-        return total.index_add_(1, self.pairs.first, to_a).index_add_(1, self.pairs.second, to_b)
 
-    def ratio(self, joined: Tensor, symmetric: bool) -> Tensor:
-        """How much more often than by chance edges join classes, of counts, [folds, C, C]."""
-        if symmetric:
-            joined = joined + joined.transpose(1, 2)
-        total = joined.sum(dim=(1, 2), keepdim=True)
-        chance = joined.sum(dim=2, keepdim=True) * joined.sum(dim=1, keepdim=True) / total
-        assumed = ASSUMED * joined.size(1) / total
-        ratio = (joined / chance.clamp(min=1e-9) + assumed) / (1 + assumed)
-        return ratio.clamp(LEAST, 1 / LEAST)
+def regress(x: Tensor, q: Tensor, weight: Tensor, folds: Folds) -> tuple[Tensor, Tensor]:
+    """Logits [folds, N, C] of every node from its features, by ridge regressions on others.
+
+    The penalty and the scale are those that make hidden labels most likely.
+
+    Args:
+        x (Tensor): Features, [N, F].
+        q (Tensor): Targets, [folds, N, C].
+        weight (Tensor): What they count, [folds, N].
+        folds (Folds): The labels.
+
+    Returns:
+        The logits, and the coefficients [F, C] of the last fold, in which no label is hidden.
+    """
+    paths = [ridge_path(x, *each) for each in zip(q, weight, strict=True)]
+    found = []
+    for ridges in zip(*paths, strict=True):  # of one penalty
+        scores = torch.stack([ridge.scores for ridge in ridges])
+        scale, likelihood = calibrate(folds.of_hidden(scores), folds.labels)
+        found.append((likelihood, scale, scores, ridges[-1].coefficients))
+    _, scale, scores, coefficients = max(found, key=lambda each: each[0])
+    return scale * scores, scale * coefficients
+
+
+def votes(graph: GraphInputs, labels: Tensor) -> Tensor:
+    """Labels [folds, N, C] diffused over the edges, as logits."""
+    folds, nodes, classes = labels.shape
+    source = labels.transpose(0, 1).reshape(nodes, -1).float()
+    spread = diffuse(source, graph.operator(0.5, "row"), VOTE_STEPS)
+    spread = spread.view(nodes, folds, classes).transpose(0, 1).double()
+    return (spread + SMALLEST * spread.sum(dim=-1, keepdim=True) + 1e-9).log()
+
+
+def propagate(
+    edges: Edges,
+    own: Tensor,
+    start: Tensor,
+    folds: Folds,
+    damping: float,
+    ratio: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Logits [folds, N, C] of all nodes after the messages, and the compatibilities [folds, C, C].
+
+    Args:
+        edges (Edges): The edges.
+        own (Tensor): Logits of the features, [folds, N, C].
+        start (Tensor): Beliefs before any message, [folds, N, C].
+        folds (Folds): Labels, fixed where they are visible.
+        damping (float): What a message counts.
+        ratio (Tensor, optional): Compatibilities. (default: learned)
+    """
+    a, b, symmetric = edges
+    own, learned = own.float(), ratio is None
+    fixed, labels = folds.visible[..., None] > 0, folds.target.float()
+    q = torch.where(fixed, labels, start.float())
+    if ratio is None:
+        ratio = compatibility(q[:, a].transpose(1, 2) @ q[:, b], symmetric)
+    to_b, to_a = (q[:, a] @ ratio).log(), (q[:, b] @ ratio.transpose(1, 2)).log()
+
+    def belief() -> Tensor:
+        total = torch.zeros_like(own).index_add_(1, a, to_a).index_add_(1, b, to_b)
+        return own + damping * total
+
+    def without(end: Tensor, message: Tensor, total: Tensor) -> Tensor:
+        """Beliefs at one end of the edges, without what came along the edge itself."""
+        q = (total[:, end] - damping * message).softmax(dim=-1)
+        return torch.where(fixed[:, end], labels[:, end], q)
+
+    for _ in range(ROUNDS):
+        total = belief()
+        from_a, from_b = without(a, to_a, total), without(b, to_b, total)
+        if learned:
+            both = ((from_a @ ratio) * from_b).sum(dim=-1, keepdim=True)
+            ratio = compatibility(ratio * ((from_a / both).transpose(1, 2) @ from_b), symmetric)
+        to_b = to_b.lerp((from_a @ ratio).log(), 0.5)
+        to_a = to_a.lerp((from_b @ ratio.transpose(1, 2)).log(), 0.5)
+    return belief().double(), ratio
+
+
+def compatibility(counts: Tensor, symmetric: bool) -> Tensor:
+    """How much more often than by chance edges join classes, of their counts, [folds, C, C]."""
+    if symmetric:
+        counts = counts + counts.transpose(1, 2)
+    total = counts.sum(dim=(1, 2), keepdim=True)
+    chance = counts.sum(dim=2, keepdim=True) * counts.sum(dim=1, keepdim=True) / total
+    assumed = PSEUDO_COUNT * counts.size(1) / total
+    ratio = (counts / chance.clamp(min=1e-9) + assumed) / (1 + assumed)
+    return ratio.clamp(SMALLEST, 1 / SMALLEST)

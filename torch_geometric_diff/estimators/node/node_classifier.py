@@ -1,179 +1,75 @@
 """Classes of all nodes of a graph from those of a few."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam
+from tqdm import tqdm
 
 from ..._utils.checks import check_integer, check_real, row_mask
-from ...graph.adjacency import check_values, parse_edges
-from ...graph.points import check_points
-from ...nn import RandomPropagation, consistency
-from ...nn.sparse_linear import Linear
-from ...ops import DiffusionOperator
-from .candidates import Surroundings, Use
+from ...graph.adjacency import NORMALIZATIONS
+from ..model_selection import significantly_better, stack
+from .belief_propagation import BeliefPropagation
+from .candidates import MOST_JUDGED, Candidate, DiffusionNetworks, Labeled, RidgeRegression, log
+from .inputs import GraphInputs, constant
+from .settings import Settings
 
-ASSUMED = 3.0  # as many labels a class say as much of the shares as the assumption of the labels'
-AVERAGED = 1 / 3  # the last part of the epochs, whose weights are averaged
-USES = ("auto", "joined", "features", "near", "roles", "alone", "classes")  # of the edges
+SMALLEST_WEIGHT = 0.05  # of a candidate; with less it is left out
+PATIENCE = 5.0  # seconds before a progress bar appears unasked
 
-T = TypeVar("T")
+INTEGERS = {"num_steps": 0, "neighbors": 0, "num_views": 1, "max_epochs": 1, "warmup": 1}
+_AT_LEAST_0 = (lambda value: 0 <= value < float("inf"), "be finite and at least 0")
+_POSITIVE = (lambda value: 0 < value < float("inf"), "be finite and positive")
+_SHARE = (lambda value: 0 <= value <= 1, "lie in [0, 1]")
+NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "step_size": _POSITIVE,
+    "neighbor_weight": _AT_LEAST_0,
+    "node_dropout": (lambda value: 0 <= value < 1, "lie in [0, 1)"),
+    "consistency": _AT_LEAST_0,
+    "temperature": _POSITIVE,
+    "lr": _POSITIVE,
+    "weight_decay": _AT_LEAST_0,
+    "prior_correction": _AT_LEAST_0,
+    "student": _SHARE,
+}
+
+CANDIDATES: dict[str, Callable[[Settings], Any]] = {
+    "diffusion": DiffusionNetworks,
+    "neighborhood": lambda settings: RidgeRegression(settings, "neighborhood_kernel"),
+    "structural": lambda settings: RidgeRegression(settings, "structural_kernel"),
+    "belief_propagation": BeliefPropagation,
+}
 
 
-class NodeClassifier:
-    r"""Transductive classification of nodes: diffused views that agree, on a richer graph.
+@dataclass(kw_only=True, repr=False, eq=False)
+class NodeClassifier(Settings):
+    r"""DOC"""
 
-    A :class:`~torch_geometric_diff.nn.RandomPropagation` of features in rows of unit length is
-    trained on the edges joined with the nearest neighbors by features
-    (:func:`~torch_geometric_diff.graph.feature_graph`), or one on each of several such graphs.
-    Features that are no bag of words have mean and deviation taken out before, each column counts
-    what diffusion leaves of it, and waves (random Fourier features) stand beside them, so that what
-    is linear in them bends. Where the labeled nodes, left out in turn, say that the edges are
-    better used in another way, the uses are mixed by the weights that make these labels most likely
-    (:class:`~torch_geometric_diff.estimators.node.candidates.Surroundings`): what edges lead to,
-    one and two steps away, becomes further features, diffused over the nearest neighbors or not; a
-    node is told by its place in the graph (how many edges and triangles it and those near it have);
-    edges
-    are diffused over alone, each node with a weight of its own (features that tell nothing); or
-    which classes edges join is learned along with the classes (edges inside the classes, across
-    them or round them). A network learns by
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The settings, as scikit-learn asks for them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    .. math::
-        \mathcal{L} = \mathrm{CE} + \lambda \cdot \mathrm{consistency},
+    def set_params(self, **params: Any) -> "NodeClassifier":
+        """Change settings."""
+        unknown = sorted(set(params) - {field.name for field in fields(self)})
+        if unknown:
+            raise ValueError(
+                f"NodeClassifier has no setting {unknown}; it has {[*self.get_params()]}"
+            )
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
 
-    the cross-entropy of the labeled nodes in all views and, raised to :math:`\lambda` over the
-    first epochs, the :func:`~torch_geometric_diff.nn.functional` of all nodes. The weights of the
-    last third of the epochs are averaged, and so are the probabilities of several networks. Labels
-    drawn class by class say nothing of how large the classes are, so the logarithm of the
-    probability of class :math:`c` is moved by :math:`r \log (s_c / t_c)`, with :math:`s_c` its
-    share of the predictions and :math:`t_c` its share of the labels; with few labels a class by
-    less. No validation nodes are
-    needed.
+    def prepare(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> GraphInputs:
+        """What the candidates read of a graph, made once for several calls of :meth:`fit_prepared`.
 
-    A student then learns the sharpened probabilities of all nodes from each node's own features
-    alone, by a linear map, and its probabilities are mixed with those: what the
-    surroundings hide, the features may tell (as in `"Extract the Knowledge of Graph Neural Networks
-    and Go Beyond it" <https://arxiv.org/abs/2103.02885>`_).
-
-    Args:
-        num_steps (int or sequence of int, optional): The number of diffusion steps, on each graph
-            if it is a sequence. (default: :obj:`6`)
-        neighbors (int or sequence of int, optional): The number of neighbors by features of each
-            node, likewise; 0 leaves them away. (default: :obj:`4`)
-        mix (float or sequence of float, optional): What such a neighbor counts beside an edge.
-            (default: :obj:`0.75`)
-        edges (str, optional): What the edges are for: :obj:`"joined"` with the neighbors by
-            features, :obj:`"features"`, :obj:`"near"`, :obj:`"roles"`, :obj:`"alone"`,
-            :obj:`"classes"`, or :obj:`"auto"` to let the labels decide. (default: :obj:`"auto"`)
-        step_size (float, optional): The size of the steps. (default: :obj:`0.5`)
-        normalization (str, optional): See :class:`~torch_geometric_diff.nn.DiffConv`.
-            (default: :obj:`"row"`)
-        hidden_channels (int, optional): See :class:`~torch_geometric_diff.nn.RandomPropagation`.
-            (default: none)
-        num_views (int, optional): See there. (default: :obj:`4`)
-        node_dropout (float, optional): See there. (default: :obj:`0.5`)
-        consistency (float, optional): The weight :math:`\lambda`, without labels if
-            ``keep_shares``. (default: :obj:`2.0`)
-        temperature (float, optional): See :func:`~torch_geometric_diff.nn.functional`.
-            (default: :obj:`0.5`)
-        keep_shares (bool, optional): Whether consistency keeps to shares of the classes, between
-            those of the labels and, the more labels there are, those predicted, and counts the less
-            the more labels there are. Without it few labels, or a graph that tells little, can end
-            up as one class. (default: :obj:`True`)
-        shares (float, optional): The exponent :math:`r`. (default: :obj:`0.5`)
-        student (float, optional): The part of the student in the probabilities; with 0 there is
-            none. (default: :obj:`0.5`)
-        lr (float, optional): Learning rate of Adam. (default: :obj:`0.2`)
-        weight_decay (float, optional): L2 penalty of Adam. (default: :obj:`2e-4`)
-        max_epochs (int, optional): The number of epochs. (default: :obj:`100`)
-        warmup (int, optional): The epochs over which :math:`\lambda` rises. (default: :obj:`60`)
-
-    Attributes:
-        edges_ (str): What the edges were used for, above all.
-        weights_ (dict): What every use counts.
-        classes_ (Tensor): The classes, those of the labeled nodes in ascending order.
-        models_ (list of RandomPropagation): The trained networks, one a graph and use.
-        student_ (Linear): The student that was trained last, if there is one.
-        logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
-
-    Example:
-        >>> y = torch.arange(200) % 2
-        >>> x = torch.randn(200, 8) + 3 * y[:, None]
-        >>> model = NodeClassifier(max_epochs=20).fit(x, knn_graph(x, k=5), y, torch.arange(10))
-        >>> bool((model.predict() == y).float().mean() > 0.95)
-        True
-    """
-
-    def __init__(
-        self,
-        num_steps: int | Sequence[int] = 6,
-        neighbors: int | Sequence[int] = 4,
-        mix: float | Sequence[float] = 0.75,
-        edges: str = "auto",
-        step_size: float = 0.5,
-        normalization: str | None = "row",
-        hidden_channels: int | None = None,
-        num_views: int = 4,
-        node_dropout: float = 0.5,
-        consistency: float = 2.0,
-        temperature: float = 0.5,
-        keep_shares: bool = True,
-        shares: float = 0.5,
-        student: float = 0.5,
-        lr: float = 0.2,
-        weight_decay: float = 2e-4,
-        max_epochs: int = 100,
-        warmup: int = 60,
-    ) -> None:
-        def at_least_zero(name: str, value: Any) -> float:
-            return check_real(name, value, lambda number: number >= 0, "be at least 0")
-
-        self.num_steps, self.neighbors, self.mix = _of_each_graph(num_steps, neighbors, mix)
-        if edges not in USES:
-            raise ValueError(f"Expected 'edges' to be one of {USES} (got {edges!r})")
-        self.edges = edges
-        self.step_size = step_size
-        self.normalization = normalization
-        self.hidden_channels = hidden_channels
-        self.num_views = num_views
-        self.node_dropout = node_dropout
-        self.consistency = at_least_zero("consistency", consistency)
-        self.temperature = temperature
-        if not isinstance(keep_shares, bool):
-            raise TypeError(f"Expected 'keep_shares' to be a bool (got {keep_shares!r})")
-        self.keep_shares = keep_shares
-        self.shares = at_least_zero("shares", shares)
-        self.student = check_real("student", student, lambda part: 0 <= part <= 1, "lie in [0, 1]")
-        self.lr = at_least_zero("lr", lr)
-        self.weight_decay = at_least_zero("weight_decay", weight_decay)
-        self.max_epochs = check_integer("max_epochs", max_epochs, 1)
-        self.warmup = check_integer("warmup", warmup, 1)
-
-    def prepare(
-        self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None
-    ) -> Surroundings:
-        """What the networks read of a graph, made once for several calls of :meth:`fit_prepared`.
-
-        Args:
-            x (Tensor): Dense features :math:`(N, F)`, of any scale.
-            edge_index (Tensor, EdgeIndex or SparseTensor): Edges, in any form that
-                :class:`~torch_geometric_diff.nn.DiffConv` takes.
-            edge_weight (Tensor, optional): Their weights. (default: ones)
+        Args: as those of :meth:`fit`.
         """
-        if isinstance(x, Tensor) and x.dtype == torch.bool:
-            x = x.to(torch.uint8)
-        x = check_points(x)
-        edges = parse_edges(edge_index, edge_weight, x.size(0))
-        check_values(edges, signed=False)
-        with _own_settings(x.device):
-            weight = None if edges.weight is None else _constant(edges.weight)
-            given = _constant(x), _constant(torch.stack([edges.col, edges.row])), weight
-            each = (self.num_steps, self.neighbors, self.mix)
-            return Surroundings(*given, *each, self.step_size, self.normalization)
+        with _isolated(x):
+            return GraphInputs(x, edge_index, edge_weight)
 
     def fit(
         self,
@@ -187,10 +83,11 @@ class NodeClassifier:
         """Learn from the labels of some nodes.
 
         Args:
-            x (Tensor): Dense features :math:`(N, F)`, of any scale.
+            x (Tensor): Features :math:`(N, F)`, dense or sparse, of any scale.
             edge_index (Tensor, EdgeIndex or SparseTensor): Edges, in any form that
                 :class:`~torch_geometric_diff.nn.DiffConv` takes.
-            y (Tensor): Classes :math:`(N,)`; those of other nodes than ``train`` are not read.
+            y (Tensor): Classes :math:`(N,)`, integers of at least 0; those of other nodes than
+                ``train`` are not read.
             train (Tensor): The labeled nodes, as indices or as a mask.
             edge_weight (Tensor, optional): Weights of the edges. (default: ones)
             seed (int, optional): Seed of all random numbers; torch's own generator stays as it is.
@@ -199,188 +96,210 @@ class NodeClassifier:
         return self.fit_prepared(self.prepare(x, edge_index, edge_weight), y, train, seed)
 
     def fit_prepared(
-        self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int = 0
+        self, prepared: GraphInputs, y: Tensor, train: Tensor, seed: int = 0
     ) -> "NodeClassifier":
         """:meth:`fit` on what :meth:`prepare` returned."""
-        if not isinstance(y, Tensor) or y.shape != (prepared.num_nodes,):
-            got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(
-                f"Expected 'y' to be a Tensor of shape [{prepared.num_nodes}], a class for every "
-                f"node (got {got})"
-            )
-        mask = row_mask("train", train, prepared.num_nodes)
-        if not bool(mask.any()):
-            raise ValueError("Expected 'train' to name at least one node (got none)")
-        if train.dtype == torch.bool:
-            train = train.nonzero().view(-1)
-        if bool((y[train] != y[train]).any()):
-            raise ValueError("Expected 'y' to hold the classes of the nodes 'train' (got NaN)")
+        self._check_settings()
+        nodes = _check_nodes(train, prepared.num_nodes)
+        classes, labels = _check_classes(y, nodes, prepared.num_nodes)
         seed = check_integer("seed", seed, -(2**63))
-        with _own_settings(prepared.x.device):
-            return self._fit(prepared, _constant(y), _constant(train).long(), seed)
-
-    def _fit(self, prepared: Surroundings, y: Tensor, train: Tensor, seed: int) -> "NodeClassifier":
-        self.classes_, known = y[train].unique(return_inverse=True)
-        uses = {self.edges: Use(1.0, None)}
-        if self.edges == "auto":
-            uses = prepared.weigh(train, known)
-        self.weights_ = {name: use.weight for name, use in uses.items()}
-        self.edges_ = max(self.weights_, key=self.weights_.__getitem__)
-        self.models_: list[RandomPropagation] = []
-        devices = [train.device] if train.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            each = [
-                self._fit_use(name, use, prepared, known, train, seed) for name, use in uses.items()
-            ]
-        self.logits_ = each[0]
-        if len(each) > 1:
-            weights = torch.tensor([*self.weights_.values()], device=train.device)
-            self.logits_ = _log(torch.einsum("u,unc->nc", weights, torch.stack(each).softmax(-1)))
+        labeled = Labeled(nodes, labels, len(classes))
+        devices = [prepared.device] if prepared.device.type == "cuda" else []
+        with _isolated(prepared.x), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            chosen = self._choose(prepared, labeled)
+            with self._progress([model for model, _ in chosen.values()]) as bar:
+                for candidate, _ in chosen.values():
+                    candidate.fit(prepared, labeled, bar.update)
+            self._graph, self._labeled = prepared, labeled
+            self.candidates_ = {name: candidate for name, (candidate, _) in chosen.items()}
+            self.weights_ = {name: weight for name, (_, weight) in chosen.items()}
+            self.classes_ = classes
+            self.logits_ = self._mix(prepared, labeled)
         return self
 
-    def _fit_use(
-        self, name: str, use: Use, prepared: Surroundings, known: Tensor, train: Tensor, seed: int
-    ) -> Tensor:
-        """Log-probabilities of all nodes by one use of the edges."""
-        if name in ("near", "roles", "classes"):
-            logits = prepared.logits(name, train, known) if use.logits is None else use.logits
-            return self._with_shares(logits.float(), known)
-        x, operators = getattr(prepared, name)
-        probabilities = torch.zeros(x.size(0), len(self.classes_), device=x.device)
-        torch.manual_seed(seed)
-        for num_steps, operator in zip(self.num_steps, operators, strict=True):
-            model = RandomPropagation(
-                x.size(1),
-                len(self.classes_),
-                self.hidden_channels,
-                num_steps,
-                self.step_size,
-                self.num_views,
-                self.node_dropout,
-                normalization=self.normalization,
-            ).to(x.device)
-            self._train(model, x, operator, known, train)
-            with torch.no_grad():
-                probabilities += model.eval()(x, operator).softmax(dim=1) / len(operators)
-            self.models_.append(model)
-        logits = self._with_shares(_log(probabilities), known)
-        if self.student > 0 and name != "alone":  # or there is nothing to read
-            torch.manual_seed(seed)
-            logits = self._with_student(logits, x, known, train)
-        return logits
+    def _choose(self, graph: GraphInputs, labeled: Labeled) -> dict[str, tuple[Candidate, float]]:
+        """The candidates that labels speak for and their weights: the first, unless others are
+        significantly better; then a mixture that makes the labels most likely.
+        """
+        names = [self.candidates] if isinstance(self.candidates, str) else [*self.candidates]
+        names = [*CANDIDATES] if names == ["auto"] else names
+        models = {name: CANDIDATES[name](self) for name in names}
+        models = {
+            n: m for n, m in models.items() if m.is_feasible(graph, labeled.num_classes)
+        } or models
+        judged = labeled.sample(MOST_JUDGED)
+        found = {name: model.judge(graph, labeled, judged) for name, model in models.items()}
+        first, *others = found  # of one alone, it has learned
+        if not any(significantly_better(found[name], found[first]) for name in others):
+            return {first: (models[first], 1.0)}
+        weights = {n: weight for n, weight in stack(found).items() if weight > SMALLEST_WEIGHT}
+        return {n: (models[n], weight / sum(weights.values())) for n, weight in weights.items()}
 
-    def _train(
+    def _mix(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
+        """Log-probabilities [N, C] of all nodes."""
+        each = [
+            weight * self.candidates_[name].logits(graph, labeled).softmax(dim=1)
+            for name, weight in self.weights_.items()
+        ]
+        return log(torch.stack(each).sum(dim=0))
+
+    def predict(
         self,
-        model: RandomPropagation,
-        x: Tensor,
-        operator: DiffusionOperator,
-        known: Tensor,
-        train: Tensor,
-    ) -> None:
-        parameters = [*model.parameters()]
-        optimizer = Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
-        average = [torch.zeros_like(parameter) for parameter in parameters]
-        prior, trust, most = None, 1.0, self.consistency
-        if self.keep_shares:
-            prior, trust = known.bincount() / len(known), self._trust(known)
-            most *= 1 - trust
-        target = known.repeat_interleave(self.num_views)
-        first = self.max_epochs - max(1, round(AVERAGED * self.max_epochs))
-        for epoch in range(self.max_epochs):
-            logits = model(x, operator)
-            loss = F.cross_entropy(logits[train].flatten(0, 1), target)
-            if most > 0:
-                weight = most * min(1.0, epoch / self.warmup)
-                loss = loss + weight * consistency(logits, self.temperature, prior, trust)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if epoch >= first:
-                share = 1 / (epoch - first + 1)
-                torch._foreach_lerp_(average, [p.detach() for p in parameters], share)
-        with torch.no_grad():
-            for parameter, mean in zip(parameters, average, strict=True):
-                parameter.copy_(mean)
+        x: Tensor | None = None,
+        edge_index: Any = None,
+        edge_weight: Tensor | None = None,
+        nodes: Tensor | None = None,
+    ) -> Tensor:
+        """The class of every node, :math:`(N,)`; arguments as those of :meth:`predict_proba`."""
+        return self.classes_[self._answer(x, edge_index, edge_weight, nodes).argmax(dim=1)]
 
-    def _with_student(self, logits: Tensor, x: Tensor, known: Tensor, train: Tensor) -> Tensor:
-        """Train a linear map of the features to these logits and mix its probabilities in."""
-        target = (logits / self.temperature).softmax(dim=1)
-        target[train] = F.one_hot(known, len(self.classes_)).to(target)
-        student = Linear(x.size(1), len(self.classes_)).to(x.device)
-        torch.nn.init.xavier_uniform_(student.weight)
-        optimizer = Adam(student.parameters(), self.lr, weight_decay=self.weight_decay, fused=True)
-        for _ in range(self.max_epochs):
-            loss = F.cross_entropy(student(x), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        self.student_ = student.eval()
-        with torch.no_grad():
-            mixed = target.lerp(self.student_(x).softmax(dim=1), self.student)
-        return _log(mixed)
+    def predict_proba(
+        self,
+        x: Tensor | None = None,
+        edge_index: Any = None,
+        edge_weight: Tensor | None = None,
+        nodes: Tensor | None = None,
+    ) -> Tensor:
+        """The probability of every class of ``classes_`` at every node, :math:`(N, C)`.
 
-    def _trust(self, known: Tensor) -> float:
-        """How far the shares that are predicted are trusted."""
-        return len(known) / (len(known) + ASSUMED * len(self.classes_)) if self.keep_shares else 1.0
+        Args:
+            x (Tensor, optional): Features of the nodes of another graph, with other or further
+                nodes. What was learned is kept, and what depends on the graph is made anew.
+                (default: the graph of :meth:`fit`)
+            edge_index (Tensor, EdgeIndex or SparseTensor, optional): Its edges.
+            edge_weight (Tensor, optional): Their weights. (default: ones)
+            nodes (Tensor, optional): The number that each node had in :meth:`fit`, -1 for new ones:
+                where labels are known. (default: the nodes of :meth:`fit` come first if ``x``
+                begins with their features, else all are new)
+        """
+        return self._answer(x, edge_index, edge_weight, nodes).softmax(dim=1)
 
-    def _with_shares(self, logits: Tensor, known: Tensor) -> Tensor:
-        """Move by how much larger each class is among the predictions than among the labels."""
-        num_classes = logits.size(1)
-        found = torch.bincount(logits.argmax(dim=1), minlength=num_classes) + 1.0
-        given = torch.bincount(known, minlength=num_classes)
-        larger = (found / found.sum() / (given / given.sum())).log()
-        return logits + self.shares * self._trust(known) * larger
+    def score(self, y: Tensor, nodes: Tensor | None = None, **graph: Any) -> float:
+        """The share of nodes whose class is predicted.
 
-    def predict(self) -> Tensor:
-        """The class of every node, :math:`(N,)`."""
-        return self.classes_[self.logits_.argmax(dim=1)]
+        Args:
+            y (Tensor): The classes of all nodes.
+            nodes (Tensor, optional): The nodes to ask, as indices or as a mask. (default: all)
+            **graph (optional): Arguments of :meth:`predict`, for another graph.
+        """
+        hits = self.predict(**graph) == y
+        return float((hits if nodes is None else hits[nodes]).float().mean())
 
-    def predict_proba(self) -> Tensor:
-        """The probability of every class of ``classes_`` at every node, :math:`(N, C)`."""
-        return self.logits_.softmax(dim=1)
+    def _answer(
+        self, x: Tensor | None, edge_index: Any, edge_weight: Tensor | None, nodes: Tensor | None
+    ) -> Tensor:
+        if not hasattr(self, "logits_"):
+            raise ValueError("Expected a fitted NodeClassifier: call 'fit' first")
+        if x is None:
+            if edge_index is not None:
+                raise ValueError("Expected 'x' beside 'edge_index', the features of its nodes")
+            return self.logits_
+        with _isolated(x):
+            graph = GraphInputs(x, edge_index, edge_weight, self._graph.learned)
+            return self._mix(graph, self._known(graph, nodes))
+
+    def _known(self, graph: GraphInputs, nodes: Tensor | None) -> Labeled:
+        """The labeled nodes of another graph."""
+        number = self._graph.num_nodes
+        if nodes is None:
+            nodes = torch.full((graph.num_nodes,), -1, device=graph.device)
+            if graph.begins_with(self._graph):
+                nodes[:number] = torch.arange(number, device=graph.device)
+        if nodes.shape != (graph.num_nodes,) or nodes.is_floating_point():
+            raise ValueError(
+                f"Expected 'nodes' to be {graph.num_nodes} integers, one a node "
+                f"(got {nodes.dtype} of shape {list(nodes.shape)})"
+            )
+        if nodes.numel() and not -1 <= int(nodes.min()) <= int(nodes.max()) < number:
+            raise ValueError(
+                f"Expected 'nodes' to lie in [-1, {number - 1}] (got {int(nodes.min())} to "
+                f"{int(nodes.max())})"
+            )
+        label = torch.full((number + 1,), -1, device=graph.device)
+        label[self._labeled.nodes] = self._labeled.labels
+        label = label[nodes]
+        known = (label >= 0).nonzero().view(-1)
+        return Labeled(known, label[known], len(self.classes_))
+
+    def _progress(self, models: list[Candidate]) -> tqdm:
+        """A bar of epochs, on a terminal if the fit is long."""
+        return tqdm(
+            total=sum(model.num_epochs for model in models),
+            desc=type(self).__name__,
+            unit="epoch",
+            delay=0.0 if self.verbose else PATIENCE,
+            disable=None if self.verbose is None else not self.verbose,
+            leave=False,
+        )
+
+    def _check_settings(self) -> None:
+        for name, least in INTEGERS.items():
+            check_integer(name, getattr(self, name), least)
+        for name, (fits, text) in NUMBERS.items():
+            check_real(name, getattr(self, name), fits, text)
+        names = [self.candidates] if isinstance(self.candidates, str) else [*self.candidates]
+        if names != ["auto"] and (not names or set(names) - set(CANDIDATES)):
+            raise ValueError(
+                f"Expected 'candidates' to be 'auto' or among {[*CANDIDATES]} "
+                f"(got {self.candidates!r})"
+            )
+        if isinstance(self.normalizations, str) or not set(self.normalizations) <= {
+            *NORMALIZATIONS
+        }:
+            raise ValueError(
+                f"Expected 'normalizations' to be a sequence of {NORMALIZATIONS} "
+                f"(got {self.normalizations!r})"
+            )
+        if not (self.verbose is None or isinstance(self.verbose, bool)):
+            raise TypeError(f"Expected 'verbose' to be a bool or None (got {self.verbose!r})")
 
     def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.endswith("_"))
-        return f"{self.__class__.__name__}({settings})"
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({settings})"
+
+
+def _check_classes(y: Any, nodes: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """The classes of labeled nodes, and the number of each node's class."""
+    if not isinstance(y, Tensor) or y.shape != (num_nodes,):
+        got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(
+            f"Expected 'y' to be a Tensor of shape [{num_nodes}], a class for every node "
+            f"(got {got})"
+        )
+    if y.is_floating_point() or y.is_complex():
+        raise TypeError(f"Expected 'y' to hold classes, which are integers (got {y.dtype})")
+    known = constant(y)[nodes]
+    if y.dtype != torch.bool and bool((known < 0).any()):
+        first = int((known < 0).nonzero()[0])
+        raise ValueError(
+            f"Expected 'y' to hold a class of at least 0 for every node of 'train' "
+            f"(got {int(known[first])} for node {int(nodes[first])})"
+        )
+    classes, labels = known.unique(return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"Expected 'y' to hold at least two classes at the nodes 'train' "
+            f"(got {classes.tolist()})"
+        )
+    return classes, labels
+
+
+def _check_nodes(train: Any, num_nodes: int) -> Tensor:
+    """The labeled nodes as indices."""
+    mask = row_mask("train", train, num_nodes)
+    nodes = train.nonzero().view(-1) if train.dtype == torch.bool else constant(train).long()
+    if int(mask.sum()) == 0:
+        raise ValueError("Expected 'train' to name at least one node (got none)")
+    if int(mask.sum()) < len(nodes):
+        raise ValueError("Expected 'train' to name every node once (got repeated indices)")
+    return nodes
 
 
 @contextmanager
-def _own_settings(device: torch.device) -> Iterator[None]:
-    """Gradients, single precision and the device of the input, whatever is set outside."""
-    dtype, elsewhere = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            with torch.device(device) if elsewhere else nullcontext():  # it slows every call
-                yield
-    finally:
-        torch.set_default_dtype(dtype)
-
-
-def _constant(given: Tensor) -> Tensor:
-    """A Tensor that training may keep and that no gradient reaches."""
-    return given.clone() if given.is_inference() else given.detach()
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
-
-
-def _of_each_graph(
-    num_steps: int | Sequence[int], neighbors: int | Sequence[int], mix: float | Sequence[float]
-) -> tuple[list[int], list[int], list[float]]:
-    """The settings of every graph, a single number standing for all."""
-    given = {"num_steps": num_steps, "neighbors": neighbors, "mix": mix}
-    lengths = {len(value) for value in given.values() if isinstance(value, Sequence)}
-    count = max(lengths, default=1)
-    if count == 0 or lengths - {count}:
-        raise ValueError(f"Expected one number or one for each graph, as many of all (got {given})")
-
-    def spread(value: T | Sequence[T]) -> list[T]:
-        return [*value] if isinstance(value, Sequence) else [value] * count
-
-    return (
-        [check_integer("num_steps", value, 0) for value in spread(num_steps)],
-        [check_integer("neighbors", value, 0) for value in spread(neighbors)],
-        [check_real("mix", value, lambda m: m >= 0, "be at least 0") for value in spread(mix)],
-    )
+def _isolated(x: Any) -> Iterator[None]:
+    """Gradients and the device of the input, whatever is set outside."""
+    elsewhere = isinstance(x, Tensor) and torch.get_default_device().type != x.device.type
+    with torch.inference_mode(False), torch.enable_grad():
+        with torch.device(x.device) if elsewhere else nullcontext():  # it slows every call
+            yield

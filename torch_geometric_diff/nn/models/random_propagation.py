@@ -24,7 +24,7 @@ class RandomPropagation(Module):
     :math:`1 / (1 - p)`: what a node is must then be told from many of its surroundings. The views
     are columns of one call of the diffusion. With ``hidden_channels`` the map leads to hidden
     units, followed, after the diffusion, by ReLU, dropout and a linear classifier. Train it with
-    :func:`~torch_geometric_diff.nn.functional`; :class:`~torch_geometric_diff.NodeClassifier` does
+    :func:`~torch_geometric_diff.nn.consistency`; :class:`~torch_geometric_diff.NodeClassifier` does
     all of that. The random propagation is that of `"Graph Random Neural Networks for
     Semi-Supervised Learning on Graphs" <https://arxiv.org/abs/2005.11079>`_.
 
@@ -111,7 +111,8 @@ class RandomPropagation(Module):
 
     def _node_mask(self, h: Tensor) -> Tensor:
         """Which nodes each view keeps, [N, V, 1]."""
-        return torch.rand(h.size(0), self.num_views, 1, device=h.device) >= self.node_dropout
+        shape = h.size(0), self.num_views, 1
+        return torch.rand(shape, dtype=torch.float32, device=h.device) >= self.node_dropout
 
     def __repr__(self) -> str:
         hidden = "" if self.classifier is None else f", hidden_channels={self.bias.numel()}"
