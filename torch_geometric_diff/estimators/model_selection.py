@@ -7,16 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PENALTIES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01)  # in mean squares of a row; 1 if all are equal
-    1e-2,
-    3e-2,
-    1e-1,
-    3e-1,
-    1.0,
-    3.0,
-    10.0,
-    30.0,
-)  # of a ridge regression, in mean squares of a row
+# of a ridge regression, in mean squares of a row; the first where all are as good
+PENALTIES = (1.0, 0.3, 3.0, 0.1, 10.0, 0.03, 30.0, 0.01)
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # from its scores to logits
 UNIFORM = 0.01  # of every distribution is spread over all classes, so that no label is impossible
 SIGNIFICANT = 1.25  # standard deviations

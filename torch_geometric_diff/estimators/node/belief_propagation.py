@@ -14,7 +14,7 @@ from .candidates import Candidate, Labeled
 from .inputs import GraphInputs
 
 FOLDS = 4  # in which labels are left out
-DAMPINGS = (0.25, 0.5, 1.0)  # of messages, less where edges repeat what others say
+DAMPINGS = (0.5, 0.25, 1.0)  # of messages, less where edges repeat what others say
 ROUNDS = 12  # of messages; they hardly change after
 PSEUDO_COUNT = 20.0  # edges of every pair of classes that are assumed, joining by chance
 VOTE_STEPS = 6  # of the diffusion that spreads labels
@@ -44,7 +44,7 @@ class Folds(NamedTuple):
         """Every class spread over all folds; with ``folds=0`` all labels are visible."""
         nodes, labels, num_classes = labeled
         one_hot = F.one_hot(labels, num_classes).double()
-        hidden_in = stratified_folds(labels, max(folds, 1))
+        hidden_in = stratified_folds(labels, folds) if folds else labels
         fold = torch.arange(folds + 1, device=labels.device)[:, None]
         seen = ((hidden_in != fold) | (fold == folds)).double()
         target = one_hot.new_zeros(folds + 1, num_nodes, one_hot.size(1))
@@ -92,7 +92,8 @@ class BeliefPropagation(Candidate):
     :math:`\mathbf{R}_{cd} = P(c, d) / (P(c) P(d))` says how much more often than by chance edges
     join the classes: it is estimated along with the beliefs (expectation maximization of a
     degree-corrected stochastic block model). Edges may join equal classes, other ones or each class
-    to a certain other; directed edges may do so one way. The features and :math:`\alpha` are those
+    to a certain other; directed edges may do so one way. Where it is as good, labels are diffused
+    instead, and where edges tell nothing, features decide alone. The features and :math:`\alpha` are those
     that make labels most likely where they are hidden. The logits of the features are then learned
     once more, from the beliefs of all nodes.
     """
@@ -111,21 +112,23 @@ class BeliefPropagation(Candidate):
         }
         self.input = max(fits, key=lambda name: float(folds.log_likelihood(fits[name][0]).mean()))
         own, coefficients = fits[self.input]
-        start = (own + votes(graph, folds.target)).softmax(dim=-1)
-        found = [(own, coefficients, None, 0.0)]  # edges tell nothing
+        spread = own + votes(graph, folds.target)
+        fair, found = labeled.can_be_judged(), [(spread, coefficients, None, 1.0)]
         for damping in DAMPINGS:
-            logits, ratio = propagate(edges, own, start, folds, damping)
+            logits, ratio = propagate(edges, own, spread.softmax(dim=-1), folds, damping)
             found.append((logits, coefficients, ratio, damping))
+        found.append((own, coefficients, None, 0.0))  # edges tell nothing
 
-        def likelihood(each: tuple) -> float:
-            return float(folds.log_likelihood(each[0]).mean())
+        def likelihood(each: tuple[Any, ...]) -> float:
+            return float(folds.log_likelihood(each[0])[fair].sum())
 
-        logits, _, _, damping = max(found, key=likelihood)
+        logits, _, ratio, damping = max(found, key=likelihood)
         q = torch.where(folds.visible[..., None] > 0, folds.target, logits.softmax(dim=-1))
         balanced = (q / q.mean(dim=1, keepdim=True).clamp(min=1e-9)).mean(dim=-1)
         own, coefficients = regress(getattr(graph, self.input), q, balanced, folds)
-        logits, ratio = propagate(edges, own, q, folds, damping)
-        found.append((logits, coefficients, ratio, damping))
+        if ratio is not None:
+            logits, ratio = propagate(edges, own, q, folds, damping)
+            found.append((logits, coefficients, ratio, damping))
         logits, self.coefficients, ratio, self.damping = max(found, key=likelihood)
         self.ratio = None if ratio is None else ratio[-1:]
         return folds.log_likelihood(logits)[judged]
@@ -136,11 +139,11 @@ class BeliefPropagation(Candidate):
     def logits(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
         """Those after the messages, by the compatibilities that were learned."""
         own = (getattr(graph, self.input).double() @ self.coefficients)[None]
-        if self.ratio is None:
-            return own[0]
         folds = Folds.of(labeled, graph.num_nodes, folds=0)
-        edges = Edges.of(graph.edges[0], graph.num_nodes)
-        start = (own + votes(graph, folds.target)).softmax(dim=-1)
+        spread = votes(graph, folds.target)
+        if self.ratio is None:
+            return (own + self.damping * spread)[0]
+        edges, start = Edges.of(graph.edges[0], graph.num_nodes), (own + spread).softmax(dim=-1)
         return propagate(edges, own, start, folds, self.damping, self.ratio)[0][0]
 
 

@@ -34,6 +34,10 @@ class Labeled(NamedTuple):
         """Indices of at most ``size`` of them."""
         return stratified_sample(self.labels, size)
 
+    def can_be_judged(self) -> Tensor:
+        """Which labels others can predict: those whose class has another one."""
+        return self.labels.bincount(minlength=self.num_classes)[self.labels] > 1
+
     def trust(self) -> float:
         """How far predicted class shares are trusted: few labels a class say little of them."""
         return len(self.labels) / (len(self.labels) + ASSUMED_LABELS * self.num_classes)

@@ -78,7 +78,7 @@ class GraphInputs:
     @cached_property
     def has_features(self) -> bool:
         """Whether features differ between nodes."""
-        return self.is_words or bool(self._points.any())
+        return bool((self.x.values() if self.is_words else self._points).any())
 
     def begins_with(self, other: "GraphInputs") -> bool:
         """Whether the first nodes have the features of all nodes of another graph."""

@@ -38,9 +38,9 @@ NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 CANDIDATES: dict[str, Callable[[Settings], Any]] = {
     "diffusion": DiffusionNetworks,
+    "belief_propagation": BeliefPropagation,
     "neighborhood": lambda settings: RidgeRegression(settings, "neighborhood_kernel"),
     "structural": lambda settings: RidgeRegression(settings, "structural_kernel"),
-    "belief_propagation": BeliefPropagation,
 }
 
 
@@ -129,7 +129,8 @@ class NodeClassifier(Settings):
             n: m for n, m in models.items() if m.is_feasible(graph, labeled.num_classes)
         } or models
         judged = labeled.sample(MOST_JUDGED)
-        found = {name: model.judge(graph, labeled, judged) for name, model in models.items()}
+        fair = labeled.can_be_judged()[judged]
+        found = {name: model.judge(graph, labeled, judged)[fair] for name, model in models.items()}
         first, *others = found  # of one alone, it has learned
         if not any(significantly_better(found[name], found[first]) for name in others):
             return {first: (models[first], 1.0)}
@@ -152,7 +153,8 @@ class NodeClassifier(Settings):
         nodes: Tensor | None = None,
     ) -> Tensor:
         """The class of every node, :math:`(N,)`; arguments as those of :meth:`predict_proba`."""
-        return self.classes_[self._answer(x, edge_index, edge_weight, nodes).argmax(dim=1)]
+        best = self._answer(x, edge_index, edge_weight, nodes).argmax(dim=1)
+        return self.classes_[best]
 
     def predict_proba(
         self,
