@@ -427,47 +427,18 @@ class TunedMethod(Peer):
 
 
 class NodeClassifierMethod(Method):
-    """Diffused views that agree, on edges and neighbors by features; it needs no validation."""
+    """Candidate models among which the labels choose; it needs no validation."""
 
     training = ("lr", "weight_decay", "max_epochs")
 
-    def __init__(
-        self,
-        data: Data,
-        *,
-        step_size: float,
-        layer_num: int | list[int],
-        neighbors: int | list[int],
-        mix: float | list[float],
-        edges: str = "auto",
-        normalization: str = "row",
-        hidden: int | None = None,
-        consistency: float = 2.0,
-        temperature: float = 0.5,
-        keep_shares: bool = True,
-        shares: float = 0.5,
-        student: float = 0.5,
-        num_views: int = 4,
-        node_dropout: float = 0.5,
-    ) -> None:
+    def __init__(self, data: Data, **options: Any) -> None:
         super().__init__(data)
-        self.options: dict[str, Any] = {
-            "num_steps": layer_num,
-            "step_size": step_size,
-            "normalization": normalization,
-            "neighbors": neighbors,
-            "mix": mix,
-            "edges": edges,
-            "keep_shares": keep_shares,
-            "hidden_channels": hidden,
-            "consistency": consistency,
-            "temperature": temperature,
-            "shares": shares,
-            "student": student,
-            "num_views": num_views,
-            "node_dropout": node_dropout,
-        }
-        self.prepared = NodeClassifier(**self.options).prepare(data.x, data.edge_index)
+        self.options = options
+        self.prepared = NodeClassifier(**options).prepare(data.x, data.edge_index)
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        return {*NodeClassifier().get_params()} - {*cls.training, "verbose"}
 
     def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
         return [self.run_one(trial, **training) for trial in trials]
@@ -476,7 +447,9 @@ class NodeClassifierMethod(Method):
         """Train from the seed of a trial."""
         model = NodeClassifier(**self.options, **training)
         model.fit_prepared(self.prepared, self.data.y, trial.train, trial.init_seed)
-        return Fit(model.logits_, best_epoch=model.max_epochs - 1, epochs=model.max_epochs)
+        logits = torch.full((self.data.num_nodes, self.num_classes), -torch.inf)
+        logits = logits.to(model.logits_).index_copy_(1, model.classes_, model.logits_)
+        return Fit(logits, best_epoch=model.max_epochs - 1, epochs=model.max_epochs)
 
 
 METHODS: dict[str, type[Method]] = {

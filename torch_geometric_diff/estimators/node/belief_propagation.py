@@ -92,10 +92,10 @@ class BeliefPropagation(Candidate):
     :math:`\mathbf{R}_{cd} = P(c, d) / (P(c) P(d))` says how much more often than by chance edges
     join the classes: it is estimated along with the beliefs (expectation maximization of a
     degree-corrected stochastic block model). Edges may join equal classes, other ones or each class
-    to a certain other; directed edges may do so one way. Where it is as good, labels are diffused
-    instead, and where edges tell nothing, features decide alone. The features and :math:`\alpha` are those
-    that make labels most likely where they are hidden. The logits of the features are then learned
-    once more, from the beliefs of all nodes.
+    to a certain other; directed edges may do so one way. :math:`\alpha` is the value that makes
+    labels most likely where they are hidden; diffusion of the labels, or the features alone, take
+    the place of messages where that is better. The logits of the features are then learned once
+    more, from the beliefs of all nodes.
     """
 
     def is_feasible(self, graph: GraphInputs, num_classes: int) -> bool:
@@ -106,16 +106,12 @@ class BeliefPropagation(Candidate):
         """Learn with a part of the labels hidden in every fold."""
         folds = Folds.of(labeled, graph.num_nodes)
         edges = Edges.of(graph.edges[0], graph.num_nodes)
-        fits = {
-            name: regress(getattr(graph, name), folds.target, folds.visible, folds)
-            for name in ("components", "neighborhood")
-        }
-        self.input = max(fits, key=lambda name: float(folds.log_likelihood(fits[name][0]).mean()))
-        own, coefficients = fits[self.input]
-        spread = own + votes(graph, folds.target)
-        fair, found = labeled.can_be_judged(), [(spread, coefficients, None, 1.0)]
+        own, coefficients = regress(graph.components, folds.target, folds.visible, folds)
+        spread = votes(graph, folds.target)
+        start = (own + spread).softmax(dim=-1)
+        fair, found = labeled.can_be_judged(), [(own + spread, coefficients, None, 1.0)]
         for damping in DAMPINGS:
-            logits, ratio = propagate(edges, own, spread.softmax(dim=-1), folds, damping)
+            logits, ratio = propagate(edges, own, start, folds, damping)
             found.append((logits, coefficients, ratio, damping))
         found.append((own, coefficients, None, 0.0))  # edges tell nothing
 
@@ -125,10 +121,11 @@ class BeliefPropagation(Candidate):
         logits, _, ratio, damping = max(found, key=likelihood)
         q = torch.where(folds.visible[..., None] > 0, folds.target, logits.softmax(dim=-1))
         balanced = (q / q.mean(dim=1, keepdim=True).clamp(min=1e-9)).mean(dim=-1)
-        own, coefficients = regress(getattr(graph, self.input), q, balanced, folds)
+        own, coefficients = regress(graph.components, q, balanced, folds)
+        logits = own + damping * spread
         if ratio is not None:
             logits, ratio = propagate(edges, own, q, folds, damping)
-            found.append((logits, coefficients, ratio, damping))
+        found.append((logits, coefficients, ratio, damping))
         logits, self.coefficients, ratio, self.damping = max(found, key=likelihood)
         self.ratio = None if ratio is None else ratio[-1:]
         return folds.log_likelihood(logits)[judged]
@@ -138,7 +135,7 @@ class BeliefPropagation(Candidate):
 
     def logits(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
         """Those after the messages, by the compatibilities that were learned."""
-        own = (getattr(graph, self.input).double() @ self.coefficients)[None]
+        own = (graph.components.double() @ self.coefficients)[None]
         folds = Folds.of(labeled, graph.num_nodes, folds=0)
         spread = votes(graph, folds.target)
         if self.ratio is None:

@@ -140,7 +140,7 @@ class NodeClassifier(Settings):
     def _mix(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
         """Log-probabilities [N, C] of all nodes."""
         each = [
-            weight * self.candidates_[name].logits(graph, labeled).softmax(dim=1)
+            weight * self.candidates_[name].logits(graph, labeled).float().softmax(dim=1)
             for name, weight in self.weights_.items()
         ]
         return log(torch.stack(each).sum(dim=0))
