@@ -18,7 +18,8 @@ from .inputs import GraphInputs, multiply, transpose
 from .settings import Settings
 
 MOST_JUDGED = 1000  # labeled nodes that are left out in turn
-ASSUMED_LABELS = 3.0  # a class, that speak for the shares of the labels being those of all nodes
+ASSUMED_LABELS = 4.0  # for the shares of the classes being those of the labels
+LONGER = 4  # times as many steps at most, where long ones are not stable
 SMALLEST_WEIGHT = 0.1  # of a network; with less it is not trained
 AVERAGED = 1 / 3  # of the epochs, the last, whose weights are averaged
 
@@ -40,7 +41,8 @@ class Labeled(NamedTuple):
 
     def trust(self) -> float:
         """How far predicted class shares are trusted: few labels a class say little of them."""
-        return len(self.labels) / (len(self.labels) + ASSUMED_LABELS * self.num_classes)
+        per_class = len(self.labels) / self.num_classes
+        return 1 / (1 + ASSUMED_LABELS * per_class**-1.5)
 
     def prior_correction(self, logits: Tensor, exponent: float) -> Tensor:
         """What logits gain by how much larger each class is among predictions than among labels."""
@@ -87,11 +89,14 @@ class DiffusionNetworks(Candidate):
         """Whether there are features."""
         return graph.has_features
 
-    def operators(self, graph: GraphInputs) -> dict[str | None, DiffusionOperator]:
-        """The operator of each network, by its normalization."""
-        s = self.settings
-        joined = s.neighbors, s.neighbor_weight
-        return {how: graph.operator(s.step_size, how, *joined) for how in s.normalizations}
+    def diffusions(self, graph: GraphInputs) -> dict[str | None, tuple[DiffusionOperator, int]]:
+        """The operator of each network and its number of steps, by its normalization."""
+        s, found = self.settings, {}
+        for how in s.normalizations:
+            operator = graph.stable_operator(s.step_size, how, s.neighbors, s.neighbor_weight)
+            steps = round(s.num_steps * s.step_size / float(operator.step_size))
+            found[how] = operator, min(steps, LONGER * s.num_steps)
+        return found
 
     def judge(self, graph: GraphInputs, labeled: Labeled, judged: Tensor) -> Tensor:
         """By a ridge regression on diffused features, which is the network without its training."""
@@ -99,9 +104,9 @@ class DiffusionNetworks(Candidate):
         one_hot = torch.zeros(graph.num_nodes, len(nodes), dtype=torch.float32, device=nodes.device)
         one_hot[nodes, torch.arange(len(nodes), device=nodes.device)] = 1
         transposed, found = transpose(graph.features), []
-        for name, operator in self.operators(graph).items():
+        for name, (operator, steps) in self.diffusions(graph).items():
             # rows of the diffused features, by the transposed operator: a column a node
-            spread = diffuse(one_hot, operator.t(), self.settings.num_steps)
+            spread = diffuse(one_hot, operator.t(), steps)
             ridge = fit_ridge(multiply(transposed, spread).t(), labels, labeled.num_classes)
             found.append((log_likelihood(ridge.scores, labels), ridge, name))
         weights = torch.stack([each[0].sum() for each in found]).softmax(dim=0).tolist()
@@ -114,7 +119,7 @@ class DiffusionNetworks(Candidate):
     def class_prior(self, graph: GraphInputs) -> Tensor:
         """The mean probability of each class by the regression that judges."""
         own = multiply(graph.features, self.ridge.coefficients.float())
-        logits = diffuse(own, self.operators(graph)[self.best], self.settings.num_steps)
+        logits = diffuse(own, *self.diffusions(graph)[self.best])
         return logits.softmax(dim=1).mean(dim=0)
 
     def fit(self, graph: GraphInputs, labeled: Labeled, epoch: Callable[[], Any]) -> None:
@@ -123,11 +128,13 @@ class DiffusionNetworks(Candidate):
         self.weight_decay = s.weight_decay * (sizes[0] / 1000) ** 0.5 * self.ridge.penalty**0.25
         self.models, prior = {}, self.class_prior(graph)
         for name in self.weights:
+            operator, steps = self.diffusions(graph)[name]
+            step_size = float(operator.step_size)
             model = RandomPropagation(
-                *sizes, None, s.num_steps, s.step_size, s.num_views, s.node_dropout
+                *sizes, None, steps, step_size, s.num_views, s.node_dropout, normalization=name
             )
             model.to(graph.device, torch.float32).reset_parameters()
-            self._train(model, graph.features, self.operators(graph)[name], labeled, prior, epoch)
+            self._train(model, graph.features, operator, labeled, prior, epoch)
             self.models[name] = model.eval()
         self.correction = torch.zeros_like(prior)
         self.correction = labeled.prior_correction(self._teach(graph), s.prior_correction)
@@ -186,7 +193,8 @@ class DiffusionNetworks(Candidate):
     def _teach(self, graph: GraphInputs) -> Tensor:
         """Log-probabilities of the networks, moved by the prior correction."""
         probabilities = sum(
-            self.weights[name] * model(graph.features, self.operators(graph)[name]).softmax(dim=1)
+            self.weights[name]
+            * model(graph.features, self.diffusions(graph)[name][0]).softmax(dim=1)
             for name, model in self.models.items()
         )
         return log(probabilities / sum(self.weights.values())) + self.correction

@@ -23,6 +23,7 @@ ROWS_OF_MEDIAN = 256  # rows whose median distance is the width of a Gaussian ke
 LARGEST_DENSE = 2**26  # entries, up to which sparse features are made dense to find neighbors
 MOST_PATHS = 2**26  # pairs of edges at a node, up to which triangles are counted
 OUTLIER = 4.0  # standard deviations that a structural feature may be off
+SHORT_STEP = 2.0**-7  # that is stable on every graph worth the name
 TINY = 1e-9
 
 
@@ -110,6 +111,17 @@ class GraphInputs:
                 normalization=normalization,
                 dtype=torch.float32,
             )
+        return self._operators[key]
+
+    def stable_operator(self, step_size: float, *how: Any) -> DiffusionOperator:
+        """The operator of a step of at most this size that cannot diverge, as :meth:`operator`.
+
+        Symmetric normalization is stable for short steps alone, where few nodes have most edges.
+        """
+        key = ("stable", step_size, *how)
+        if key not in self._operators:
+            short = self.operator(SHORT_STEP, *how)
+            self._operators[key] = short.with_step_size(min(step_size, short.gershgorin_step_size))
         return self._operators[key]
 
     def _edges_with(self, neighbors: int, weight: float) -> tuple[Tensor, Tensor | None]:
