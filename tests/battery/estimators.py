@@ -1,6 +1,7 @@
 """The estimators of the battery, each beside what it computes in dense float64 algebra."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ from dense import as_form, dense_step, dense_weight
 from torch import Tensor
 
 from torch_geometric_diff import DiffusionClassifier, NodeClassifier
-from torch_geometric_diff.estimators.node.belief_propagation import with_waves
+from torch_geometric_diff.estimators.node.inputs import random_frequencies
 
 N, FEATURES, CLASSES = 60, 4, 3
 TRAIN = torch.arange(0, N, 4)
@@ -68,8 +69,9 @@ NEAR, STEPS, TRUST = 5, 40, 0.3
 
 
 def diffusion(weight: float) -> Callable[..., DiffusionClassifier]:
-    def fit(x: Any, y: Any) -> DiffusionClassifier:
-        return DiffusionClassifier(NEAR, num_steps=STEPS, feature_weight=weight).fit(x, y)
+    def fit(x: Any, y: Any, model: Any = None) -> DiffusionClassifier:
+        model = model or DiffusionClassifier(NEAR, num_steps=STEPS, feature_weight=weight)
+        return model.fit(x, y)
 
     return fit
 
@@ -151,15 +153,28 @@ def dense_with_features() -> Tensor:
 
 # NodeClassifier ###################################################################################
 
-SETTINGS: dict[str, Any] = {"num_steps": 3, "neighbors": 3, "mix": 0.5, "max_epochs": 4}
+SETTINGS: dict[str, Any] = {
+    "num_steps": 3,
+    "neighbors": 3,
+    "neighbor_weight": 0.5,
+    "normalizations": ("row",),
+    "max_epochs": 4,
+}
 
 
-def nodes(edges: str) -> Callable[..., NodeClassifier]:
-    def fit(x: Any, y: Tensor, form: str = "edge_index", order: Tensor | None = None) -> Any:
+def nodes(candidate: str) -> Callable[..., NodeClassifier]:
+    def fit(
+        x: Any,
+        y: Tensor,
+        form: str = "edge_index",
+        order: Tensor | None = None,
+        model: Any = None,
+    ) -> Any:
         edge_index = EDGES if order is None else order.argsort()[EDGES]
         adjacency, weight = as_form(form, edge_index, WEIGHT, N)
         train = (y >= 0).nonzero().view(-1)
-        return NodeClassifier(edges=edges, **SETTINGS).fit(x, adjacency, y, train, weight)
+        model = model or NodeClassifier(candidates=candidate, **SETTINGS)
+        return model.fit(x, adjacency, y, train, weight)
 
     return fit
 
@@ -170,14 +185,14 @@ def probabilities(model: NodeClassifier, x: Any) -> Tensor:
 
 @cache
 def trained() -> NodeClassifier:
-    return nodes("joined")(X, LABELS)
+    return nodes("diffusion")(X, LABELS)
 
 
 def dense_network() -> Tensor:
     """What the trained networks say, in dense algebra, for training has no closed form."""
     model = trained()
     x = (X - X.mean(0)) / X.var(0, correction=0).sqrt()
-    diffused = torch.linalg.matrix_power(dense_step(dense_weight(EDGES, WEIGHT, N), 0.5, "row"), 3)
+    diffused = torch.linalg.matrix_power(dense_step(dense_weight(EDGES, WEIGHT, N), 0.5, "row"), 6)
     left = (diffused @ x).square().mean(0).sqrt()  # of every column
     x = x * left / left.max()
     unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
@@ -185,28 +200,28 @@ def dense_network() -> Tensor:
     weight = torch.exp(-squared[:, :4] / squared[:, 2:3])  # the point itself among four
     near = torch.zeros(N, N).double().scatter(1, index[:, :4], weight).fill_diagonal_(0)
     joined = dense_weight(EDGES, WEIGHT, N) + 0.5 * (near + near.t()) / 2
-    x = torch.nn.functional.normalize(with_waves(x.float()).double(), dim=1)
-    network = model.models_[0].double()
+    frequencies, phase = (each.double() for each in random_frequencies(x.float()))
+    waves = (x @ frequencies + phase).cos()
+    unit = torch.nn.functional.normalize
+    x = unit(torch.cat([unit(x, dim=1), unit(waves - waves.mean(0), dim=1)], dim=1), dim=1)
+    candidate = deepcopy(model.candidates_["diffusion"])
+    network = candidate.models["row"].double()
     h = x @ network.encoder.weight.t()
     for _ in range(3):
         h = dense_step(joined, 0.5, "row") @ h
     logits = (h + network.bias).log_softmax(1)
     found, given = (torch.bincount(each, minlength=3) for each in (logits.argmax(1), Y[TRAIN]))
     larger = ((found + 1.0) / (found + 1.0).sum() / (given / given.sum())).log()
-    logits = logits + 0.5 * len(TRAIN) / (len(TRAIN) + 3 * CLASSES) * larger
-    target = (logits / 0.5).softmax(1)
+    logits = logits + model.prior_correction / (1 + 4 * 5**-1.5) * larger
+    target = (logits / model.temperature).softmax(1)
     target[TRAIN] = torch.nn.functional.one_hot(Y[TRAIN]).double()
-    student = model.student_.double()
+    student = candidate.student.double()
     return (target + (x @ student.weight.t() + student.bias).softmax(1)).detach() / 2
 
 
 DRAWN = "the order decides which random numbers it gets, as another seed does"
 FOLDS = "the order decides which labels are left out together"
 OF_NODES: dict[str, Any] = {
-    "refuses": {
-        "clone": (TypeError, "does not seem to be a scikit-learn estimator"),
-        "sparse X": (TypeError, "'x' to be dense"),
-    },
     "beside": {"points in another order": DRAWN, "classes in another order": DRAWN},
 }
 GIVEN_BY_X = {"forms of the graph": "its graph is made of X"}
@@ -227,14 +242,13 @@ ESTIMATORS = [
         1e-10,
         beside=GIVEN_BY_X,
     ),
-    Estimator("NodeClassifier", nodes("joined"), probabilities, dense_network, 2e-5, **OF_NODES),
+    Estimator("NodeClassifier", nodes("diffusion"), probabilities, dense_network, 2e-5, **OF_NODES),
     Estimator(
         "NodeClassifier, learned compatibility of classes",
-        nodes("classes"),
+        nodes("belief_propagation"),
         probabilities,
         None,
         2e-5,
-        refuses=OF_NODES["refuses"],
         beside={
             "value": "its iterations have no closed form",
             "points in another order": FOLDS,

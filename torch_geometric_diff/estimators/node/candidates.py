@@ -19,6 +19,7 @@ from .settings import Settings
 
 MOST_JUDGED = 1000  # labeled nodes that are left out in turn
 ASSUMED_LABELS = 4.0  # for the shares of the classes being those of the labels
+TEACHER_TEMPERATURE = 0.5  # of what the student learns
 LONGER = 4  # times as many steps at most, where long ones are not stable
 SMALLEST_WEIGHT = 0.1  # of a network; with less it is not trained
 AVERAGED = 1 / 3  # of the epochs, the last, whose weights are averaged
@@ -130,17 +131,16 @@ class DiffusionNetworks(Candidate):
         for name in self.weights:
             operator, steps = self.diffusions(graph)[name]
             step_size = float(operator.step_size)
-            model = RandomPropagation(
-                *sizes, None, steps, step_size, s.num_views, s.node_dropout, normalization=name
-            )
-            model.to(graph.device, torch.float32).reset_parameters()
+            how = (None, steps, step_size, s.num_views, s.node_dropout, 0.5, name)
+            model = single(lambda how=how: RandomPropagation(*sizes, *how)).to(graph.device)
+            model.reset_parameters()
             self._train(model, graph.features, operator, labeled, prior, epoch)
             self.models[name] = model.eval()
         self.correction = torch.zeros_like(prior)
         self.correction = labeled.prior_correction(self._teach(graph), s.prior_correction)
         self.student = None
         if s.student > 0:
-            self.student = Linear(*sizes).to(graph.device, torch.float32)
+            self.student = single(lambda: Linear(*sizes)).to(graph.device)
             torch.nn.init.xavier_uniform_(self.student.weight)
             torch.nn.init.zeros_(self.student.bias)
             target = self._targets(graph, labeled)
@@ -201,7 +201,7 @@ class DiffusionNetworks(Candidate):
 
     def _targets(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
         """Sharpened probabilities, and the labels where they are known."""
-        target = (self._teach(graph) / self.settings.temperature).softmax(dim=1)
+        target = (self._teach(graph) / TEACHER_TEMPERATURE).softmax(dim=1)
         target[labeled.nodes] = F.one_hot(labeled.labels, labeled.num_classes).to(target)
         return target
 
@@ -242,6 +242,12 @@ class RidgeRegression(Candidate):
     def logits(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
         """Those of the regression."""
         return self._scores(graph) + self.correction
+
+
+def single(make: Callable[[], Any]) -> Any:
+    """A module in single precision, whatever torch's default; its random numbers are not drawn."""
+    with torch.random.fork_rng([]):
+        return make().to(torch.float32)
 
 
 def log(probabilities: Tensor) -> Tensor:

@@ -100,12 +100,12 @@ class NodeClassifier(Settings):
     ) -> "NodeClassifier":
         """:meth:`fit` on what :meth:`prepare` returned."""
         self._check_settings()
-        nodes = _check_nodes(train, prepared.num_nodes)
-        classes, labels = _check_classes(y, nodes, prepared.num_nodes)
         seed = check_integer("seed", seed, -(2**63))
-        labeled = Labeled(nodes, labels, len(classes))
         devices = [prepared.device] if prepared.device.type == "cuda" else []
         with _isolated(prepared.x), torch.random.fork_rng(devices):
+            nodes = _check_nodes(train, prepared.num_nodes)
+            classes, labels = _check_classes(y, nodes, prepared.num_nodes)
+            labeled = Labeled(nodes, labels, len(classes))
             torch.manual_seed(seed)
             chosen = self._choose(prepared, labeled)
             with self._progress([model for model, _ in chosen.values()]) as bar:
