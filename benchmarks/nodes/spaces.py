@@ -47,18 +47,6 @@ SPACES: dict[str, Space] = {
         "lr": FloatDistribution(5e-2, 0.5, log=True),
         "weight_decay": FloatDistribution(1e-5, 1e-3, log=True),
     },
-    "node-classifier": {
-        **WORDS,
-        "normalization": CategoricalDistribution(["sym", "row"]),
-        "layer_num": IntDistribution(2, 16),
-        "relative_step": FloatDistribution(0.1, 0.9, step=0.1),
-        "consistency": FloatDistribution(0.0, 4.0, step=0.5),
-        "temperature": FloatDistribution(0.2, 1.0, step=0.1),
-        "shares": FloatDistribution(0.0, 1.0, step=0.25),
-        "student": FloatDistribution(0.0, 1.0, step=0.25),
-        "node_dropout": FloatDistribution(0.1, 0.8, step=0.1),
-        "weight_decay": FloatDistribution(3e-5, 1e-3, log=True),
-    },
 }
 _NARROW: Row = {
     "binary": True,
@@ -94,19 +82,6 @@ _LINEAR: Row = {
     "lr": 0.2,
     "weight_decay": 5e-5,  # both those of SGC
 }
-_VIEWS: Row = {
-    "neighbors": 4,
-    "mix": 0.75,
-    "normalization": "row",
-    "layer_num": 6,
-    "relative_step": 0.4,
-    "consistency": 2.0,
-    "temperature": 0.5,
-    "shares": 0.5,
-    "student": 0.5,
-    "node_dropout": 0.5,
-    "weight_decay": 2e-4,
-}
 STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
     "diff-resnet-tuned": [
         _NARROW,
@@ -128,15 +103,9 @@ STARTS: dict[str, list[Row]] = {  # tried before the search draws its own
         {**_LINEAR, "rare_words": False},
         {**_LINEAR, "normalization": "sym", "relative_step": 0.5},
     ],
-    "node-classifier": [
-        _VIEWS,
-        {**_VIEWS, "mix": 0.4, "normalization": "sym", "temperature": 0.3, "shares": 0.25},
-        {**_VIEWS, "neighbors": 15, "mix": 0.5, "layer_num": 8, "shares": 0.0},
-    ],
 }
 FIXED: dict[str, Row] = {  # the rest, as published
     "diff-resnet-tuned": {"self_loops": True, "max_epochs": 10_000, "patience": 50},
     "diff-resnet-words": {"lr": 0.01, "weight_decay": 5e-4, "max_epochs": 10_000, "patience": 50},
     "diff-linear": {"max_epochs": 10_000, "patience": 50},
-    "node-classifier": {"lr": 0.2, "max_epochs": 100},
 }

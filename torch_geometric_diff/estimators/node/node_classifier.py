@@ -46,7 +46,66 @@ CANDIDATES: dict[str, Callable[[Settings], Any]] = {
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class NodeClassifier(Settings):
-    r"""DOC"""
+    r"""Classes of all nodes of a graph from those of a few, without validation nodes.
+
+    Candidate models predict the labeled nodes, each from others. The first is taken unless another
+    one is significantly better; then those that make the labels most likely are mixed (stacking):
+
+    - ``diffusion``: a :class:`~torch_geometric_diff.nn.RandomPropagation` of features on the edges
+      joined with the nearest neighbors by features, trained by cross-entropy and, raised over the
+      first epochs, the :func:`~torch_geometric_diff.nn.consistency` of all nodes, whose targets
+      stay the closer to estimated class shares, the fewer labels there are. Networks of both
+      normalizations are averaged by how likely they make the labels. Weights are averaged over the
+      last third of the epochs, and a student of each node's own features is mixed in
+      (`"Extract the Knowledge of Graph Neural Networks" <https://arxiv.org/abs/2103.02885>`_);
+    - ``belief_propagation``: which classes edges join is learned along with the classes;
+    - ``neighborhood``: a ridge regression on the features of a node, its neighbors and theirs;
+    - ``structural``: one on their numbers of edges and triangles.
+
+    Bags of words are read as rows of unit length. Other features are standardized, each column
+    counts what diffusion over the edges leaves of it, and random Fourier features stand beside
+    them.
+
+    Args:
+        candidates (str or sequence of str, optional): :obj:`"auto"`, or the candidates among which
+            to choose. (default: :obj:`"auto"`)
+        num_steps (int, optional): The number of diffusion steps. (default: :obj:`6`)
+        step_size (float, optional): Their size; where that could diverge there are more and
+            shorter ones. (default: :obj:`0.5`)
+        neighbors (int, optional): The number of neighbors by features. (default: :obj:`4`)
+        neighbor_weight (float, optional): What one counts beside an edge. (default: :obj:`0.75`)
+        normalizations (sequence, optional): Those of the networks, see
+            :class:`~torch_geometric_diff.nn.DiffConv`. (default: :obj:`("row", "sym")`)
+        num_views (int, optional): See :class:`~torch_geometric_diff.nn.RandomPropagation`.
+            (default: :obj:`4`)
+        node_dropout (float, optional): See there. (default: :obj:`0.5`)
+        consistency (float, optional): The weight of consistency. (default: :obj:`2.0`)
+        temperature (float, optional): See :func:`~torch_geometric_diff.nn.consistency`.
+            (default: :obj:`0.4`)
+        lr (float, optional): Learning rate of Adam. (default: :obj:`0.2`)
+        weight_decay (float, optional): L2 penalty of Adam for 1,000 features where a ridge
+            regression chooses a penalty of 1; it grows with the root of the one and the fourth root
+            of the other. (default: :obj:`1.7e-4`)
+        max_epochs (int, optional): The number of epochs. (default: :obj:`100`)
+        warmup (int, optional): Epochs over which consistency rises. (default: :obj:`60`)
+        prior_correction (float, optional): The power of the ratio of predicted to given class
+            shares by which probabilities are multiplied. (default: :obj:`0.35`)
+        student (float, optional): The part of the student. (default: :obj:`0.5`)
+        verbose (bool, optional): Show a progress bar. (default: in a terminal, if it takes long)
+
+    Attributes:
+        classes_ (Tensor): The classes, those of the labeled nodes in ascending order.
+        weights_ (dict): The weight of each candidate that is used.
+        candidates_ (dict): These candidates, fitted.
+        logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
+
+    Example:
+        >>> y = torch.arange(200) % 2
+        >>> x = torch.randn(200, 8) + 3 * y[:, None]
+        >>> model = NodeClassifier(max_epochs=20).fit(x, knn_graph(x, k=5), y, torch.arange(10))
+        >>> model.score(y) > 0.95
+        True
+    """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings, as scikit-learn asks for them."""
