@@ -12,6 +12,7 @@ from dense import as_form, dense_step, dense_weight
 from torch import Tensor
 
 from torch_geometric_diff import DiffusionClassifier, NodeClassifier
+from torch_geometric_diff.estimators.node.candidates import TEACHER_TEMPERATURE
 from torch_geometric_diff.estimators.node.inputs import random_frequencies
 
 N, FEATURES, CLASSES = 60, 4, 3
@@ -213,7 +214,7 @@ def dense_network() -> Tensor:
     found, given = (torch.bincount(each, minlength=3) for each in (logits.argmax(1), Y[TRAIN]))
     larger = ((found + 1.0) / (found + 1.0).sum() / (given / given.sum())).log()
     logits = logits + model.prior_correction / (1 + 4 * 5**-1.5) * larger
-    target = (logits / model.temperature).softmax(1)
+    target = (logits / TEACHER_TEMPERATURE).softmax(1)
     target[TRAIN] = torch.nn.functional.one_hot(Y[TRAIN]).double()
     student = candidate.student.double()
     return (target + (x @ student.weight.t() + student.bias).softmax(1)).detach() / 2

@@ -189,18 +189,6 @@ def test_the_rest_may_judge() -> None:
     assert len(seen.unique()) == 1797
 
 
-def test_a_search_of_the_node_classifier_starts_from_its_defaults() -> None:
-    data = load_graph("digits")
-    model = "node-classifier"
-    for start in tune.STARTS[model]:
-        assert set(start) == set(SPACES[model])
-        assert tune.to_settings(data, model, start, 10_000)["max_epochs"] == 100
-    settings = tune.to_settings(data, model, tune.STARTS[model][0], max_epochs=2)
-    assert settings["max_epochs"] == 2 and "relative_step" not in settings
-    [value] = tune.val_accuracies(data, model, settings, tune.tuning_trials(data, 7, 1))
-    assert value > 0.2  # chance is 0.1
-
-
 def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> None:
     data = load_graph("digits")
     (trial,) = tune.tuning_trials(data, 7, 1)

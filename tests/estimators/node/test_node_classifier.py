@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_geometric_diff import NodeClassifier
-from torch_geometric_diff.estimators.node import node_classifier
+from torch_geometric_diff.estimators.node import candidates, node_classifier
 
 N = 120
 FEW = torch.tensor([0, 1, 2, 3, 4, 30, 31, 32, 33, 34, 80, 81, 82, 83, 84])
@@ -128,7 +128,7 @@ def test_networks_are_averaged_by_their_weights_and_the_student_is_mixed_in() ->
         * network(graph.features, candidate.diffusions(graph)[name][0]).softmax(1)
         for name, network in candidate.models.items()
     )
-    target = ((teacher.log() + candidate.correction) / model.temperature).softmax(1)
+    target = ((teacher.log() + candidate.correction) / candidates.TEACHER_TEMPERATURE).softmax(1)
     target[FEW] = torch.nn.functional.one_hot(y[FEW]).float()
     own = candidate.student(graph.features).softmax(1)
     torch.testing.assert_close(model.predict_proba(), 0.75 * target + 0.25 * own)
@@ -171,10 +171,10 @@ def test_more_labels_than_are_judged_in_any_order(
     assert model.weights_.get("diffusion", 0.0) < 0.25 and model.score(y) > 0.9
 
 
-@pytest.mark.parametrize("candidates", ["auto", *node_classifier.CANDIDATES])
-def test_the_same_graph_gets_the_same_answer(candidates: str) -> None:
+@pytest.mark.parametrize("name", ["auto", *node_classifier.CANDIDATES])
+def test_the_same_graph_gets_the_same_answer(name: str) -> None:
     x, edge_index, y = blocks()
-    model = NodeClassifier(**{**SMALL, "candidates": candidates}).fit(x, edge_index, y, FEW)
+    model = NodeClassifier(**{**SMALL, "candidates": name}).fit(x, edge_index, y, FEW)
     expected = model.predict_proba()
     torch.testing.assert_close(model.predict_proba(x, edge_index), expected)
     torch.testing.assert_close(model.predict_proba(x.to_sparse(), edge_index), expected)
@@ -185,12 +185,12 @@ def test_the_same_graph_gets_the_same_answer(candidates: str) -> None:
     assert float((found.argmax(1) == expected[order].argmax(1)).float().mean()) > 0.95
 
 
-@pytest.mark.parametrize("candidates", ["diffusion", "neighborhood", "belief_propagation"])
+@pytest.mark.parametrize("name", ["diffusion", "neighborhood", "belief_propagation"])
 @pytest.mark.parametrize("separation", [2.0, 4.0])
-def test_other_and_further_nodes(candidates: str, separation: float) -> None:
+def test_other_and_further_nodes(name: str, separation: float) -> None:
     x, edge_index, y = mixed(0.1, 0.01, separation)
     first = (edge_index < 150).all(dim=0)
-    model = NodeClassifier(candidates=candidates, max_epochs=40)
+    model = NodeClassifier(candidates=name, max_epochs=40)
     model.fit(x[:150], edge_index[:, first], y[:150], torch.arange(36))
     grown = model.predict(x, edge_index)  # 90 further nodes
     assert float((grown == y)[150:].float().mean()) > 0.85

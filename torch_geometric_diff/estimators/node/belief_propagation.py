@@ -22,6 +22,10 @@ SMALLEST = 1e-3  # compatibility of two classes
 MOST_MESSAGES = 2**23  # numbers in the messages of all folds: some seconds
 
 
+# Logits, coefficients of the features, compatibilities of the classes if messages pass, damping.
+Found = tuple[Tensor, Tensor, Tensor | None, float]
+
+
 class Folds(NamedTuple):
     """Labels with a part of them hidden in every fold but the last.
 
@@ -109,13 +113,15 @@ class BeliefPropagation(Candidate):
         own, coefficients = regress(graph.components, folds.target, folds.visible, folds)
         spread = votes(graph, folds.target)
         start = (own + spread).softmax(dim=-1)
-        fair, found = labeled.can_be_judged(), [(own + spread, coefficients, None, 1.0)]
+        fair = labeled.can_be_judged()
+        found: list[Found] = [(own + spread, coefficients, None, 1.0)]
+        ratio: Tensor | None
         for damping in DAMPINGS:
             logits, ratio = propagate(edges, own, start, folds, damping)
             found.append((logits, coefficients, ratio, damping))
         found.append((own, coefficients, None, 0.0))  # edges tell nothing
 
-        def likelihood(each: tuple[Any, ...]) -> float:
+        def likelihood(each: Found) -> float:
             return float(folds.log_likelihood(each[0])[fair].sum())
 
         logits, _, ratio, damping = max(found, key=likelihood)

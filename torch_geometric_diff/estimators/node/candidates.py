@@ -132,7 +132,7 @@ class DiffusionNetworks(Candidate):
             operator, steps = self.diffusions(graph)[name]
             step_size = float(operator.step_size)
             how = (None, steps, step_size, s.num_views, s.node_dropout, 0.5, name)
-            model = single(lambda how=how: RandomPropagation(*sizes, *how)).to(graph.device)
+            model = single(RandomPropagation, *sizes, *how).to(graph.device)
             model.reset_parameters()
             self._train(model, graph.features, operator, labeled, prior, epoch)
             self.models[name] = model.eval()
@@ -140,13 +140,13 @@ class DiffusionNetworks(Candidate):
         self.correction = labeled.prior_correction(self._teach(graph), s.prior_correction)
         self.student = None
         if s.student > 0:
-            self.student = single(lambda: Linear(*sizes)).to(graph.device)
-            torch.nn.init.xavier_uniform_(self.student.weight)
-            torch.nn.init.zeros_(self.student.bias)
-            target = self._targets(graph, labeled)
+            student, target = single(Linear, *sizes).to(graph.device), self._targets(graph, labeled)
+            torch.nn.init.xavier_uniform_(student.weight)
+            torch.nn.init.zeros_(student.bias)
             self._descend(
-                self.student, lambda _: F.cross_entropy(self.student(graph.features), target), epoch
+                student, lambda _: F.cross_entropy(student(graph.features), target), epoch
             )
+            self.student = student
 
     def _train(
         self,
@@ -159,7 +159,7 @@ class DiffusionNetworks(Candidate):
     ) -> None:
         s, trust = self.settings, labeled.trust()
         target = labeled.labels.repeat_interleave(s.num_views)
-        parameters = [*model.parameters()]
+        parameters: list[Tensor] = [*model.parameters()]
         average = [torch.zeros_like(parameter) for parameter in parameters]
         first = s.max_epochs - max(1, round(AVERAGED * s.max_epochs))
 
@@ -244,10 +244,10 @@ class RidgeRegression(Candidate):
         return self._scores(graph) + self.correction
 
 
-def single(make: Callable[[], Any]) -> Any:
+def single(make: Callable[..., Any], *arguments: Any) -> Any:
     """A module in single precision, whatever torch's default; its random numbers are not drawn."""
     with torch.random.fork_rng([]):
-        return make().to(torch.float32)
+        return make(*arguments).to(torch.float32)
 
 
 def log(probabilities: Tensor) -> Tensor:

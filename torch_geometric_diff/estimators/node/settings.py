@@ -20,8 +20,8 @@ class Settings:
     neighbor_weight: float = 0.75
     # "row" is ahead by 1 on Cora, "sym" by 0.4 on Citeseer, their mean on Pubmed.
     normalizations: Sequence[str | None] = ("row", "sym")
-    # The networks. On Cora, Citeseer and Pubmed temperatures of 0.25 to 0.5 are level, a consistency
-    # of 1 or 4 worse; the best weight decay is about 2e-4, 5e-4 and 1e-4.
+    # The networks. Temperatures of 0.25 to 0.5 are level, a consistency of 1 or 4 is worse; the
+    # best weight decay is about 2e-4 on Cora, 5e-4 on Citeseer and 1e-4 on Pubmed.
     num_views: int = 4
     node_dropout: float = 0.5  # 0.3 level, 0.7 worse
     consistency: float = 2.0
