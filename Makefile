@@ -49,6 +49,7 @@ types: $(VENV)/for-test
 sanitize: $(VENV)/for-test
 	$(BIN)/cmake -S . -B build/sanitize -DTGD_TESTS=ON
 	$(BIN)/cmake --build build/sanitize --parallel 2
+	build/sanitize/test_parallel
 	build/sanitize/test_propagate
 	build/sanitize/test_build
 	build/sanitize/test_knn
@@ -58,7 +59,7 @@ arm: $(VENV)/for-test
 	$(BIN)/cmake -S . -B build/arm -DTGD_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
 		-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 	$(BIN)/cmake --build build/arm --parallel 2
-	for test in propagate build knn; do ASAN_OPTIONS=detect_leaks=0 qemu-aarch64-static \
+	for test in parallel propagate build knn; do ASAN_OPTIONS=detect_leaks=0 qemu-aarch64-static \
 		-L /usr/aarch64-linux-gnu build/arm/test_$$test 20 || exit 1; done
 
 # every GPU test, and speed against what people use there

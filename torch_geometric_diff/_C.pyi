@@ -1,141 +1,101 @@
+from enum import Enum
+
 from torch import Tensor
+
+_CSR = tuple[Tensor, Tensor, Tensor]
 
 def levels() -> list[str]: ...
 def tile_widths(columns: int, widest: int, fit: int, /) -> list[int]: ...
 def propagate(
-    y: int,
-    x: int,
-    rowptr: int,
-    col: int,
-    value: int,
-    original: int,
-    rows: int,
-    sources: int,
-    batch: int,
-    columns: int,
-    is_double: bool,
-    is_int64: bool,
-    table: int,
-    inputs: int,
-    outputs: int,
-    steps: int,
+    y: Tensor,
+    x: Tensor,
+    csr: _CSR,
+    table: Tensor,
+    seeds: Tensor,
     threshold: int,
-    seeds: int,
     reverse: bool,
-    bounded: bool,
-    low: float,
-    high: float,
-    within: int,
-    reach: int,
+    bounds: tuple[float, float] | None,
+    original: Tensor | None,
+    within: Tensor | None,
     threads: int,
     level: str,
     width: int,
-    /,
 ) -> None: ...
 def gradients(
-    dx: int,
-    dvalue: int,
-    dtable: int,
-    kinds: int,
-    x: int,
-    g: int,
-    rowptr: int,
-    col: int,
-    value: int,
-    rowptr_t: int,
-    col_t: int,
-    value_t: int,
-    original: int,
-    rows: int,
-    batch: int,
-    columns: int,
-    is_double: bool,
-    is_int64: bool,
-    table: int,
-    inputs: int,
-    outputs: int,
-    steps: int,
+    dx: Tensor | None,
+    dvalue: Tensor | None,
+    dtable: Tensor | None,
+    x: Tensor,
+    g: Tensor,
+    csr: _CSR,
+    csr_t: _CSR,
+    table: Tensor,
+    seeds: Tensor,
     threshold: int,
-    seeds: int,
+    coefficients: str,
+    original: Tensor | None,
     threads: int,
     level: str,
     width: int,
-    /,
 ) -> None: ...
 
-class Build:
+class Normalization(Enum):
+    none = 0
+    sym = 1
+    row = 2
+
+class Diagonal(Enum):
+    given = 0
+    step = 1
+    keep = 2
+    add = 3
+    set = 4
+
+class Symmetry(Enum):
+    none = 0
+    pattern = 1
+    full = 2
+
+class Sorted:
     valid: bool
     is_int64: bool
     entries: int
+
+class Build(Sorted):
     largest_degree: float
 
-    def fill(self, rowptr: int, col: int, value: int, is_double: bool, threads: int) -> bool: ...
+    def fill(self, rowptr: Tensor, col: Tensor, value: Tensor, threads: int) -> bool: ...
 
-class Pattern:
-    valid: bool
-    is_int64: bool
-    entries: int
-
-    def fill(self, rowptr: int, col: int, entry: int, threads: int) -> None: ...
+class Pattern(Sorted):
+    def fill(self, rowptr: Tensor, col: Tensor, entry: Tensor, threads: int) -> None: ...
 
 def build(
-    row: int,
-    col: int,
-    weight: int,
-    weight_bytes: int,
-    count: int,
+    row: Tensor,
+    col: Tensor,
+    weight: Tensor | None,
     nodes: int,
-    normalization: int,
-    diagonal: int,
+    normalization: Normalization,
+    diagonal: Diagonal,
     scale: float,
     count_loops: bool,
-    is_signed: bool,
+    signed: bool,
     threads: int,
 ) -> Build: ...
-def pattern(row: int, col: int, count: int, nodes: int, threads: int) -> Pattern: ...
-def symmetry(
-    rowptr: int,
-    col: int,
-    value: int,
-    value_bytes: int,
-    is_int64: bool,
-    nodes: int,
-    threads: int,
-) -> int: ...
+def pattern(row: Tensor, col: Tensor, nodes: int, threads: int) -> Pattern: ...
+def symmetry(rowptr: Tensor, col: Tensor, value: Tensor | None, threads: int) -> Symmetry: ...
 def transpose(
-    rowptr_t: int,
-    col_t: int,
-    entry: int,
-    rowptr: int,
-    col: int,
-    is_int64: bool,
-    nodes: int,
+    rowptr_t: Tensor | None,
+    col_t: Tensor | None,
+    entry: Tensor,
+    rowptr: Tensor,
+    col: Tensor,
     threads: int,
 ) -> None: ...
 def knn(
-    index: int,
-    points: int,
-    dim: int,
-    start: int,
-    sets: int,
-    k: int,
-    single: bool,
-    threads: int,
-    level: str,
-    /,
+    index: Tensor, points: Tensor, start: Tensor, single: bool, threads: int, level: str
 ) -> None: ...
 def knn_of(
-    index: int,
-    known: int,
-    num_known: int,
-    asked: int,
-    num_asked: int,
-    dim: int,
-    k: int,
-    single: bool,
-    threads: int,
-    level: str,
-    /,
+    index: Tensor, known: Tensor, asked: Tensor, single: bool, threads: int, level: str
 ) -> None: ...
 
 class Pass:

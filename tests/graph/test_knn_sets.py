@@ -77,8 +77,7 @@ def test_each_instruction_set_and_thread_count(dim, scaled):
         for single in (False, True):
             for threads in (1, 2, 5):
                 found = torch.empty(700, 9, dtype=torch.long)
-                pointers = found.data_ptr(), x.data_ptr(), dim, start.data_ptr()
-                search._C.knn(*pointers, 1, 9, single, threads, level)
+                search._C.knn(found, x, start, single, threads, level)
                 assert torch.equal(found, expected)
 
 

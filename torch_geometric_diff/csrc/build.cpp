@@ -24,6 +24,7 @@ using std::int64_t;
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
 constexpr int64_t kAhead = 24;  // edges that a prefetch runs ahead
+constexpr std::size_t kNearBytes = std::size_t{1} << 22;  // edges that take less lie in a cache and need no prefetch
 
 // An array that is not set to zero; a large one lies in huge pages, since it is written in any order.
 template <class T>
@@ -200,70 +201,22 @@ struct Rows {
   template <class Weight, class Good>
   bool count(const Edges& given, const Weight& weight, const Good& good, int threads) {
     const int64_t n = given.nodes, m = given.count;
-    const int64_t *row = given.row, *col = given.col;
     // the counts of the threads should not take more room than the edges, which threads write close together
     const int parts = static_cast<int>(std::min<int64_t>(useful(threads, m, 18), 1 + m / std::max<int64_t>(n, 1)));
     const auto chunk = [&](int part) { return m / parts * part + std::min<int64_t>(part, m % parts); };
     Array<I> counts(parts * n);
-    std::vector<char> bad(parts), unsorted(parts), mixed(parts), mixed_rows(parts);
+    std::vector<Order> orders(parts);
     for_parts(parts, [&](int part) {
-      I* own = counts.get() + part * n;
-      std::memset(own, 0, sizeof(I) * static_cast<std::size_t>(n));
-      const int64_t first = chunk(part), last = chunk(part + 1);
-      int64_t previous = first > 0 ? row[first - 1] : 0, beside = first > 0 ? col[first - 1] : 0;
-      int disorder = 0, row_mixed = 0, col_mixed = 0;  // no branch
-      for (int64_t e = first; e < last; ++e) {
-        const int64_t r = row[e], c = col[e];
-        const bool inside = static_cast<std::uint64_t>(r) < static_cast<std::uint64_t>(n) &&
-                            static_cast<std::uint64_t>(c) < static_cast<std::uint64_t>(n);
-        if (!(inside && good(weight(e)))) {
-          bad[part] = true;
-          return;
-        }
-        disorder |= r < previous;
-        row_mixed |= (r == previous) & (c < beside);
-        col_mixed |= c < beside;
-        previous = r;
-        beside = c;
-        ++own[r];
-      }
-      unsorted[part] = disorder;
-      mixed[part] = col_mixed;
-      mixed_rows[part] = disorder | row_mixed;
+      orders[part] = count_chunk(given, chunk(part), chunk(part + 1), weight, good, counts.get() + part * n);
     });
-    if (std::count(bad.begin(), bad.end(), true)) return false;
-    start = Array<I>(n + 1);
-    I at = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      start[i] = at;
-      for (int part = 0; part < parts; ++part) {
-        const I here = counts[part * n + i];
-        counts[part * n + i] = at;
-        at += here;
-      }
-    }
-    start[n] = at;
+    const auto any = [&](auto flag) { return std::any_of(orders.begin(), orders.end(), [&](const Order& o) { return o.*flag; }); };
+    if (any(&Order::bad)) return false;
+    begin_rows(counts.get(), parts, n);
     edges = Array<Entry<I, W>>(m);
-    const auto none = [](const std::vector<char>& flags) { return !std::count(flags.begin(), flags.end(), true); };
-    const bool in_order = none(unsorted);
-    sorted = none(mixed) || none(mixed_rows);
-    const bool far = sizeof(Entry<I, W>) * static_cast<std::size_t>(m) > (std::size_t{1} << 22);
-    const auto entry = [&](int64_t e) -> Entry<I, W> {
-      if constexpr (std::is_same_v<W, Nothing>) return {static_cast<I>(col[e])};
-      else return {static_cast<I>(col[e]), static_cast<W>(weight(e))};
-    };
+    const bool in_order = !any(&Order::unsorted);
+    sorted = !any(&Order::mixed) || !any(&Order::mixed_rows);
     for_parts(parts, [&](int part) {
-      I* own = counts.get() + part * n;
-      const int64_t first = chunk(part), last = chunk(part + 1);
-      int64_t e = first;
-      if (in_order)
-        for (; e < last; ++e) edges[e] = entry(e);
-      if (far)
-        for (; e < last - kAhead; ++e) {
-          __builtin_prefetch(&edges[own[row[e + kAhead]]], 1);
-          edges[own[row[e]]++] = entry(e);
-        }
-      for (; e < last; ++e) edges[own[row[e]]++] = entry(e);
+      scatter(given, chunk(part), chunk(part + 1), weight, in_order, counts.get() + part * n);
     });
     return true;
   }
@@ -278,6 +231,67 @@ struct Rows {
         visit(i, edges.get() + start[i], edges.get() + start[i + 1]);
     });
   }
+
+ private:
+  // In what order the edges of a chunk come.
+  struct Order {
+    bool bad = false;         // an index is out of range, or a weight refused
+    bool unsorted = false;    // not by row
+    bool mixed = false;       // not by column
+    bool mixed_rows = false;  // not by row and column
+  };
+
+  template <class Weight, class Good>
+  static Order count_chunk(const Edges& given, int64_t first, int64_t last, const Weight& weight, const Good& good, I* counts) {
+    const auto n = static_cast<std::uint64_t>(given.nodes);
+    const int64_t *row = given.row, *col = given.col;
+    std::memset(counts, 0, sizeof(I) * static_cast<std::size_t>(n));
+    int64_t previous = first > 0 ? row[first - 1] : 0, beside = first > 0 ? col[first - 1] : 0;
+    int disorder = 0, row_mixed = 0, col_mixed = 0;  // no branch
+    for (int64_t e = first; e < last; ++e) {
+      const int64_t r = row[e], c = col[e];
+      if (!(static_cast<std::uint64_t>(r) < n && static_cast<std::uint64_t>(c) < n && good(weight(e)))) return {true};
+      disorder |= r < previous;
+      row_mixed |= (r == previous) & (c < beside);
+      col_mixed |= c < beside;
+      previous = r;
+      beside = c;
+      ++counts[r];
+    }
+    return {false, disorder != 0, col_mixed != 0, (disorder | row_mixed) != 0};
+  }
+
+  // Where every row begins, and, in the place of its count, where every part of it does.
+  void begin_rows(I* counts, int parts, int64_t n) {
+    start = Array<I>(n + 1);
+    I at = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      start[i] = at;
+      for (int part = 0; part < parts; ++part) {
+        const I here = counts[part * n + i];
+        counts[part * n + i] = at;
+        at += here;
+      }
+    }
+    start[n] = at;
+  }
+
+  template <class Weight>
+  void scatter(const Edges& given, int64_t e, int64_t last, const Weight& weight, bool in_order, I* next) const {
+    const int64_t *row = given.row, *col = given.col;
+    const auto entry = [&](int64_t e) -> Entry<I, W> {
+      if constexpr (std::is_same_v<W, Nothing>) return {static_cast<I>(col[e])};
+      else return {static_cast<I>(col[e]), static_cast<W>(weight(e))};
+    };
+    if (in_order)
+      for (; e < last; ++e) edges[e] = entry(e);
+    if (sizeof(Entry<I, W>) * static_cast<std::size_t>(given.count) > kNearBytes)
+      for (; e < last - kAhead; ++e) {
+        __builtin_prefetch(&edges[next[row[e + kAhead]]], 1);
+        edges[next[row[e]]++] = entry(e);
+      }
+    for (; e < last; ++e) edges[next[row[e]]++] = entry(e);
+  }
 };
 
 template <class I, class W>
@@ -290,7 +304,7 @@ int64_t groups(const Entry<I, W>* first, const Entry<I, W>* last) {
 template <class I, class W>
 class BuildOf final : public Build {
  public:
-  BuildOf(const Edges& edges, const Recipe& recipe, int threads) : recipe_(recipe), nodes_(edges.nodes) {
+  BuildOf(const Edges& edges, const Recipe& recipe, int threads) : Build(edges), recipe_(recipe), nodes_(edges.nodes) {
     is_int64 = sizeof(I) == 8;
     const double most = std::numeric_limits<double>::max(), least = recipe.is_signed ? -most : 0.0;
     const auto weight = [&](int64_t e) {
@@ -391,12 +405,22 @@ class BuildOf final : public Build {
     return finite & fill_rows<Normalization::symmetric>(rowptr, col, value, threads);
   }
 
+  // What a row of the operator has become.
+  template <class T>
+  struct Filled {
+    double total = 0;       // of the entries beside the diagonal
+    T* diagonal = nullptr;  // none
+    bool finite = true;
+  };
+
+  bool has_diagonal() const { return recipe_.diagonal != Diagonal::given; }
+  bool is_step() const { return recipe_.diagonal == Diagonal::step; }
+
   template <Normalization kind, class T>
   bool fill_rows(const I* rowptr, I* cols, T* values, int threads) {
     std::atomic<bool> finite{true};
     std::atomic<double> largest{0.0};
     const int parts = useful(threads, rows_.start[nodes_] + nodes_);
-    const bool step = recipe_.diagonal == Diagonal::step, has_diagonal = recipe_.diagonal != Diagonal::given;
     for_parts(parts, [&](int part) {
       bool good = true;
       double most = 0;
@@ -404,50 +428,12 @@ class BuildOf final : public Build {
       for (int64_t i = cut_row(rows_.start.get(), nodes_, part, parts); i < end; ++i) {
         if constexpr (kind == Normalization::row) good &= std::isfinite(degree_[i]);
         const Entry<I, W>*edge = rows_.edges.get() + rows_.start[i], *last = rows_.edges.get() + rows_.start[i + 1];
-        I* col = cols + rowptr[i];
-        T *value = values + rowptr[i], *diagonal = nullptr;
-        double total = 0;
-        if (rowptr[i + 1] - rowptr[i] == last - edge + has_diagonal) {  // no place twice, no loop to be replaced
-          int64_t after = 0;
-          for (int64_t k = 0; k < last - edge; ++k) {
-            const I j = edge[k].col;
-            const bool is_after = has_diagonal && j > i;
-            const double entry = 0.0 + normalized<kind>(weight_of(edge[k]), i, j);
-            after += is_after;
-            total += entry;
-            col[k + is_after] = j;
-            const T made = static_cast<T>(step ? recipe_.scale * entry : entry);
-            value[k + is_after] = made;
-            good &= std::isfinite(made);
-          }
-          if (has_diagonal) {
-            col[last - edge - after] = static_cast<I>(i);
-            diagonal = value + (last - edge - after);
-            if (!step) *diagonal = static_cast<T>(normalized<kind>(recipe_.scale, i, i));
-          }
-          edge = last;
-        }
-        while (edge < last || (!diagonal && has_diagonal)) {
-          if (has_diagonal && !diagonal && (edge == last || edge->col >= i)) {
-            const auto* first = edge;
-            while (edge < last && edge->col == i) ++edge;
-            *col++ = static_cast<I>(i);
-            diagonal = value++;
-            if (!step)
-              *diagonal = static_cast<T>(normalized<kind>(loop(i, first, edge), i, i));
-            continue;
-          }
-          const I j = edge->col;
-          double sum = 0;
-          for (; edge < last && edge->col == j; ++edge) sum += normalized<kind>(weight_of(*edge), i, j);
-          total += sum;
-          *col++ = j;
-          *value = static_cast<T>(step ? recipe_.scale * sum : sum);
-          good &= std::isfinite(*value++);
-        }
-        if (step) *diagonal = static_cast<T>(1.0 - recipe_.scale * total);
-        if (diagonal) good &= std::isfinite(*diagonal);
-        most = std::max(most, total);
+        const bool distinct = rowptr[i + 1] - rowptr[i] == last - edge + has_diagonal();
+        const Filled<T> row = distinct ? fill_distinct<kind>(i, edge, last - edge, cols + rowptr[i], values + rowptr[i])
+                                       : fill_summed<kind>(i, edge, last, cols + rowptr[i], values + rowptr[i]);
+        if (is_step()) *row.diagonal = static_cast<T>(1.0 - recipe_.scale * row.total);
+        good &= row.finite && (!row.diagonal || std::isfinite(*row.diagonal));
+        most = std::max(most, row.total);
       }
       if (!good) finite.store(false);
       for (double seen = largest.load(); most > seen && !largest.compare_exchange_weak(seen, most);) {
@@ -455,6 +441,54 @@ class BuildOf final : public Build {
     });
     largest_degree = largest.load();
     return finite.load();
+  }
+
+  // A row without edges to be summed or loops to be replaced.
+  template <Normalization kind, class T>
+  Filled<T> fill_distinct(int64_t i, const Entry<I, W>* edge, int64_t count, I* col, T* value) const {
+    Filled<T> row;
+    const bool diagonal = has_diagonal(), step = is_step();
+    int64_t after = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const I j = edge[k].col;
+      const bool is_after = diagonal && j > i;
+      const double entry = 0.0 + normalized<kind>(weight_of(edge[k]), i, j);
+      after += is_after;
+      row.total += entry;
+      col[k + is_after] = j;
+      const T made = static_cast<T>(step ? recipe_.scale * entry : entry);
+      value[k + is_after] = made;
+      row.finite &= std::isfinite(made);
+    }
+    if (!diagonal) return row;
+    col[count - after] = static_cast<I>(i);
+    row.diagonal = value + (count - after);
+    if (!step) *row.diagonal = static_cast<T>(normalized<kind>(recipe_.scale, i, i));
+    return row;
+  }
+
+  template <Normalization kind, class T>
+  Filled<T> fill_summed(int64_t i, const Entry<I, W>* edge, const Entry<I, W>* last, I* col, T* value) const {
+    Filled<T> row;
+    const bool step = is_step();
+    while (edge < last || (has_diagonal() && !row.diagonal)) {
+      if (has_diagonal() && !row.diagonal && (edge == last || edge->col >= i)) {
+        const auto* first = edge;
+        while (edge < last && edge->col == i) ++edge;
+        *col++ = static_cast<I>(i);
+        row.diagonal = value++;
+        if (!step) *row.diagonal = static_cast<T>(normalized<kind>(loop(i, first, edge), i, i));
+        continue;
+      }
+      const I j = edge->col;
+      double sum = 0;
+      for (; edge < last && edge->col == j; ++edge) sum += normalized<kind>(weight_of(*edge), i, j);
+      row.total += sum;
+      *col++ = j;
+      *value = static_cast<T>(step ? recipe_.scale * sum : sum);
+      row.finite &= std::isfinite(*value++);
+    }
+    return row;
   }
 
   const Recipe recipe_;
@@ -467,7 +501,7 @@ class BuildOf final : public Build {
 template <class I>
 class PatternOf final : public Pattern {
  public:
-  PatternOf(const Edges& edges, int threads) : nodes_(edges.nodes) {
+  PatternOf(const Edges& edges, int threads) : Pattern(edges), nodes_(edges.nodes) {
     is_int64 = sizeof(I) == 8;
     const auto number = [](int64_t e) { return e; };
     valid = rows_.count(edges, number, [](int64_t) { return true; }, threads);

@@ -30,31 +30,35 @@ struct Recipe {
   bool is_signed;    // weights may be negative
 };
 
-// Sorts when it is made, so that the arrays to fill can be made to measure.
-class Build {
+// Edges are sorted when it is made, so that the arrays to fill can be made to measure.
+class Sorted {
  public:
-  virtual ~Build() = default;
+  explicit Sorted(const Edges& given) : nodes(given.nodes), edges(given.count) {}
+  virtual ~Sorted() = default;
+
+  bool valid = true;      // no index out of range, no weight refused
+  bool is_int64 = false;  // of the indices
+  const std::int64_t nodes, edges;
+  std::int64_t entries = 0;
+};
+
+class Build : public Sorted {
+ public:
+  using Sorted::Sorted;
   // Arrays of nodes + 1, `entries` and `entries` elements; indices of int32 unless `is_int64`. False if a
   // degree or an entry overflows.
   virtual bool fill(void* rowptr, void* col, void* value, bool is_double, int threads) = 0;
 
-  bool valid = true;      // no index out of range, no weight refused
-  bool is_int64 = false;  // of the indices
-  std::int64_t entries = 0;
   double largest_degree = 0;  // of the Laplacian, if the recipe is that of a step
 };
 
 std::unique_ptr<Build> build(const Edges& edges, const Recipe& recipe, int threads);
 
 // The pattern alone, and the entry that every edge goes to.
-class Pattern {
+class Pattern : public Sorted {
  public:
-  virtual ~Pattern() = default;
+  using Sorted::Sorted;
   virtual void fill(void* rowptr, void* col, void* entry, int threads) = 0;
-
-  bool valid = true;
-  bool is_int64 = false;
-  std::int64_t entries = 0;
 };
 
 std::unique_ptr<Pattern> pattern(const Edges& edges, int threads);

@@ -2,9 +2,9 @@
 //   dx_i = sum_k c_ik lambda_k,  dP_ij = sum_k a_k <lambda_k[i], u_k[j]>  with u_k = M_k z_{k-1},
 //   da_k = <P^T lambda_k, u_k>,  dd_k = <lambda_k, u_k>,  db_k = <lambda_k, z_{k-2}>,
 //   dc_ik = <lambda_k, x_i>,  dw_ok = <g_o, z_k>.
-// Threads own tiles where there are enough of them and no edges to be added up over all; else they own rows
-// and take the tiles one after the other together. Inner products are added up over fixed pieces of the
-// rows, and of edges over all tiles, so that the order of every sum is that of one thread.
+// Threads own tiles where there are enough of them; else they own rows and take the tiles one after the other
+// together. Inner products are added up over fixed pieces of the rows, tile by tile, and gradients of entries over
+// fixed groups of tiles, so that no order of a sum depends on the threads.
 #include "gradients.h"
 
 #include <algorithm>
@@ -23,6 +23,7 @@ namespace {
 constexpr int kPieces = 64;  // of the rows, by which inner products are added up
 constexpr std::int64_t kMostMemory = std::int64_t{256} << 20;
 constexpr std::int64_t kMostOwned = std::int64_t{16} << 20;  // of all threads: more is new to the system at every call
+constexpr std::int64_t kMostGroups = 8;                      // of tiles, whose gradients of entries are added up apart
 constexpr std::int64_t kNoSteps = -1;
 
 std::vector<double> transposed_table(const Recurrence& r) {
@@ -127,7 +128,7 @@ class GradientRun {
         size_(op.rows * columns), num_sums_(r.table_size()), r_(r), seeds_(seeds), p_(r, to),
         tiles_(gradient_tiles<T>(op.rows, columns, p_.arrays(), options)),
         gap_(op.rows * tiles_[0].width + kGapBytes / static_cast<std::int64_t>(sizeof(T))),
-        edge_sums_(to.dvalue ? op.rowptr[op.rows] : 0), step_(step_function<T, I>(options)) {
+        edges_(op.rowptr[op.rows]), groups_(groups_of(to)), edge_sums_(to.dvalue ? groups_ * edges_ : 0), step_(step_function<T, I>(options)) {
     for (int p = 0; p <= kPieces; ++p) {
       bounds_[p] = cut_row(op, p, kPieces);
       bounds_t_[p] = cut_row(transpose, p, kPieces);
@@ -141,7 +142,10 @@ class GradientRun {
           std::memset(to_.dx + i * batch_ * size_, 0, sizeof(T) * static_cast<std::size_t>(batch_ * size_));
     const int team = team_of(options);
     if (owns_tiles(team)) each_its_tiles(team); else all_every_tile(team);
-    if (to_.dvalue) untranspose(to_.dvalue, edge_sums_.data(), op_, transpose_);
+    if (!to_.dvalue) return;
+    for (std::int64_t group = 1; group < groups_; ++group)
+      for (std::int64_t e = 0; e < edges_; ++e) edge_sums_[e] += edge_sums_[group * edges_ + e];
+    untranspose(to_.dvalue, edge_sums_.data(), op_, transpose_);
   }
 
  private:
@@ -151,16 +155,23 @@ class GradientRun {
   std::int64_t runs() const { return batch_ * count_tiles(); }
   std::int64_t memory() const { return p_.arrays() * gap_; }
 
+  // Groups of tiles. Where entries are learned, each has sums of its own, which take no more memory than states.
+  std::int64_t groups_of(const Gradients<T>& to) const {
+    if (!to.dvalue) return runs();
+    const std::int64_t most = std::min(kMostGroups, runs() * memory() / std::max<std::int64_t>(edges_, 1));
+    return std::clamp<std::int64_t>(most, 1, runs());
+  }
+  std::int64_t first_run(std::int64_t group) const { return runs() * group / groups_; }
+
   int team_of(const Options& options) const {
     if (options.width) return options.threads;
-    const auto edges = static_cast<std::int64_t>(op_.rowptr[op_.rows]);
-    const std::int64_t work = 2 * (edges + op_.rows) * columns_ * batch_ * std::max<std::int64_t>(r_.steps, 1);
+    const std::int64_t work = 2 * (edges_ + op_.rows) * columns_ * batch_ * std::max<std::int64_t>(r_.steps, 1);
     return useful_threads(options.threads, work);
   }
 
   bool owns_tiles(int team) const {
-    if (to_.dvalue) return false;
     if (team == 1) return true;
+    if (groups_ < std::min<std::int64_t>(team, runs())) return false;
     const TileCost cost{caches().fit(op_.rows * static_cast<std::int64_t>(sizeof(T)))};
     return team * memory() * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned && busy(tiles_, cost, batch_, team) >= kBusy;
   }
@@ -173,25 +184,27 @@ class GradientRun {
     parallel(team, [&](int thread, int) {
       Barrier alone(1);
       double* mine = sums.data() + thread * pieces;
-      for (std::int64_t n; (n = next.fetch_add(1, std::memory_order_relaxed)) < runs();) {
-        std::fill(mine, mine + pieces, 0.0);
-        run_tile(n, 0, kPieces, alone, buffer.as<T>() + thread * memory(), mine);
-        add_pieces(of_tile.data() + n * num_sums_, mine);
-      }
+      for (std::int64_t group; (group = next.fetch_add(1, std::memory_order_relaxed)) < groups_;)
+        for (std::int64_t n = first_run(group); n < first_run(group + 1); ++n) {
+          std::fill(mine, mine + pieces, 0.0);
+          run_tile({n, group, 0, kPieces}, alone, buffer.as<T>() + thread * memory(), mine);
+          add_pieces(of_tile.data() + n * num_sums_, mine);
+        }
     });
     add_tiles(of_tile);
   }
 
   void all_every_tile(int team) {
-    const std::int64_t pieces = kPieces * num_sums_, separate = to_.dvalue ? 1 : runs();
+    const std::int64_t pieces = kPieces * num_sums_;
     Buffer buffer(sizeof(T) * static_cast<std::size_t>(memory()));
-    std::vector<double> sums(separate * pieces), of_tile(separate * num_sums_);
+    std::vector<double> sums(runs() * pieces), of_tile(runs() * num_sums_);
     parallel_together(team, [&](int thread, int got, Barrier& barrier) {
       const int first = kPieces * thread / got, last = kPieces * (thread + 1) / got;
-      for (std::int64_t n = 0; n < runs(); ++n)
-        run_tile(n, first, last - first, barrier, buffer.as<T>(), sums.data() + (to_.dvalue ? 0 : n) * pieces);
+      for (std::int64_t group = 0; group < groups_; ++group)
+        for (std::int64_t n = first_run(group); n < first_run(group + 1); ++n)
+          run_tile({n, group, first, last - first}, barrier, buffer.as<T>(), sums.data() + n * pieces);
     });
-    for (std::int64_t n = 0; n < separate; ++n) add_pieces(of_tile.data() + n * num_sums_, sums.data() + n * pieces);
+    for (std::int64_t n = 0; n < runs(); ++n) add_pieces(of_tile.data() + n * num_sums_, sums.data() + n * pieces);
     add_tiles(of_tile);
   }
 
@@ -220,13 +233,19 @@ class GradientRun {
     }
   };
 
-  // The pieces of a tile from `first` on, of one element of the batch.
-  void run_tile(std::int64_t n, int first, int count, Barrier& barrier, T* memory, double* all_sums) {
-    const std::int64_t b = n / count_tiles();
+  // A tile of one element of the batch, and the pieces of it that a thread works on.
+  struct Part {
+    std::int64_t run, group;
+    int first, count;
+  };
+
+  void run_tile(const Part& part, Barrier& barrier, T* memory, double* all_sums) {
+    const std::int64_t b = part.run / count_tiles();
     const std::uint64_t seed = r_.threshold ? seeds_[b] : 0;
-    const Tile& tile = tiles_[n % count_tiles()];
-    double* sums = all_sums + first * num_sums_;
-    const Pieces own{bounds_ + first, count}, own_t{bounds_t_ + first, count};
+    const Tile& tile = tiles_[part.run % count_tiles()];
+    double* sums = all_sums + part.first * num_sums_;
+    T* edge_sums = to_.dvalue ? edge_sums_.data() + part.group * edges_ : nullptr;
+    const Pieces own{bounds_ + part.first, part.count}, own_t{bounds_t_ + part.first, part.count};
     const Work<T, I> up{nullptr, x_ + b * size_, 0, batch_ * size_, columns_, seed, tile, memory, gap_,
                         own, own, nullptr, nullptr, sums, num_sums_};
     const Work<T, I> down{to_.dx ? to_.dx + b * size_ : nullptr, g_ + b * size_, batch_ * size_, batch_ * size_,
@@ -247,12 +266,12 @@ class GradientRun {
     backward.steps([&](std::int64_t j, Step<T, I>& s) {
       dots.begin(s);
       if (p_.once) dots.add(s, up.array(p_.up.copy[0]), false, r_.w_at(0, j));
-      else meet(dots, s, up, j);
+      else meet(dots, s, up, j, edge_sums);
     });
   }
 
   // Step j of the way back gives lambda_k, and the product P^T lambda_{k+1}; both meet what went forward.
-  void meet(Dots& dots, Step<T, I>& s, const Work<T, I>& up, std::int64_t j) {
+  void meet(Dots& dots, Step<T, I>& s, const Work<T, I>& up, std::int64_t j, T* edge_sums) {
     const std::int64_t k = r_.steps - j;
     if (p_.states && j > p_.down.first) {
       const T* u = up.array(p_.up.state(k));
@@ -260,7 +279,7 @@ class GradientRun {
         s.rowptr = transpose_.rowptr;
         dots.add(s, u, true, r_.a_at(k + 1));
       }
-      s.edges = to_.dvalue && s.scale != 0 ? edge_sums_.data() : nullptr;
+      s.edges = s.scale != 0 ? edge_sums : nullptr;
       s.edge_rows = u;
     }
     if (to_.wants(kD) && k >= 1) dots.add(s, up.array(p_.up.state(k - 1)), false, r_.d_at(k));
@@ -278,6 +297,7 @@ class GradientRun {
   const Passes p_;
   const std::vector<Tile> tiles_;
   const std::int64_t gap_;  // between packed arrays
+  const std::int64_t edges_, groups_;
   std::vector<T> edge_sums_;
   const StepFunction<T, I> step_;
   std::int64_t bounds_[kPieces + 1], bounds_t_[kPieces + 1];

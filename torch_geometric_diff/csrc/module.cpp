@@ -1,19 +1,26 @@
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gradients.h"
 #include "knn.h"
 #include "plan.h"
 #include "propagate.h"
+#include "tensors.h"
 
 namespace nb = nanobind;
 using std::int64_t;
-using std::uintptr_t;
+using tgd::border::Array;
+using tgd::border::Csr;
+using tgd::border::Type;
 
 namespace {
 
@@ -24,9 +31,10 @@ std::vector<std::string> level_names() {
 }
 
 const tgd::Level* find_level(const std::string& name) {
+  if (name.empty()) return *tgd::levels();
   for (auto level = tgd::levels(); *level; ++level)
     if (name == (*level)->name) return *level;
-  throw std::invalid_argument("this processor has no instruction set '" + name + "'");
+  throw std::invalid_argument("Expected 'level' to be an instruction set of this processor (got '" + name + "')");
 }
 
 std::vector<int> tile_widths(int64_t columns, int widest, int64_t fit) {
@@ -35,82 +43,131 @@ std::vector<int> tile_widths(int64_t columns, int widest, int64_t fit) {
   return widths;
 }
 
-template <class T>
-T* at(uintptr_t address) { return reinterpret_cast<T*>(address); }
+// An operator's CSR with its values, and the rows of the features that its rows act on.
+struct Matrix : Csr {
+  Array value, original;
 
-struct Csr {
-  uintptr_t rowptr, col, value;
+  Matrix(const nb::tuple& csr, nb::handle original)
+      : Csr(csr[0], csr[1]), value(csr[2], "value"), original(original, "original") {}
 
   template <class T, class I>
-  tgd::Operator<T, I> as(uintptr_t original, int64_t rows, int64_t sources) const {
-    return {at<const I>(rowptr), at<const I>(col), at<const T>(value), at<const I>(original), rows, sources};
+  tgd::Operator<T, I> as(int64_t sources) const {
+    return {rowptr.as<const I>(), col.as<const I>(), value.as<const T>(col.size()), original.as<const I>(rows), rows, sources};
   }
 };
 
+// A table of coefficients, of rows a, d, b, one of c for each input and one of w for each output.
+tgd::Recurrence recurrence(const Array& table, int64_t inputs, int threshold) {
+  const auto [rows, columns] = table.shape<2>();
+  if (rows < 3 + inputs || columns < 1)
+    throw std::invalid_argument("Expected 'table' to have a column and at least " + std::to_string(3 + inputs) + " rows (got " +
+                                std::to_string(columns) + " and " + std::to_string(rows) + ")");
+  tgd::Recurrence r{table.as<const double>(), columns - 1};
+  r.inputs = static_cast<int>(inputs);
+  r.outputs = static_cast<int>(rows - 3 - inputs);
+  r.threshold = static_cast<std::uint32_t>(threshold);
+  return r;
+}
+
+const std::uint64_t* seeds_of(const Array& seeds, int64_t batch, int threshold) {
+  if (threshold == 0) return nullptr;
+  return reinterpret_cast<const std::uint64_t*>(seeds.as<const int64_t>(batch));
+}
+
 // Calls f with a T and an I.
 template <class F>
-void with_types(bool is_double, bool is_int64, const F& f) {
-  if (is_double) is_int64 ? f(double{}, int64_t{}) : f(double{}, int32_t{});
-  else is_int64 ? f(float{}, int64_t{}) : f(float{}, int32_t{});
+void with_types(const Array& x, const Csr& csr, const F& f) {
+  csr.with_index([&](auto i) { x.type() == Type::float64 ? f(double{}, i) : f(float{}, i); });
 }
 
-tgd::Options options(int threads, const std::string& level, int width) {
-  return {threads, level.empty() ? nullptr : find_level(level), width};
-}
-
-void propagate(uintptr_t y, uintptr_t x, uintptr_t rowptr, uintptr_t col, uintptr_t value,
-               uintptr_t original, int64_t rows, int64_t sources, int64_t batch, int64_t columns,
-               bool is_double, bool is_int64, uintptr_t table, int inputs, int outputs, int64_t steps,
-               uint32_t threshold, uintptr_t seeds, bool reverse, bool bounded, double low, double high,
-               uintptr_t within, int64_t reach, int threads, const std::string& level, int width) {
-  const tgd::Recurrence recurrence{at<const double>(table), steps, inputs, outputs, threshold, reverse, bounded,
-                                   low, high};
-  const tgd::Options how = options(threads, level, width);
-  const nb::gil_scoped_release release;
-  const tgd::Reach near{at<const int64_t>(within), reach};
-  with_types(is_double, is_int64, [&](auto t, auto i) {
+void propagate(nb::handle y, nb::handle x, const nb::tuple& csr, nb::handle table, nb::handle seeds, int threshold,
+               bool reverse, std::optional<std::pair<double, double>> bounds, nb::handle original, nb::handle within,
+               int threads, const std::string& level, int width) {
+  const Array to(y, "y"), from(x, "x"), near(within, "within"), seed(seeds, "seeds");
+  const Matrix matrix(csr, original);
+  const auto [inputs, batch, x_rows, columns] = from.shape<4>();
+  tgd::Recurrence r = recurrence({table, "table"}, inputs, threshold);
+  r.reverse = reverse;
+  r.bounded = bounds.has_value();
+  if (bounds) std::tie(r.low, r.high) = *bounds;
+  const tgd::Reach reach{near.as<const int64_t>(), near.size()};
+  if (near && near.size() == 0) throw std::invalid_argument("Expected 'within' to have at least one element (got none)");
+  const int64_t x_wanted = near && reverse ? reach.within[0] : near || matrix.original ? matrix.rows : x_rows;
+  if (x_rows != x_wanted) throw std::invalid_argument("Expected 'x' to have " + std::to_string(x_wanted) + " rows (got " + std::to_string(x_rows) + ")");
+  const int64_t sources = near ? matrix.rows : x_rows, wanted = near && !reverse ? reach.within[0] : matrix.rows;
+  const int64_t y_size = r.outputs * batch * wanted * columns;
+  const std::uint64_t* seed_of_batch = seeds_of(seed, batch, threshold);
+  const tgd::Options options{threads, find_level(level), width};
+  with_types(from, matrix, [&](auto t, auto i) {
     using T = decltype(t);
-    using I = decltype(i);
-    const auto op = Csr{rowptr, col, value}.as<T, I>(original, rows, sources);
-    tgd::propagate(at<T>(y), at<const T>(x), op, batch, columns, recurrence, at<const std::uint64_t>(seeds), how,
-                   reach ? &near : nullptr);
+    const auto op = matrix.as<T, decltype(i)>(sources);
+    T* output = to.as<T>(y_size);
+    const T* input = from.as<const T>();
+    const nb::gil_scoped_release release;
+    tgd::propagate(output, input, op, batch, columns, r, seed_of_batch, options, near ? &reach : nullptr);
   });
 }
 
-void gradients(uintptr_t dx, uintptr_t dvalue, uintptr_t dtable, unsigned kinds, uintptr_t x, uintptr_t g,
-               uintptr_t rowptr, uintptr_t col, uintptr_t value, uintptr_t rowptr_t, uintptr_t col_t,
-               uintptr_t value_t, uintptr_t original, int64_t rows, int64_t batch, int64_t columns,
-               bool is_double, bool is_int64, uintptr_t table, int inputs, int outputs, int64_t steps,
-               uint32_t threshold, uintptr_t seeds, int threads, const std::string& level, int width) {
-  const tgd::Recurrence recurrence{at<const double>(table), steps, inputs, outputs, threshold};
-  const tgd::Options how = options(threads, level, width);
-  const nb::gil_scoped_release release;
-  with_types(is_double, is_int64, [&](auto t, auto i) {
+unsigned coefficients(const std::string& letters) {
+  unsigned kinds = 0;
+  for (const char letter : letters) {
+    const auto at = std::string("adbcw").find(letter);
+    if (at == std::string::npos)
+      throw std::invalid_argument("Expected 'coefficients' to be of the letters 'adbcw' (got '" + letters + "')");
+    kinds |= 1u << at;  // as in tgd::Coefficients
+  }
+  return kinds;
+}
+
+void gradients(nb::handle dx, nb::handle dvalue, nb::handle dtable, nb::handle x, nb::handle g, const nb::tuple& csr,
+               const nb::tuple& csr_t, nb::handle table, nb::handle seeds, int threshold, const std::string& letters,
+               nb::handle original, int threads, const std::string& level, int width) {
+  const Array from(x, "x"), given(g, "g"), seed(seeds, "seeds"), to_x(dx, "dx"), to_value(dvalue, "dvalue"), to_table(dtable, "dtable");
+  const Matrix matrix(csr, original), transpose(csr_t, original);
+  const auto [inputs, batch, rows, columns] = from.shape<4>();
+  const tgd::Recurrence r = recurrence({table, "table"}, inputs, threshold);
+  const int64_t size = batch * rows * columns;
+  if (rows != matrix.rows || rows != transpose.rows)
+    throw std::invalid_argument("Expected 'x' to have the " + std::to_string(matrix.rows) + " rows of the operator (got " + std::to_string(rows) + ")");
+  const unsigned kinds = coefficients(letters);
+  const std::uint64_t* seed_of_batch = seeds_of(seed, batch, threshold);
+  const tgd::Options options{threads, find_level(level), width};
+  with_types(from, matrix, [&](auto t, auto i) {
     using T = decltype(t);
     using I = decltype(i);
-    const auto op = Csr{rowptr, col, value}.as<T, I>(original, rows, rows);
-    const auto transpose = Csr{rowptr_t, col_t, value_t}.as<T, I>(original, rows, rows);
-    tgd::gradients<T, I>({at<T>(dx), at<T>(dvalue), at<double>(dtable), kinds}, at<const T>(x), at<const T>(g), op,
-                         transpose, batch, columns, recurrence, at<const std::uint64_t>(seeds), how);
+    const auto op = matrix.as<T, I>(rows), op_t = transpose.as<T, I>(rows);
+    const tgd::Gradients<T> to{to_x.as<T>(inputs * size), to_value.as<T>(matrix.col.size()), to_table.as<double>(r.table_size()), kinds};
+    const T *input = from.as<const T>(), *gradient = given.as<const T>(r.outputs * size);
+    const nb::gil_scoped_release release;
+    tgd::gradients<T, I>(to, input, gradient, op, op_t, batch, columns, r, seed_of_batch, options);
   });
 }
 
-void knn(uintptr_t index, uintptr_t points, int64_t dim, uintptr_t start, int64_t sets, int64_t k,
-         bool single, int threads, const std::string& level) {
-  const tgd::Sets all{at<const double>(points), dim, at<const int64_t>(start), sets};
-  const tgd::Level& chosen = level.empty() ? *tgd::levels()[0] : *find_level(level);
+void knn(nb::handle index, nb::handle points, nb::handle start, bool single, int threads, const std::string& level) {
+  const Array to(index, "index"), rows(points, "points"), starts(start, "start");
+  const auto [size, dim] = rows.shape<2>();
+  const int64_t k = to.shape<2>()[1];
+  const auto* bounds = starts.as<const int64_t>();
+  if (starts.size() < 1 || bounds[starts.size() - 1] != size)
+    throw std::invalid_argument("Expected 'start' to end with the " + std::to_string(size) + " points");
+  const tgd::Sets sets{rows.as<const double>(), dim, bounds, starts.size() - 1};
+  auto* nearest = to.as<int64_t>(size * k);
+  const tgd::Level& chosen = *find_level(level);
   const nb::gil_scoped_release release;
-  tgd::knn(at<int64_t>(index), all, k, single, threads, chosen);
+  tgd::knn(nearest, sets, k, single, threads, chosen);
 }
 
-void knn_of(uintptr_t index, uintptr_t known, int64_t num_known, uintptr_t asked, int64_t num_asked,
-            int64_t dim, int64_t k, bool single, int threads, const std::string& level) {
+void knn_of(nb::handle index, nb::handle known, nb::handle asked, bool single, int threads, const std::string& level) {
+  const Array to(index, "index"), known_rows(known, "known"), asked_rows(asked, "asked");
+  const auto [num_known, dim] = known_rows.shape<2>();
+  const auto [num_asked, k] = to.shape<2>();
   const int64_t starts[2][2] = {{0, num_known}, {0, num_asked}};
-  const tgd::Sets sets[2] = {{at<const double>(known), dim, starts[0], 1},
-                             {at<const double>(asked), dim, starts[1], 1}};
-  const tgd::Level& chosen = level.empty() ? *tgd::levels()[0] : *find_level(level);
+  const tgd::Sets sets[2] = {{known_rows.as<const double>(), dim, starts[0], 1},
+                             {asked_rows.as<const double>(num_asked * dim), dim, starts[1], 1}};
+  auto* nearest = to.as<int64_t>();
+  const tgd::Level& chosen = *find_level(level);
   const nb::gil_scoped_release release;
-  tgd::knn_of(at<int64_t>(index), sets[0], sets[1], k, single, threads, chosen);
+  tgd::knn_of(nearest, sets[0], sets[1], k, single, threads, chosen);
 }
 
 }  // namespace
@@ -119,13 +176,20 @@ void bind_build(nb::module_& m);      // build_module.cpp
 void bind_attention(nb::module_& m);  // attention_module.cpp
 
 NB_MODULE(_C, m) {
+  using namespace nb::literals;
   bind_build(m);
   bind_attention(m);
-  m.doc() = "The CPU kernel; torch_geometric_diff.ops.kernels.cpu and .graph.sets call it.";
+  m.doc() = "The CPU kernels. Tensors are checked for device, contiguity, type and size; indices are not looked at.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
   m.def("tile_widths", &tile_widths, "Widths of the tiles of so many columns, of which `fit` lie in the nearest cache.");
-  m.def("propagate", &propagate, "K steps of a recurrence. The arrays are given by address and not checked.");
-  m.def("gradients", &gradients, "Gradients of a recurrence; null addresses are not wanted.");
-  m.def("knn", &knn, "The k nearest others of every point within its set. The arrays are as above.");
-  m.def("knn_of", &knn_of, "The k nearest known points of every asked one. The arrays are as above.");
+  m.def("propagate", &propagate, "y"_a, "x"_a, "csr"_a, "table"_a, "seeds"_a, "threshold"_a, "reverse"_a,
+        "bounds"_a.none(), "original"_a.none(), "within"_a.none(), "threads"_a, "level"_a, "width"_a,
+        "K steps of a recurrence.");
+  m.def("gradients", &gradients, "dx"_a.none(), "dvalue"_a.none(), "dtable"_a.none(), "x"_a, "g"_a, "csr"_a, "csr_t"_a,
+        "table"_a, "seeds"_a, "threshold"_a, "coefficients"_a, "original"_a.none(), "threads"_a, "level"_a, "width"_a,
+        "Gradients of a recurrence, into those of dx, dvalue and dtable that are not None.");
+  m.def("knn", &knn, "index"_a, "points"_a, "start"_a, "single"_a, "threads"_a, "level"_a,
+        "The k nearest others of every point within its set.");
+  m.def("knn_of", &knn_of, "index"_a, "known"_a, "asked"_a, "single"_a, "threads"_a, "level"_a,
+        "The k nearest known points of every asked one.");
 }

@@ -55,8 +55,8 @@ inline int useful_threads(int threads, std::int64_t work) {
 // tile and each owns rows of it.
 struct Plan {
   std::vector<Tile> tiles;
-  int threads;
-  bool shared;
+  int threads = 1;
+  bool shared = false;
 };
 
 // The share of the time that threads work if each takes the next tile when it is done with one.

@@ -68,17 +68,7 @@ def _within_sets(points: Points, k: int) -> Tensor:
     rows = in_memory(points.known.cpu())
     start = torch.tensor(points.known_start, device="cpu")
     found = torch.empty(len(rows), k, dtype=torch.long, device="cpu")
-    _C.knn(
-        found.data_ptr(),
-        rows.data_ptr(),
-        rows.size(1),
-        start.data_ptr(),
-        len(start) - 1,
-        k,
-        points.single,
-        torch.get_num_threads(),
-        "",  # the best instruction set
-    )
+    _C.knn(found, rows, start, points.single, torch.get_num_threads(), "")
     return found.to(points.known.device)
 
 
@@ -92,18 +82,7 @@ def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
         return _nearest_known(asked, known, k, single)
     asked, known = in_memory(asked.cpu()), in_memory(known.cpu())
     found = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
-    _C.knn_of(
-        found.data_ptr(),
-        known.data_ptr(),
-        len(known),
-        asked.data_ptr(),
-        len(asked),
-        known.size(1),
-        k,
-        single,
-        torch.get_num_threads(),
-        "",  # the best instruction set
-    )
+    _C.knn_of(found, known, asked, single, torch.get_num_threads(), "")
     return found
 
 

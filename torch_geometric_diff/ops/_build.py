@@ -18,9 +18,6 @@ from ..graph.adjacency import (
 )
 from ._pattern import Pattern, index_dtype, kept, native
 
-_NORMALIZATIONS = (None, "sym", "row")  # as in csrc/build.h
-_DIAGONALS = ("given", "step", "keep", "add", "set")
-
 
 class Recipe(NamedTuple):
     r"""What the entries of an operator are.
@@ -72,14 +69,12 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
         weight = in_memory(weight)
     row, col, threads = in_memory(row), in_memory(col), torch.get_num_threads()
     made = _C.build(
-        row.data_ptr(),
-        col.data_ptr(),
-        0 if weight is None else weight.data_ptr(),
-        0 if weight is None else weight.element_size(),
-        row.numel(),
+        row,
+        col,
+        weight,
         num_nodes,
-        _NORMALIZATIONS.index(recipe.normalization),
-        _DIAGONALS.index(recipe.diagonal),
+        _C.Normalization[recipe.normalization or "none"],
+        _C.Diagonal[recipe.diagonal],
         scale,
         recipe.count_loops,
         recipe.signed,
@@ -92,8 +87,7 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
     rowptr = torch.empty(num_nodes + 1, dtype=index, device=row.device)
     entries = torch.empty(size, dtype=index, device=row.device)
     value = torch.empty(size, dtype=exact, device=row.device)
-    addresses = rowptr.data_ptr(), entries.data_ptr(), value.data_ptr()
-    finite = made.fill(*addresses, exact == torch.float64, threads)
+    finite = made.fill(rowptr, entries, value, threads)
     if exact != dtype:
         value = value.to(dtype)
         finite = finite and bool(value.isfinite().all())
@@ -163,10 +157,10 @@ def _compress_torch(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, 
 
 def _compress_native(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]:
     row, col, threads = in_memory(row), in_memory(col), torch.get_num_threads()
-    made = _C.pattern(row.data_ptr(), col.data_ptr(), row.numel(), num_nodes, threads)
+    made = _C.pattern(row, col, num_nodes, threads)
     assert made.valid, "the indices were checked"
     index = torch.int64 if made.is_int64 else torch.int32
     sizes = num_nodes + 1, made.entries, row.numel()
     rowptr, entries, place = (torch.empty(n, dtype=index, device=row.device) for n in sizes)
-    made.fill(rowptr.data_ptr(), entries.data_ptr(), place.data_ptr(), threads)
+    made.fill(rowptr, entries, place, threads)
     return Pattern(rowptr, entries), place

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,8 +122,8 @@ class Pattern:
         if value.dtype not in (torch.float32, torch.float64):
             value = value.float()
         symmetry = self._symmetry(in_memory(value))
-        self._is_symmetric = symmetry > 0
-        return symmetry == 2
+        self._is_symmetric = symmetry != _C.Symmetry.none
+        return bool(symmetry == _C.Symmetry.full)
 
     def to(self, device: torch.device) -> "Pattern":
         """The pattern on another device."""
@@ -136,31 +137,21 @@ class Pattern:
             other._transpose = moved, entry.to(device)
         return other
 
-    def _symmetry(self, value: Tensor | None = None) -> int:
-        return _C.symmetry(
-            self.rowptr.data_ptr(),
-            self.col.data_ptr(),
-            0 if value is None else value.data_ptr(),
-            0 if value is None else value.element_size(),
-            self.col.dtype == torch.int64,
-            self.num_nodes,
-            torch.get_num_threads(),
-        )
+    def _symmetry(self, value: Tensor | None = None) -> Any:
+        return _C.symmetry(self.rowptr, self.col, value, torch.get_num_threads())
 
     def _transpose_native(self) -> "tuple[Pattern, Tensor]":
         if self._is_symmetric is None:
-            self._is_symmetric = self._symmetry() > 0
+            self._is_symmetric = self._symmetry() != _C.Symmetry.none
         entry, other = torch.empty_like(self.col), self
         if not self._is_symmetric:
             other = Pattern(torch.empty_like(self.rowptr), torch.empty_like(self.col))
         _C.transpose(
-            0 if other is self else other.rowptr.data_ptr(),
-            0 if other is self else other.col.data_ptr(),
-            entry.data_ptr(),
-            self.rowptr.data_ptr(),
-            self.col.data_ptr(),
-            self.col.dtype == torch.int64,
-            self.num_nodes,
+            None if other is self else other.rowptr,
+            None if other is self else other.col,
+            entry,
+            self.rowptr,
+            self.col,
             torch.get_num_threads(),
         )
         return other, entry

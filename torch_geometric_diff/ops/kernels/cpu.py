@@ -23,10 +23,6 @@ def tile_widths(columns: int, widest: int, fit: int) -> list[int]:
     return _C.tile_widths(columns, widest, fit)
 
 
-def _address(array: Tensor | None) -> int:
-    return 0 if array is None else array.data_ptr()
-
-
 def propagate(
     x: Tensor,
     rowptr: Tensor,
@@ -83,38 +79,21 @@ def propagate(
         arguments = (x, rowptr, col, value, table, threshold, seeds, reverse, bounds, perm, within)
         return _propagate(*arguments, level=level, width=width)
     x, value, table = in_memory(x), in_memory(value), in_memory(table)
-    inputs, batch, sources, channels = x.shape
-    outputs, rows = table.shape[0] - 3 - inputs, rowptr.shape[0] - 1
-    wanted = rows
-    if within is not None:
-        sources, wanted = rows, rows if reverse else int(within[0])
-    y = x.new_empty(outputs, batch, wanted, channels)
-    low, high = bounds or (0.0, 0.0)
+    wanted = rowptr.shape[0] - 1
+    if within is not None and not reverse:
+        wanted = int(within[0])
+    y = x.new_empty(table.shape[0] - 3 - x.shape[0], x.shape[1], wanted, x.shape[3])
     _C.propagate(
-        y.data_ptr(),
-        x.data_ptr(),
-        rowptr.data_ptr(),
-        col.data_ptr(),
-        value.data_ptr(),
-        _address(perm),
-        rows,
-        sources,
-        batch,
-        channels,
-        x.dtype == torch.float64,
-        rowptr.dtype == torch.int64,
-        table.data_ptr(),
-        inputs,
-        outputs,
-        table.shape[1] - 1,
+        y,
+        x,
+        (rowptr, col, value),
+        table,
+        seeds,
         threshold,
-        seeds.data_ptr(),
         reverse,
-        bounds is not None,
-        low,
-        high,
-        _address(within),
-        0 if within is None else within.numel(),
+        bounds,
+        perm,
+        within,
         torch.get_num_threads(),
         level,
         width,
@@ -172,35 +151,22 @@ def gradients(
         return _gradients(*arguments, level=level, width=width)
     x, g, table = in_memory(x), in_memory(g), in_memory(table)
     value, value_t = in_memory(csr[2]), in_memory(csr_t[2])
-    inputs, batch, rows, channels = x.shape
     dx = torch.empty_like(x) if need[0] else None
     dvalue = torch.empty_like(csr[2]) if need[1] else None
     dtable = torch.empty_like(table) if need[2] else None
     _C.gradients(
-        _address(dx),
-        _address(dvalue),
-        _address(dtable),
-        sum(1 << "adbcw".index(letter) for letter in need[2]),
-        x.data_ptr(),
-        g.data_ptr(),
-        csr[0].data_ptr(),
-        csr[1].data_ptr(),
-        value.data_ptr(),
-        csr_t[0].data_ptr(),
-        csr_t[1].data_ptr(),
-        value_t.data_ptr(),
-        _address(perm),
-        rows,
-        batch,
-        channels,
-        x.dtype == torch.float64,
-        csr[0].dtype == torch.int64,
-        table.data_ptr(),
-        inputs,
-        g.shape[0],
-        table.shape[1] - 1,
+        dx,
+        dvalue,
+        dtable,
+        x,
+        g,
+        (*csr[:2], value),
+        (*csr_t[:2], value_t),
+        table,
+        seeds,
         threshold,
-        seeds.data_ptr(),
+        need[2],
+        perm,
         torch.get_num_threads(),
         level,
         width,
