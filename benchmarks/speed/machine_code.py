@@ -208,7 +208,7 @@ def compiled(launch: Launch, plan: Plan, case: Case) -> dict[str, Any]:
     place = {name: (i,) for i, name in enumerate(kernel.arg_names)}
     aligned = {place[n]: [["tt.divisibility", 16]] for n, kind in types.items() if kind[0] == "*"}
     source = ASTSource(kernel, types, {place[n]: v for n, v in constants.items()}, aligned)
-    options = {"num_warps": launch.fixed["num_warps"], **cuda.OPTIONS}
+    options = cuda.options(launch.fixed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         code = compile(source, target=GPUTarget("cuda", case.arch, 32), options=options)
@@ -262,8 +262,10 @@ def faults(row: dict[str, Any]) -> list[str]:
     found = []
     if row["spills"]:
         found.append(f"{row['spills']} bytes spilled")
-    if row["registers"] > LIMIT:
-        found.append(f"{row['registers']} registers, above {LIMIT}")
+    half = row["dtype"] in ("float16", "bfloat16") and row.get("kernel") == "begin"
+    limit = 96 if half else LIMIT  # it is launched once a call
+    if row["registers"] > limit:
+        found.append(f"{row['registers']} registers, above {limit}")
     if row["gather_bytes"] not in (0, 16):
         found.append(f"loads of {row['gather_bytes']} bytes")
     if row["atomics"]:

@@ -120,6 +120,13 @@ def _keep(rows: Rows, key: Any, plan: Any) -> Any:
     return plan
 
 
+def options(fixed: dict[str, Any]) -> dict[str, Any]:
+    """How a kernel is compiled; the first state of half types, made once a call, may take more."""
+    more = {"maxnreg": 96} if fixed.get("KIND") == 0 and fixed["VEC"] == 8 else {}
+    more = more if "maxnreg" in OPTIONS else {}
+    return {"num_warps": fixed["num_warps"], **OPTIONS, **more}
+
+
 def _launch(launches: list[Launch], live: dict[str, Any]) -> None:
     """Launch kernels one after the other; ``live`` are the Tensors of this call."""
     from . import triton_code as code  # late: Triton is slow to import and need not be there
@@ -128,7 +135,7 @@ def _launch(launches: list[Launch], live: dict[str, Any]) -> None:
         kernel = getattr(code, name)
         if not ready:  # kept with the launch
             known = {each: fixed[each] for each in kernel.arg_names if each in fixed}
-            ready.update(known, num_warps=fixed["num_warps"], **OPTIONS)
+            ready.update(known, **options(fixed))
         missing = {each: live[each] for each in kernel.arg_names if each not in ready}
         kernel[(grid,)](**missing, **ready)
 
