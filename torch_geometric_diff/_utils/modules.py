@@ -19,7 +19,7 @@ def is_untouched(module: Any, *types: type[Module]) -> bool:
     if type(module) not in types or torch_module._has_any_global_hook():
         return False
     own = module.__dict__
-    if any(own[name] for name in _CALL_HOOKS) or any(name in own for name in _CALLS):
+    if any(map(own.__getitem__, _CALL_HOOKS)) or any(name in own for name in _CALLS):
         return False
     home = type(module)
     return getattr(home.forward, "__module__", None) == home.__module__

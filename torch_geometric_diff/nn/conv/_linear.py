@@ -50,6 +50,7 @@ class _Propagated(NamedTuple):
         old = self.x
         return (
             self.operator is operator
+            and not operator.value.requires_grad
             and self.recurrence is recurrence
             and self.versions == (old._version, operator.value._version)
             and (old.shape, old.dtype, old.device) == (x.shape, x.dtype, x.device)
@@ -111,8 +112,9 @@ class LinearPropagation(Propagation):
         is_observed = self._is_observed()
         if self.cached and not is_observed and not torch.compiler.is_compiling():
             operator = self._operator(x, graph, recipe)
-            if _can_keep(x, operator, recurrence):
-                return self.lin(self._from_cache(x, operator, recurrence))
+            out = self._from_cache(x, operator, recurrence)
+            if out is not None:
+                return self.lin(out)
             graph = (operator, None)
 
         def propagate(x: Tensor) -> Tensor:
@@ -125,9 +127,16 @@ class LinearPropagation(Propagation):
     def _recurrence(self) -> Recurrence:
         raise NotImplementedError
 
-    def _from_cache(self, x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> Tensor:
+    def _from_cache(
+        self, x: Tensor, operator: SparseOperator, recurrence: Recurrence
+    ) -> Optional[Tensor]:
+        """The propagated features, None where they are learned or nobody can tell changes."""
+        if is_differentiated(x) or x.is_inference():
+            return None
         propagated = self._propagated
         if propagated is None or not propagated.is_of(x, operator, recurrence):
+            if not _is_constant(operator, recurrence):
+                return None
             with kept(), torch.no_grad():
                 out = run_recurrence(x, operator, recurrence)
                 versions = x._version, operator.value._version
@@ -139,9 +148,9 @@ class LinearPropagation(Propagation):
         return f"{self.__class__.__name__}({self.in_channels}, {self.out_channels}, K={self.K})"
 
 
-def _can_keep(x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> bool:
-    """Whether propagated features are constants, and changes of what they are made of are seen."""
+def _is_constant(operator: SparseOperator, recurrence: Recurrence) -> bool:
+    """Whether constants are propagated to constants, and changes in place can be seen."""
     if isinstance(operator, PartitionedOperator):
         return False  # all ranks take part in a call, whatever each of them remembers
-    learned = is_differentiated(x) or operator.requires_grad or recurrence.is_learned
-    return not (learned or x.is_inference() or operator.value.is_inference())
+    learned = operator.requires_grad or recurrence.is_learned
+    return not (learned or operator.value.is_inference())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, Optional, Union
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +26,13 @@ from ._seeds import draw_layer_seeds
 Recipe = Union[Adjacency, DiffusionStep]
 Product = Callable[[Tensor], Tensor]
 
-_MESSAGES = ("message", "aggregate", "message_and_aggregate", "update")
+_PATCHABLE = ("message", "aggregate", "message_and_aggregate", "update", "propagate")
 _MESSAGE_HOOKS = tuple(
     f"_{name}_forward_{kind}"
     for name in ("propagate", "message", "aggregate", "message_and_aggregate")
     for kind in ("hooks", "pre_hooks")
 )
+_trusted: "WeakKeyDictionary[type, tuple]" = WeakKeyDictionary()  # functions by layer class
 _PACKAGES = (__name__.partition(".")[0], "torch_geometric")
 
 
@@ -115,7 +117,10 @@ class Propagation(MessagePassing):
         for name, parameter in self._parameters.items():
             if parameter is not None:
                 check_has_values(name, parameter)
-        return x.to(torch.promote_types(x.dtype, _weight_dtype(graph) or x.dtype))
+        dtype = _weight_dtype(graph)
+        if dtype is None or dtype == x.dtype:
+            return x
+        return x.to(torch.promote_types(x.dtype, dtype))
 
     def _propagate(
         self,
@@ -208,15 +213,13 @@ class Propagation(MessagePassing):
     def _is_observed(self) -> bool:
         """Whether somebody looks at the messages or has changed them."""
         own, home = self.__dict__, type(self)
+        if self.explain or any(map(own.__getitem__, _MESSAGE_HOOKS)):
+            return True
+        functions = (home.message, home.aggregate, home.message_and_aggregate, home.update)
         return (
-            bool(self.explain)
-            or any(own[name] for name in _MESSAGE_HOOKS)
-            or any(name in own for name in (*_MESSAGES, "propagate"))
-            or any(
-                (getattr(getattr(home, name), "__module__", None) or "").partition(".")[0]
-                not in _PACKAGES
-                for name in _MESSAGES
-            )
+            functions != _trusted.get(home)
+            and _are_changed(home, functions)
+            or any(name in own for name in _PATCHABLE)
         )
 
     def _product(
@@ -263,6 +266,16 @@ class Propagation(MessagePassing):
     def message_and_aggregate(self, adj_t: Adj, x: Tensor) -> Tensor:
         """The sum of all messages into a node."""
         return spmm(adj_t, x, reduce=self.aggr)
+
+
+def _are_changed(home: type, functions: tuple) -> bool:
+    """Whether some functions of a class are not the package's own or PyG's; known ones are kept."""
+    names = [getattr(function, "__module__", None) or "" for function in functions]
+    if not all(name.partition(".")[0] in _PACKAGES for name in names):
+        return True
+    if not torch.compiler.is_compiling():
+        _trusted[home] = functions
+    return False
 
 
 def check_alpha(alpha: Any) -> Any:
