@@ -41,6 +41,7 @@ bare: $(VENV)/for-test
 lint: $(VENV)/for-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror torch_geometric_diff/csrc/* tests/csrc/*
 
 types: $(VENV)/for-test
 	$(BIN)/mypy

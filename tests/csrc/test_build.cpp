@@ -90,7 +90,9 @@ int trial(std::int64_t n, std::int64_t count, int threads) {
       same_pattern &= there[i * n + j] == there[j * n + i];
       same_value &= stored[i * n + j] == stored[j * n + i];
     }
-  wrong += symmetry != (!same_pattern ? tgd::Symmetry::none : same_value ? tgd::Symmetry::full : tgd::Symmetry::pattern);
+  wrong += symmetry != (!same_pattern ? tgd::Symmetry::none
+                        : same_value  ? tgd::Symmetry::full
+                                      : tgd::Symmetry::pattern);
   auto rowptr_t = exact<std::int32_t>(n + 1), cols_t = exact<std::int32_t>(made->entries);
   auto entry = exact<std::int32_t>(made->entries);
   tgd::transpose(rowptr_t.get(), cols_t.get(), entry.get(), rowptr.get(), cols.get(), n, threads);

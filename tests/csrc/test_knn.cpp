@@ -70,7 +70,8 @@ int trial(std::int64_t most) {
   std::vector<std::int64_t> within, of;
   for (std::int64_t s = 0; s < count; ++s)
     for (std::int64_t i = start[s]; i < start[s + 1]; ++i)
-      for (auto j : nearest(points.get(), start[s], start[s + 1], points.get() + i * dim, i, dim, k)) within.push_back(j);
+      for (auto j : nearest(points.get(), start[s], start[s + 1], points.get() + i * dim, i, dim, k))
+        within.push_back(j);
   for (std::int64_t i = 0; i < asked; ++i)
     for (auto j : nearest(points.get(), 0, first, queries.get() + i * dim, -1, dim, k)) of.push_back(j);
 
@@ -87,9 +88,11 @@ int trial(std::int64_t most) {
       const bool bad = !std::equal(within.begin(), within.end(), index.get());
       const bool bad_of = !std::equal(of.begin(), of.end(), index_of.get());
       if (bad || bad_of)
-        std::printf("wrong %s%s: %ld points in %ld sets, %ld asked, %ld columns, k = %ld, kind %ld, %s, %d threads, single %d\n",
-                    bad ? "within" : "", bad_of ? " of others" : "", (long)size, (long)count, (long)asked, (long)dim,
-                    (long)k, (long)kind, level.name, threads, single);
+        std::printf(
+            "wrong %s%s: %ld points in %ld sets, %ld asked, %ld columns, k = %ld, kind %ld, %s, %d threads, single "
+            "%d\n",
+            bad ? "within" : "", bad_of ? " of others" : "", (long)size, (long)count, (long)asked, (long)dim, (long)k,
+            (long)kind, level.name, threads, single);
       wrong += bad + bad_of;
     }
   return wrong;

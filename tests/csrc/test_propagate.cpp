@@ -23,8 +23,7 @@ std::uint32_t mix32(std::uint32_t h) {
   return h ^ (h >> 16);
 }
 
-bool keep(std::uint64_t seed, std::int64_t step, std::uint32_t row, std::uint32_t column,
-          std::uint32_t threshold) {
+bool keep(std::uint64_t seed, std::int64_t step, std::uint32_t row, std::uint32_t column, std::uint32_t threshold) {
   std::uint64_t s = seed + static_cast<std::uint64_t>(step + 1) * 0x9E3779B97F4A7C15u;
   s = (s ^ (s >> 30)) * 0xBF58476D1CE4E5B9u;
   s = (s ^ (s >> 27)) * 0x94D049BB133111EBu;
@@ -96,7 +95,8 @@ std::vector<Matrix> dense_propagate(const std::vector<Matrix>& x, const Graph& g
     if (!r.threshold) return;
     for (std::size_t e = 0; e < z.size(); ++e)
       z[e] *= keep(seed, step, static_cast<std::uint32_t>(e / columns), static_cast<std::uint32_t>(e % columns),
-                   r.threshold) * (65536.0 / (65536.0 - r.threshold));
+                   r.threshold) *
+              (65536.0 / (65536.0 - r.threshold));
   };
   std::vector<Matrix> y(r.outputs, Matrix(graph.rows * columns));
   Matrix before, z = injected(graph.sources, 0);
@@ -145,8 +145,9 @@ int trial() {
   const std::int64_t steps = draw(0, 5), rows = draw(1, 60), columns = draw(1, 200), batch = draw(1, 2);
   const bool product = plain && steps == 1 && draw(0, 1), permuted = !product && draw(0, 1);
   const std::uint32_t thresholds[] = {0, 0, 1, 16384, 65535};
-  tgd::Recurrence r{nullptr, steps, inputs, outputs, product ? 0 : thresholds[draw(0, 4)],
-                    draw(0, 1) == 1, !plain && draw(0, 3) == 0, -0.5, 0.75};
+  tgd::Recurrence r{
+      nullptr, steps, inputs, outputs, product ? 0 : thresholds[draw(0, 4)], draw(0, 1) == 1, !plain && draw(0, 3) == 0,
+      -0.5,    0.75};
   const auto table = exact<double>(draw_table(r, plain));
   r.table = table.get();
   const Graph graph(rows, product ? draw(0, 60) : rows, permuted, sizeof(T) == 4);
@@ -170,8 +171,8 @@ int trial() {
 
   const auto rowptr = exact<I>(graph.rowptr), col = exact<I>(graph.col), original = exact<I>(graph.original);
   const auto value = exact<T>(graph.value), px = exact<T>(x);
-  const tgd::Operator<T, I> op{rowptr.get(), col.get(), value.get(), permuted ? original.get() : nullptr, rows,
-                               graph.sources};
+  const tgd::Operator<T, I> op{rowptr.get(), col.get(),    value.get(), permuted ? original.get() : nullptr,
+                               rows,         graph.sources};
   const double tolerance = (sizeof(T) == 4 ? 1e-4 : 1e-11) * largest;
   for (auto level = tgd::levels(); *level; ++level) {
     std::vector<T> first;
@@ -231,7 +232,8 @@ int gradient_trial() {
     for (int row = 0; row < 3; ++row)
       if (k == 0 || (row == 2 && (k == 1 || threshold))) vtable[row * (steps + 1) + k] = 0;
   }
-  const auto rowptr = exact<I>(graph.rowptr), col = exact<I>(graph.col), prowptr_t = exact<I>(rowptr_t), pcol_t = exact<I>(col_t);
+  const auto rowptr = exact<I>(graph.rowptr), col = exact<I>(graph.col), prowptr_t = exact<I>(rowptr_t),
+             pcol_t = exact<I>(col_t);
   const auto loss = [&](double h) {
     const auto moved = [&](const std::vector<double>& from, const std::vector<double>& by) {
       auto to = from;

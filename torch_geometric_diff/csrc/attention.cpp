@@ -79,12 +79,12 @@ TGD_INLINE void sum_columns(int heads, int columns, const Term& term, T* out) {
 template <class T, class By, class Each>
 TGD_INLINE void for_columns(int heads, int columns, const Each& each) {
   if (columns == By::kColumns) {
-    for (int h = 0; h < heads; ++h) each(h * By::kColumns, h, Lanes<T, By::kColumns == 8>{});
+    for (int h = 0; h < heads; ++h) each(h * By::kColumns, h, Lanes < T, By::kColumns == 8 > {});
     return;
   }
   const int whole = columns / By::kColumns * By::kColumns;
   for (int h = 0; h < heads; ++h) {
-    for (int d = 0; d < whole; d += By::kColumns) each(h * columns + d, h, Lanes<T, By::kColumns == 8>{});
+    for (int d = 0; d < whole; d += By::kColumns) each(h * columns + d, h, Lanes < T, By::kColumns == 8 > {});
     for (int d = whole; d < columns; ++d) each(h * columns + d, h, T{});
   }
 }
@@ -139,16 +139,22 @@ class Edges {
       return;
     }
     if (a_.score == Score::kDot) {
-      sum_columns<T, By>(heads, width, [=](int at, auto lanes) {
-        using V = decltype(lanes);
-        return load<V>(s + at) * load<V>(t + at) * factor;
-      }, out);
+      sum_columns<T, By>(
+          heads, width,
+          [=](int at, auto lanes) {
+            using V = decltype(lanes);
+            return load<V>(s + at) * load<V>(t + at) * factor;
+          },
+          out);
     } else {
       const T* w = a_.weight;
-      sum_columns<T, By>(heads, width, [=](int at, auto lanes) {
-        using V = decltype(lanes);
-        return load<V>(w + at) * leaky(load<V>(s + at) + load<V>(t + at), factor);
-      }, out);
+      sum_columns<T, By>(
+          heads, width,
+          [=](int at, auto lanes) {
+            using V = decltype(lanes);
+            return load<V>(w + at) * leaky(load<V>(s + at) + load<V>(t + at), factor);
+          },
+          out);
     }
     if (a_.bias)
       for (int h = 0; h < heads; ++h) out[h] += a_.bias[e * heads + h];
@@ -186,10 +192,13 @@ class Edges {
     const int heads = a_.heads;
     if (a_.value) {
       const T *g = grad + i * heads * a_.columns, *v = a_.value + j * heads * a_.columns;
-      sum_columns<T, By>(heads, a_.columns, [=](int at, auto lanes) {
-        using V = decltype(lanes);
-        return load<V>(g + at) * load<V>(v + at);
-      }, out);
+      sum_columns<T, By>(
+          heads, a_.columns,
+          [=](int at, auto lanes) {
+            using V = decltype(lanes);
+            return load<V>(g + at) * load<V>(v + at);
+          },
+          out);
     } else {
       for (int h = 0; h < heads; ++h) out[h] = grad[e * heads + h];
     }

@@ -28,7 +28,7 @@ struct Attention {
   Score score;
   T factor;  // slope or scale
   const T *source, *target, *weight, *bias, *value;
-  T *largest, *inverse;  // [targets, heads]: the largest score, and one over the sum of exponentials
+  T *largest, *inverse;                 // [targets, heads]: the largest score, and one over the sum of exponentials
   std::uint32_t key0, key1, threshold;  // dropout of the weights, counted by edge and head
 };
 

@@ -101,12 +101,27 @@ void attend(tgd::Pass pass, tgd::Score score, std::tuple<Index, Index, Index> cs
   const auto width = [&](const auto& array, int64_t count) {
     return count * heads ? static_cast<int>(array.size() / (count * heads)) : 0;
   };
-  const tgd::Attention<T> a{rowptr.data(), col.data(), edge.data(), rows, heads, value ? width(*value, sources) : 0,
-                            width(source, sources), score, static_cast<T>(factor), source.data(), target.data(),
-                            data(weight), data(bias), data(value), largest.data(), inverse.data(),
-                            std::get<0>(mask), std::get<1>(mask), std::get<2>(mask)};
-  const tgd::AttentionGradient<T> gradient{data(grad), data(inner), data(d_node), data(d_value), data(d_bias),
-                                           data(d_weight)};
+  const tgd::Attention<T> a{rowptr.data(),
+                            col.data(),
+                            edge.data(),
+                            rows,
+                            heads,
+                            value ? width(*value, sources) : 0,
+                            width(source, sources),
+                            score,
+                            static_cast<T>(factor),
+                            source.data(),
+                            target.data(),
+                            data(weight),
+                            data(bias),
+                            data(value),
+                            largest.data(),
+                            inverse.data(),
+                            std::get<0>(mask),
+                            std::get<1>(mask),
+                            std::get<2>(mask)};
+  const tgd::AttentionGradient<T> gradient{data(grad),    data(inner),  data(d_node),
+                                           data(d_value), data(d_bias), data(d_weight)};
   T* to = data(out);
   const nb::gil_scoped_release release;
   tgd::attend(pass, a, to, gradient, threads, *tgd::levels()[0]);
@@ -115,18 +130,21 @@ void attend(tgd::Pass pass, tgd::Score score, std::tuple<Index, Index, Index> cs
 }  // namespace
 
 void bind_attention(nb::module_& m) {
-  nb::enum_<tgd::Pass>(m, "Pass").value("FORWARD", tgd::Pass::kForward).value("TARGETS", tgd::Pass::kTargets)
+  nb::enum_<tgd::Pass>(m, "Pass")
+      .value("FORWARD", tgd::Pass::kForward)
+      .value("TARGETS", tgd::Pass::kTargets)
       .value("SOURCES", tgd::Pass::kSources);
-  nb::enum_<tgd::Score>(m, "Score").value("ADDITIVE", tgd::Score::kAdditive).value("DOT", tgd::Score::kDot)
+  nb::enum_<tgd::Score>(m, "Score")
+      .value("ADDITIVE", tgd::Score::kAdditive)
+      .value("DOT", tgd::Score::kDot)
       .value("JOINT", tgd::Score::kJoint);
   const auto bind = [&](auto function) {
     m.def("attend", function, nb::arg("step"), nb::arg("score"), nb::arg("csr"), nb::arg("heads"), nb::arg("factor"),
           nb::arg("target"), nb::arg("source"), nb::arg("weight").none(), nb::arg("bias").none(),
           nb::arg("value").none(), nb::arg("largest"), nb::arg("inverse"), nb::arg("mask"),
-          nb::arg("out").none() = nb::none(), nb::arg("grad").none() = nb::none(),
-          nb::arg("inner").none() = nb::none(), nb::arg("d_node").none() = nb::none(),
-          nb::arg("d_value").none() = nb::none(), nb::arg("d_bias").none() = nb::none(),
-          nb::arg("d_weight").none() = nb::none(), nb::arg("threads") = 1,
+          nb::arg("out").none() = nb::none(), nb::arg("grad").none() = nb::none(), nb::arg("inner").none() = nb::none(),
+          nb::arg("d_node").none() = nb::none(), nb::arg("d_value").none() = nb::none(),
+          nb::arg("d_bias").none() = nb::none(), nb::arg("d_weight").none() = nb::none(), nb::arg("threads") = 1,
           "One pass of attention over the edges of a graph.");
   };
   bind(&attend<float>);

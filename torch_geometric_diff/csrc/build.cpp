@@ -23,7 +23,7 @@ using std::int32_t;
 using std::int64_t;
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
-constexpr int64_t kAhead = 24;  // edges that a prefetch runs ahead
+constexpr int64_t kAhead = 24;                            // edges that a prefetch runs ahead
 constexpr std::size_t kNearBytes = std::size_t{1} << 22;  // edges that take less lie in a cache and need no prefetch
 
 // An array that is not set to zero; a large one lies in huge pages, since it is written in any order.
@@ -80,7 +80,8 @@ int64_t cut_row(const I* rowptr, int64_t rows, int part, int parts) {
   int64_t low = 0, high = rows;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
-    if (static_cast<int64_t>(rowptr[middle]) + middle < wanted) low = middle + 1; else high = middle;
+    if (static_cast<int64_t>(rowptr[middle]) + middle < wanted) low = middle + 1;
+    else high = middle;
   }
   return low;
 }
@@ -100,7 +101,8 @@ struct Entry<I, Nothing> {
 
 template <class I, class W>
 double weight_of(const Entry<I, W>& entry) {
-  if constexpr (std::is_same_v<W, Nothing>) return 1.0; else return static_cast<double>(entry.weight);
+  if constexpr (std::is_same_v<W, Nothing>) return 1.0;
+  else return static_cast<double>(entry.weight);
 }
 
 constexpr int kShort = 8, kMiddle = 256;
@@ -133,7 +135,8 @@ K* sort_keys(K* key, K* other, int n) {
         other[to++] = takes ? key[b] : key[a];
         b += takes;
         a += !takes;
-        if (a == middle) while (b < end) other[to++] = key[b++];
+        if (a == middle)
+          while (b < end) other[to++] = key[b++];
       }
       while (a < middle) other[to++] = key[a++];
     }
@@ -160,9 +163,11 @@ void sort_row_by_keys(Entry<int32_t, W>* first, int n) {
     }
   }
   const K* sorted = keys;
-  if constexpr (most == kShort) sort_short(keys); else sorted = sort_keys(keys, others, size);
+  if constexpr (most == kShort) sort_short(keys);
+  else sorted = sort_keys(keys, others, size);
   for (int k = 0; k < n; ++k) {
-    if constexpr (bare) first[k].col = sorted[k]; else first[k] = given[sorted[k] % most];
+    if constexpr (bare) first[k].col = sorted[k];
+    else first[k] = given[sorted[k] % most];
   }
 }
 
@@ -209,7 +214,9 @@ struct Rows {
     for_parts(parts, [&](int part) {
       orders[part] = count_chunk(given, chunk(part), chunk(part + 1), weight, good, counts.get() + part * n);
     });
-    const auto any = [&](auto flag) { return std::any_of(orders.begin(), orders.end(), [&](const Order& o) { return o.*flag; }); };
+    const auto any = [&](auto flag) {
+      return std::any_of(orders.begin(), orders.end(), [&](const Order& o) { return o.*flag; });
+    };
     if (any(&Order::bad)) return false;
     begin_rows(counts.get(), parts, n);
     edges = Array<Entry<I, W>>(m);
@@ -242,7 +249,8 @@ struct Rows {
   };
 
   template <class Weight, class Good>
-  static Order count_chunk(const Edges& given, int64_t first, int64_t last, const Weight& weight, const Good& good, I* counts) {
+  static Order count_chunk(const Edges& given, int64_t first, int64_t last, const Weight& weight, const Good& good,
+                           I* counts) {
     const auto n = static_cast<std::uint64_t>(given.nodes);
     const int64_t *row = given.row, *col = given.col;
     std::memset(counts, 0, sizeof(I) * static_cast<std::size_t>(n));
@@ -312,7 +320,8 @@ class BuildOf final : public Build {
       else return static_cast<double>(static_cast<const W*>(edges.weight)[e]);
     };
     const auto good = [&](double w) {
-      if constexpr (std::is_same_v<W, Nothing>) return (void)w, true; else return w >= least && w <= most;
+      if constexpr (std::is_same_v<W, Nothing>) return (void)w, true;
+      else return w >= least && w <= most;
     };
     valid = rows_.count(edges, weight, good, threads);
     if (!valid) return;
@@ -436,8 +445,7 @@ class BuildOf final : public Build {
         most = std::max(most, row.total);
       }
       if (!good) finite.store(false);
-      for (double seen = largest.load(); most > seen && !largest.compare_exchange_weak(seen, most);) {
-      }
+      for (double seen = largest.load(); most > seen && !largest.compare_exchange_weak(seen, most);) {}
     });
     largest_degree = largest.load();
     return finite.load();
@@ -536,9 +544,7 @@ class PatternOf final : public Pattern {
   Array<I> sizes_;
 };
 
-bool fits_int32(const Edges& edges) {
-  return edges.count + edges.nodes <= std::numeric_limits<int32_t>::max();
-}
+bool fits_int32(const Edges& edges) { return edges.count + edges.nodes <= std::numeric_limits<int32_t>::max(); }
 
 // visit(row, place, column) of all entries whose columns are those of a part, rows in order: no two
 // threads meet at one column.
@@ -572,8 +578,8 @@ std::unique_ptr<Pattern> pattern(const Edges& edges, int threads) {
 template <class I>
 Symmetry symmetry(const I* rowptr, const I* col, const void* value, int value_bytes, int64_t nodes, int threads) {
   // Above the diagonal, rows in order: the entries of column j must be those that begin row j, in order.
-  const auto *single = static_cast<const float*>(value);
-  const auto *twice = static_cast<const double*>(value);
+  const auto* single = static_cast<const float*>(value);
+  const auto* twice = static_cast<const double*>(value);
   const int parts = useful(threads, (static_cast<int64_t>(rowptr[nodes]) + nodes) / 4);
   Array<I> cursor(nodes);
   std::atomic<bool> same_pattern{true}, same_value{value_bytes > 0};
@@ -620,8 +626,8 @@ void transpose(I* rowptr_t, I* col_t, I* entry, const I* rowptr, const I* col, i
   });
 }
 
-#define TGD_INSTANTIATE(I)                                                                        \
-  template Symmetry symmetry(const I*, const I*, const void*, int, int64_t, int);                 \
+#define TGD_INSTANTIATE(I)                                                        \
+  template Symmetry symmetry(const I*, const I*, const void*, int, int64_t, int); \
   template void transpose(I*, I*, I*, const I*, const I*, int64_t, int);
 TGD_INSTANTIATE(int32_t)
 TGD_INSTANTIATE(int64_t)

@@ -67,8 +67,7 @@ enum class Symmetry { none, pattern, full };
 
 // Whether a CSR with sorted rows equals its transpose, or only its pattern does.
 template <class I>
-Symmetry symmetry(const I* rowptr, const I* col, const void* value, int value_bytes, std::int64_t nodes,
-                  int threads);
+Symmetry symmetry(const I* rowptr, const I* col, const void* value, int value_bytes, std::int64_t nodes, int threads);
 
 // The transpose: its rows (null if it has the same pattern) and which entry stands at each place.
 template <class I>

@@ -48,7 +48,8 @@ bool fill(tgd::Build& self, nb::handle rowptr, nb::handle col, nb::handle value,
   void* const cols = index(self, col, "col", self.entries);
   const Array values(value, "value");
   const bool is_double = values.type() == Type::float64;
-  void* const entries = is_double ? static_cast<void*>(values.as<double>(self.entries)) : values.as<float>(self.entries);
+  void* const entries =
+      is_double ? static_cast<void*>(values.as<double>(self.entries)) : values.as<float>(self.entries);
   const nb::gil_scoped_release release;
   return self.fill(starts, cols, entries, is_double, threads);
 }
@@ -69,13 +70,16 @@ tgd::Symmetry symmetry(nb::handle rowptr, nb::handle col, nb::handle value, int 
     const I *starts = csr.rowptr.as<const I>(), *cols = csr.col.as<const I>();
     const void* entries = nullptr;
     const bool is_float = values.type() == Type::float32;
-    if (values) entries = is_float ? static_cast<const void*>(values.as<const float>(csr.col.size())) : values.as<const double>(csr.col.size());
+    if (values)
+      entries = is_float ? static_cast<const void*>(values.as<const float>(csr.col.size()))
+                         : values.as<const double>(csr.col.size());
     const nb::gil_scoped_release release;
     return tgd::symmetry(starts, cols, entries, !values ? 0 : is_float ? 4 : 8, csr.rows, threads);
   });
 }
 
-void transpose(nb::handle rowptr_t, nb::handle col_t, nb::handle entry, nb::handle rowptr, nb::handle col, int threads) {
+void transpose(nb::handle rowptr_t, nb::handle col_t, nb::handle entry, nb::handle rowptr, nb::handle col,
+               int threads) {
   const Csr csr(rowptr, col);
   csr.with_index([&](auto i) {
     using I = decltype(i);

@@ -51,7 +51,8 @@ void untranspose(T* to, const T* from, const Operator<T, I>& op, const Operator<
       const I j = op.col[e], end = transpose.rowptr[j + 1];
       I at = next[j]++;
       if (at >= end || transpose.col[at] != i)
-        at = static_cast<I>(std::find(transpose.col + transpose.rowptr[j], transpose.col + end, static_cast<I>(i)) - transpose.col);
+        at = static_cast<I>(std::find(transpose.col + transpose.rowptr[j], transpose.col + end, static_cast<I>(i)) -
+                            transpose.col);
       if (at == end) throw std::invalid_argument("the second matrix is not the transpose of the first");
       to[e] = from[at];
     }
@@ -127,8 +128,8 @@ class GradientRun {
       : to_(to), x_(x), g_(g), op_(op), transpose_(transpose), batch_(batch), columns_(columns),
         size_(op.rows * columns), num_sums_(r.table_size()), r_(r), seeds_(seeds), p_(r, to),
         tiles_(gradient_tiles<T>(op.rows, columns, p_.arrays(), options)),
-        gap_(op.rows * tiles_[0].width + kGapBytes / static_cast<std::int64_t>(sizeof(T))),
-        edges_(op.rowptr[op.rows]), groups_(groups_of(to)), edge_sums_(to.dvalue ? groups_ * edges_ : 0), step_(step_function<T, I>(options)) {
+        gap_(op.rows * tiles_[0].width + kGapBytes / static_cast<std::int64_t>(sizeof(T))), edges_(op.rowptr[op.rows]),
+        groups_(groups_of(to)), edge_sums_(to.dvalue ? groups_ * edges_ : 0), step_(step_function<T, I>(options)) {
     for (int p = 0; p <= kPieces; ++p) {
       bounds_[p] = cut_row(op, p, kPieces);
       bounds_t_[p] = cut_row(transpose, p, kPieces);
@@ -141,7 +142,8 @@ class GradientRun {
         if (p_.down.to[i] < 0)
           std::memset(to_.dx + i * batch_ * size_, 0, sizeof(T) * static_cast<std::size_t>(batch_ * size_));
     const int team = team_of(options);
-    if (owns_tiles(team)) each_its_tiles(team); else all_every_tile(team);
+    if (owns_tiles(team)) each_its_tiles(team);
+    else all_every_tile(team);
     if (!to_.dvalue) return;
     for (std::int64_t group = 1; group < groups_; ++group)
       for (std::int64_t e = 0; e < edges_; ++e) edge_sums_[e] += edge_sums_[group * edges_ + e];
@@ -173,7 +175,8 @@ class GradientRun {
     if (team == 1) return true;
     if (groups_ < std::min<std::int64_t>(team, runs())) return false;
     const TileCost cost{caches().fit(op_.rows * static_cast<std::int64_t>(sizeof(T)))};
-    return team * memory() * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned && busy(tiles_, cost, batch_, team) >= kBusy;
+    return team * memory() * static_cast<std::int64_t>(sizeof(T)) <= kMostOwned &&
+           busy(tiles_, cost, batch_, team) >= kBusy;
   }
 
   void each_its_tiles(int team) {
@@ -246,11 +249,23 @@ class GradientRun {
     double* sums = all_sums + part.first * num_sums_;
     T* edge_sums = to_.dvalue ? edge_sums_.data() + part.group * edges_ : nullptr;
     const Pieces own{bounds_ + part.first, part.count}, own_t{bounds_t_ + part.first, part.count};
-    const Work<T, I> up{nullptr, x_ + b * size_, 0, batch_ * size_, columns_, seed, tile, memory, gap_,
-                        own, own, nullptr, nullptr, sums, num_sums_};
-    const Work<T, I> down{to_.dx ? to_.dx + b * size_ : nullptr, g_ + b * size_, batch_ * size_, batch_ * size_,
-                          columns_, seed, tile, memory + p_.up.arrays * gap_, gap_, own_t, own_t, nullptr, nullptr,
-                          sums, num_sums_};
+    const Work<T, I> up{nullptr, x_ + b * size_, 0,       batch_ * size_, columns_, seed, tile, memory, gap_, own,
+                        own,     nullptr,        nullptr, sums,           num_sums_};
+    const Work<T, I> down{to_.dx ? to_.dx + b * size_ : nullptr,
+                          g_ + b * size_,
+                          batch_ * size_,
+                          batch_ * size_,
+                          columns_,
+                          seed,
+                          tile,
+                          memory + p_.up.arrays * gap_,
+                          gap_,
+                          own_t,
+                          own_t,
+                          nullptr,
+                          nullptr,
+                          sums,
+                          num_sums_};
     Dots dots(std::max(3 + r_.inputs, r_.outputs));
     TileRun<T, I> forward(up, op_, p_.forward, p_.up, step_, barrier);
     TileRun<T, I> backward(down, transpose_, p_.backward, p_.down, step_, barrier);
@@ -315,10 +330,9 @@ void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T,
   GradientRun<T, I>(to, x, g, op, transpose, batch, columns, r, seeds, options).run(options);
 }
 
-#define TGD_INSTANTIATE(T, I)                                                                             \
-  template void gradients(const Gradients<T>&, const T*, const T*, const Operator<T, I>&,                 \
-                          const Operator<T, I>&, std::int64_t, std::int64_t, const Recurrence&,           \
-                          const std::uint64_t*, const Options&);
+#define TGD_INSTANTIATE(T, I)                                                                                    \
+  template void gradients(const Gradients<T>&, const T*, const T*, const Operator<T, I>&, const Operator<T, I>&, \
+                          std::int64_t, std::int64_t, const Recurrence&, const std::uint64_t*, const Options&);
 TGD_INSTANTIATE(float, std::int32_t)
 TGD_INSTANTIATE(float, std::int64_t)
 TGD_INSTANTIATE(double, std::int32_t)

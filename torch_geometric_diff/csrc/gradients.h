@@ -23,7 +23,7 @@ struct Gradients {
 // grows with K. The recurrence has no bounds and is not reversed.
 template <class T, class I>
 void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T, I>& op,
-               const Operator<T, I>& transpose, std::int64_t batch, std::int64_t columns,
-               const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options);
+               const Operator<T, I>& transpose, std::int64_t batch, std::int64_t columns, const Recurrence& recurrence,
+               const std::uint64_t* seeds, const Options& options);
 
 }  // namespace tgd

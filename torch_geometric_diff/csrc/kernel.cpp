@@ -91,7 +91,8 @@ struct FeatureRows {
   std::int64_t stride;
   int columns;
 
-  TGD_INLINE explicit FeatureRows(const Step<T, I>& s) : original(s.original), stride(s.stride), columns(s.tile.columns) {}
+  TGD_INLINE explicit FeatureRows(const Step<T, I>& s)
+      : original(s.original), stride(s.stride), columns(s.tile.columns) {}
   TGD_INLINE std::int64_t name(std::int64_t i) const { return original ? static_cast<std::int64_t>(original[i]) : i; }
   TGD_INLINE std::int64_t at(std::int64_t i) const { return name(i) * stride; }
 };

@@ -7,9 +7,9 @@
 
 namespace tgd {
 
-constexpr int kBlock = 16;    // columns of a block; a word of random bits serves two blocks
-constexpr int kWidest = 64;   // columns of the widest tile
-constexpr int kNarrow = 8;    // of the widest tile that takes rows by slices
+constexpr int kBlock = 16;   // columns of a block; a word of random bits serves two blocks
+constexpr int kWidest = 64;  // columns of the widest tile
+constexpr int kNarrow = 8;   // of the widest tile that takes rows by slices
 // Slices, and loops of their own for short steps, for what is common: they are half of the library's code.
 template <class T, class I>
 constexpr bool kHasShort = sizeof(T) == 4 && sizeof(I) == 4;
@@ -63,7 +63,7 @@ struct Sink {  // y = factor * z, or += in `sum`, a packed tile (null: nothing t
 };
 
 template <class T>
-struct Dot {  // sums[sum] += <z, with>, or <P source, with>
+struct Dot {      // sums[sum] += <z, with>, or <P source, with>
   const T* with;  // packed
   bool of_product;
   std::int64_t sum;
@@ -77,9 +77,9 @@ struct Step {
   const I *rowptr, *col;
   const T* value;
   const I* original;
-  const Slices<T, I>* slices;  // null: rows in their own order
-  const T* source;             // packed
-  T* target;        // packed; null: z goes to the sinks alone
+  const Slices<T, I>* slices;                              // null: rows in their own order
+  const T* source;                                         // packed
+  T* target;                                               // packed; null: z goes to the sinks alone
   std::int64_t stride, first_row, last_row, prefetch_end;  // edges from prefetch_end on: no prefetch; 0: none
   Tile tile;
   const Mask* mask;  // null: no dropout

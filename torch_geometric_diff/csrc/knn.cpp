@@ -58,8 +58,7 @@ class Tree {
     if (boxed_) boxes_.resize(2 * leaves_ * 2 * dim);
     split(points, 1, 0, size);
     rows_.resize(size * dim);
-    for (std::int64_t i = 0; i < size; ++i)
-      std::copy_n(points + order_[i] * dim, dim, rows_.data() + i * dim);
+    for (std::int64_t i = 0; i < size; ++i) std::copy_n(points + order_[i] * dim, dim, rows_.data() + i * dim);
     std::int64_t blocks = 0;
     block_.resize(leaves_ + 1);
     for (std::int64_t leaf = 0; leaf < leaves_; ++leaf) {
@@ -89,7 +88,7 @@ class Tree {
   const double* row(std::int64_t i) const { return rows_.data() + i * dim_; }
   std::int64_t index(std::int64_t i) const { return order_[i]; }
   std::int64_t first(std::int64_t node) const { return first_[node]; }  // its lowest index
-  double rounding() const { return rounding_; }                          // of the packed entries
+  double rounding() const { return rounding_; }                         // of the packed entries
 
   // The squared distance between a node and a box given by its lower and upper ends.
   double apart(std::int64_t node, const double* box) const {
@@ -200,8 +199,8 @@ class Searcher {
 
   // The queries are the points of a leaf of `asked` from `begin` on; their rows of `index` are written.
   // They look for the `size` points of `tree`, for others than themselves if that is the same tree.
-  void operator()(const Tree<T>& tree, const Tree<T>& asked, std::int64_t leaf, std::int64_t begin,
-                  std::int64_t size, std::int64_t offset, std::int64_t* index) {
+  void operator()(const Tree<T>& tree, const Tree<T>& asked, std::int64_t leaf, std::int64_t begin, std::int64_t size,
+                  std::int64_t offset, std::int64_t* index) {
     tree_ = &tree;
     asked_ = &asked;
     begin_ = begin;
@@ -244,8 +243,7 @@ class Searcher {
 
  private:
   void descend(std::int64_t node, double apart) {
-    if (apart > 0 ? apart * (1 - 1e-12 * tree_->dim()) > farthest_.first
-                  : Neighbour{0, tree_->first(node)} > farthest_)
+    if (apart > 0 ? apart * (1 - 1e-12 * tree_->dim()) > farthest_.first : Neighbour{0, tree_->first(node)} > farthest_)
       return;
     if (node >= tree_->leaves()) {
       if (node != own_) visit(node);
@@ -305,12 +303,13 @@ class Searcher {
   }
 
   Scan<T> over(std::int64_t block, std::int64_t count, std::int64_t groups = 0) {
-    return {tree_->packed(block), queries_.data(), bound_, count, tree_->dim(), hits_.data(), squared_.data(),
-            least_.data(), groups};
+    return {tree_->packed(block), queries_.data(), bound_,        count, tree_->dim(),
+            hits_.data(),         squared_.data(), least_.data(), groups};
   }
 
   void call(const Scan<T>& scan, Scanner::Function<float> f32, Scanner::Function<double> f64) const {
-    if constexpr (sizeof(T) == 4) f32(scan); else f64(scan);
+    if constexpr (sizeof(T) == 4) f32(scan);
+    else f64(scan);
   }
 
   // The hits in `count` blocks, which hold the places from `begin` to `end`.
@@ -372,8 +371,7 @@ class Searcher {
       const double distance = std::sqrt(squared) + rounding();
       squared = distance * distance;
     }
-    return std::nextafter(static_cast<T>(squared * (1 + relative_) + floor_),
-                          std::numeric_limits<T>::infinity());
+    return std::nextafter(static_cast<T>(squared * (1 + relative_) + floor_), std::numeric_limits<T>::infinity());
   }
 
   // Takes the exact distances of those points that wait and may still be among the nearest.
@@ -434,9 +432,7 @@ void search(std::int64_t* index, const Sets& sets, std::int64_t k, int threads, 
   std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), sets.dim, k));
   Queue building(sets.count, 16), searching(start[sets.count], 16);
   parallel(team, [&](int, int) {
-    building.work([&](std::int64_t s) {
-      trees[s].build(sets.points + sets.start[s] * sets.dim, size(s), sets.dim);
-    });
+    building.work([&](std::int64_t s) { trees[s].build(sets.points + sets.start[s] * sets.dim, size(s), sets.dim); });
   });
   parallel(team, [&](int thread, int) {
     searching.work([&](std::int64_t task) {
@@ -474,20 +470,15 @@ void search(std::int64_t* index, const Sets& known, const Sets& asked, std::int6
 
 }  // namespace
 
-void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads,
-         const Level& level) {
-  if (single)
-    search<float>(index, sets, k, threads, level);
-  else
-    search<double>(index, sets, k, threads, level);
+void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads, const Level& level) {
+  if (single) search<float>(index, sets, k, threads, level);
+  else search<double>(index, sets, k, threads, level);
 }
 
-void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single,
-            int threads, const Level& level) {
-  if (single)
-    search<float>(index, known, asked, k, threads, level);
-  else
-    search<double>(index, known, asked, k, threads, level);
+void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single, int threads,
+            const Level& level) {
+  if (single) search<float>(index, known, asked, k, threads, level);
+  else search<double>(index, known, asked, k, threads, level);
 }
 
 }  // namespace tgd

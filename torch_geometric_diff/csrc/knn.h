@@ -22,12 +22,11 @@ struct Sets {
 // Entries are at most 1 in size and no square of a difference underflows. With `single` most pairs are
 // dismissed in single precision: it pays off unless many points differ by less than its rounding.
 // Neither it nor `threads` nor `level` changes the result.
-void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads,
-         const Level& level);
+void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads, const Level& level);
 
 // The same for the points of one set, `asked`, that look for those of another, `known`: their k nearest,
 // with row i of `index` for point i of `asked`.
-void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single,
-            int threads, const Level& level);
+void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single, int threads,
+            const Level& level);
 
 }  // namespace tgd

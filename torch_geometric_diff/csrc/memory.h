@@ -30,7 +30,9 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   template <class T>
-  T* as() const { return static_cast<T*>(block_->data); }
+  T* as() const {
+    return static_cast<T*>(block_->data);
+  }
 
  private:
   static constexpr std::size_t kMostKept = std::size_t{64} << 20;

@@ -52,7 +52,12 @@ struct Matrix : Csr {
 
   template <class T, class I>
   tgd::Operator<T, I> as(int64_t sources) const {
-    return {rowptr.as<const I>(), col.as<const I>(), value.as<const T>(col.size()), original.as<const I>(rows), rows, sources};
+    return {rowptr.as<const I>(),
+            col.as<const I>(),
+            value.as<const T>(col.size()),
+            original.as<const I>(rows),
+            rows,
+            sources};
   }
 };
 
@@ -60,8 +65,8 @@ struct Matrix : Csr {
 tgd::Recurrence recurrence(const Array& table, int64_t inputs, int threshold) {
   const auto [rows, columns] = table.shape<2>();
   if (rows < 3 + inputs || columns < 1)
-    throw std::invalid_argument("Expected 'table' to have a column and at least " + std::to_string(3 + inputs) + " rows (got " +
-                                std::to_string(columns) + " and " + std::to_string(rows) + ")");
+    throw std::invalid_argument("Expected 'table' to have a column and at least " + std::to_string(3 + inputs) +
+                                " rows (got " + std::to_string(columns) + " and " + std::to_string(rows) + ")");
   tgd::Recurrence r{table.as<const double>(), columns - 1};
   r.inputs = static_cast<int>(inputs);
   r.outputs = static_cast<int>(rows - 3 - inputs);
@@ -91,9 +96,12 @@ void propagate(nb::handle y, nb::handle x, const nb::tuple& csr, nb::handle tabl
   r.bounded = bounds.has_value();
   if (bounds) std::tie(r.low, r.high) = *bounds;
   const tgd::Reach reach{near.as<const int64_t>(), near.size()};
-  if (near && near.size() == 0) throw std::invalid_argument("Expected 'within' to have at least one element (got none)");
+  if (near && near.size() == 0)
+    throw std::invalid_argument("Expected 'within' to have at least one element (got none)");
   const int64_t x_wanted = near && reverse ? reach.within[0] : near || matrix.original ? matrix.rows : x_rows;
-  if (x_rows != x_wanted) throw std::invalid_argument("Expected 'x' to have " + std::to_string(x_wanted) + " rows (got " + std::to_string(x_rows) + ")");
+  if (x_rows != x_wanted)
+    throw std::invalid_argument("Expected 'x' to have " + std::to_string(x_wanted) + " rows (got " +
+                                std::to_string(x_rows) + ")");
   const int64_t sources = near ? matrix.rows : x_rows, wanted = near && !reverse ? reach.within[0] : matrix.rows;
   const int64_t y_size = r.outputs * batch * wanted * columns;
   const std::uint64_t* seed_of_batch = seeds_of(seed, batch, threshold);
@@ -122,13 +130,15 @@ unsigned coefficients(const std::string& letters) {
 void gradients(nb::handle dx, nb::handle dvalue, nb::handle dtable, nb::handle x, nb::handle g, const nb::tuple& csr,
                const nb::tuple& csr_t, nb::handle table, nb::handle seeds, int threshold, const std::string& letters,
                nb::handle original, int threads, const std::string& level, int width) {
-  const Array from(x, "x"), given(g, "g"), seed(seeds, "seeds"), to_x(dx, "dx"), to_value(dvalue, "dvalue"), to_table(dtable, "dtable");
+  const Array from(x, "x"), given(g, "g"), seed(seeds, "seeds"), to_x(dx, "dx"), to_value(dvalue, "dvalue"),
+      to_table(dtable, "dtable");
   const Matrix matrix(csr, original), transpose(csr_t, original);
   const auto [inputs, batch, rows, columns] = from.shape<4>();
   const tgd::Recurrence r = recurrence({table, "table"}, inputs, threshold);
   const int64_t size = batch * rows * columns;
   if (rows != matrix.rows || rows != transpose.rows)
-    throw std::invalid_argument("Expected 'x' to have the " + std::to_string(matrix.rows) + " rows of the operator (got " + std::to_string(rows) + ")");
+    throw std::invalid_argument("Expected 'x' to have the " + std::to_string(matrix.rows) +
+                                " rows of the operator (got " + std::to_string(rows) + ")");
   const unsigned kinds = coefficients(letters);
   const std::uint64_t* seed_of_batch = seeds_of(seed, batch, threshold);
   const tgd::Options options{threads, find_level(level), width};
@@ -136,7 +146,8 @@ void gradients(nb::handle dx, nb::handle dvalue, nb::handle dtable, nb::handle x
     using T = decltype(t);
     using I = decltype(i);
     const auto op = matrix.as<T, I>(rows), op_t = transpose.as<T, I>(rows);
-    const tgd::Gradients<T> to{to_x.as<T>(inputs * size), to_value.as<T>(matrix.col.size()), to_table.as<double>(r.table_size()), kinds};
+    const tgd::Gradients<T> to{to_x.as<T>(inputs * size), to_value.as<T>(matrix.col.size()),
+                               to_table.as<double>(r.table_size()), kinds};
     const T *input = from.as<const T>(), *gradient = given.as<const T>(r.outputs * size);
     const nb::gil_scoped_release release;
     tgd::gradients<T, I>(to, input, gradient, op, op_t, batch, columns, r, seed_of_batch, options);
@@ -181,7 +192,8 @@ NB_MODULE(_C, m) {
   bind_attention(m);
   m.doc() = "The CPU kernels. Tensors are checked for device, contiguity, type and size; indices are not looked at.";
   m.def("levels", &level_names, "Names of the usable instruction sets, best first.");
-  m.def("tile_widths", &tile_widths, "Widths of the tiles of so many columns, of which `fit` lie in the nearest cache.");
+  m.def("tile_widths", &tile_widths,
+        "Widths of the tiles of so many columns, of which `fit` lie in the nearest cache.");
   m.def("propagate", &propagate, "y"_a, "x"_a, "csr"_a, "table"_a, "seeds"_a, "threshold"_a, "reverse"_a,
         "bounds"_a.none(), "original"_a.none(), "within"_a.none(), "threads"_a, "level"_a, "width"_a,
         "K steps of a recurrence.");

@@ -44,7 +44,7 @@ inline std::vector<Tile> cut_columns(std::int64_t columns, int widest, TileCost 
   return tiles;
 }
 
-constexpr double kBusy = 0.6;  // the least share of the time that threads with tiles of their own work
+constexpr double kBusy = 0.6;                  // the least share of the time that threads with tiles of their own work
 constexpr std::int64_t kThreadWork = 1 << 17;  // multiplications, ten microseconds, that are worth waking a thread
 
 inline int useful_threads(int threads, std::int64_t work) {
@@ -79,8 +79,8 @@ inline bool worth_cutting(int width, TileCost cost, double degree) {
 }
 
 // A column is packed into `bytes` bytes for every one of `arrays` arrays; rows have `degree` entries on average.
-inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std::int64_t batch, std::int64_t columns, int widest,
-                 double degree, bool masked, const Options& options) {
+inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std::int64_t batch, std::int64_t columns,
+                 int widest, double degree, bool masked, const Options& options) {
   const Caches& cache = caches();
   const TileCost cost{cache.fit(bytes)};
   const std::int64_t row_bytes = bytes * arrays;

@@ -13,15 +13,15 @@
 namespace tgd {
 
 constexpr std::int64_t kMostSliced = std::int64_t{1} << 28;  // offsets of the rows must fit
-constexpr std::int64_t kWorthSlices = 6;  // steps of narrow tiles that pay for sorting the rows
+constexpr std::int64_t kWorthSlices = 6;                     // steps of narrow tiles that pay for sorting the rows
 const Level* const* levels() {
   static const auto found = [] {
     static const Level* list[4] = {};
     int n = 0;
 #ifdef TGD_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
       list[n++] = &kAvx512;
 #ifndef TGD_NO_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) list[n++] = &kAvx2;
@@ -39,11 +39,12 @@ namespace {
 template <class T, class I>
 class Propagation {
  public:
-  Propagation(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, std::int64_t columns,
-              const Recurrence& r, const std::uint64_t* seeds, const Options& options, const Reach* reach)
-      : y_(y), x_(x), op_(op), batch_(batch), columns_(columns), y_size_(rows(reach && !r.reverse ? reach : nullptr, op.rows)),
-        x_size_(rows(reach && r.reverse ? reach : nullptr, op.sources)), r_(r), seeds_(seeds), reach_(reach), storage_(r),
-        step_(step_function<T, I>(options)) {}
+  Propagation(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, std::int64_t columns, const Recurrence& r,
+              const std::uint64_t* seeds, const Options& options, const Reach* reach)
+      : y_(y), x_(x), op_(op), batch_(batch), columns_(columns),
+        y_size_(rows(reach && !r.reverse ? reach : nullptr, op.rows)),
+        x_size_(rows(reach && r.reverse ? reach : nullptr, op.sources)), r_(r), seeds_(seeds), reach_(reach),
+        storage_(r), step_(step_function<T, I>(options)) {}
 
   void run(const Options& options) {
     if (y_size_ == 0 || batch_ == 0) return;
@@ -59,7 +60,8 @@ class Propagation {
                  widest<T>(options), degree, r_.threshold != 0, options);
     sort_rows(steps);
     gap_ = op_.sources * plan_.tiles[0].width + kSliceRows * kWidest;  // room for a slice and a row of zeros
-    if (plan_.shared) share_tiles(); else own_tiles();
+    if (plan_.shared) share_tiles();
+    else own_tiles();
   }
 
  private:
@@ -69,7 +71,8 @@ class Propagation {
 
   // Slices, where enough steps of narrow tiles pay for them.
   void sort_rows(std::int64_t steps) {
-    const auto narrow = std::count_if(plan_.tiles.begin(), plan_.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
+    const auto narrow =
+        std::count_if(plan_.tiles.begin(), plan_.tiles.end(), [](const Tile& t) { return t.width <= kNarrow; });
     if (!kHasShort<T, I> || narrow * batch_ * steps < kWorthSlices) return;
     if (op_.rows != op_.sources || op_.rows >= kMostSliced || reach_) return;
     store_.emplace(op_, plan_.threads);
@@ -105,10 +108,24 @@ class Propagation {
     };
     const std::int64_t loaded[] = {op_.sources * thread / threads, op_.sources * (thread + 1) / threads};
     const std::int64_t own[] = {first_row(thread), first_row(thread + 1)};
-    const Work<T, I> work{y_ + b * y_size_, x_ + b * x_size_, batch_ * y_size_, batch_ * x_size_, columns_,
-                          r_.threshold ? seeds_[b] : 0, tile, memory, gap_, {loaded, 1}, {own, 1},
-                          sliced ? &slices_ : nullptr, sliced ? store_->names() : nullptr, nullptr, 0,
-                          reach_, thread, threads};
+    const Work<T, I> work{y_ + b * y_size_,
+                          x_ + b * x_size_,
+                          batch_ * y_size_,
+                          batch_ * x_size_,
+                          columns_,
+                          r_.threshold ? seeds_[b] : 0,
+                          tile,
+                          memory,
+                          gap_,
+                          {loaded, 1},
+                          {own, 1},
+                          sliced ? &slices_ : nullptr,
+                          sliced ? store_->names() : nullptr,
+                          nullptr,
+                          0,
+                          reach_,
+                          thread,
+                          threads};
     TileRun<T, I> run(work, op_, r_, storage_, step_, barrier);
     run.pack();
     run.steps([](std::int64_t, Step<T, I>&) {});
@@ -137,9 +154,9 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   Propagation<T, I>(y, x, op, batch, columns, recurrence, seeds, options, reach).run(options);
 }
 
-#define TGD_INSTANTIATE(T, I)                                                                         \
-  template void propagate(T*, const T*, const Operator<T, I>&, std::int64_t, std::int64_t,            \
-                          const Recurrence&, const std::uint64_t*, const Options&, const Reach*);
+#define TGD_INSTANTIATE(T, I)                                                                                 \
+  template void propagate(T*, const T*, const Operator<T, I>&, std::int64_t, std::int64_t, const Recurrence&, \
+                          const std::uint64_t*, const Options&, const Reach*);
 TGD_INSTANTIATE(float, std::int32_t)
 TGD_INSTANTIATE(float, std::int64_t)
 TGD_INSTANTIATE(double, std::int32_t)

@@ -17,15 +17,11 @@ using Lanes = Vec<T, kPoints>;
 template <class T>
 inline unsigned within(Lanes<T> v, T bound) {
 #if TGD_VECTOR_BYTES == 64
-  if constexpr (sizeof(T) == 4)
-    return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(bound), _CMP_LE_OQ);
-  else
-    return _mm512_cmp_pd_mask((__m512d)v, _mm512_set1_pd(bound), _CMP_LE_OQ);
+  if constexpr (sizeof(T) == 4) return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(bound), _CMP_LE_OQ);
+  else return _mm512_cmp_pd_mask((__m512d)v, _mm512_set1_pd(bound), _CMP_LE_OQ);
 #elif TGD_VECTOR_BYTES == 32
-  if constexpr (sizeof(T) == 4)
-    return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_set1_ps(bound), _CMP_LE_OQ));
-  else
-    return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)v, _mm256_set1_pd(bound), _CMP_LE_OQ));
+  if constexpr (sizeof(T) == 4) return _mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_set1_ps(bound), _CMP_LE_OQ));
+  else return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)v, _mm256_set1_pd(bound), _CMP_LE_OQ));
 #else
   unsigned bits = 0;
   for (unsigned i = 0; i < sizeof v / sizeof(T); ++i) bits |= static_cast<unsigned>(v[i] <= bound) << i;
@@ -83,8 +79,7 @@ void compare(const Scan<T>& s) {
 #define TGD_SCANNER_OF(level) level##Scanner
 #define TGD_SCANNER(level) TGD_SCANNER_OF(level)
 extern const Scanner TGD_SCANNER(TGD_LEVEL);
-const Scanner TGD_SCANNER(TGD_LEVEL) = {TGD_LEVEL_NAME,
-                                         scan<false, float>,  scan<true, float>,  compare<float>,
-                                         scan<false, double>, scan<true, double>, compare<double>};
+const Scanner TGD_SCANNER(TGD_LEVEL) = {TGD_LEVEL_NAME,      scan<false, float>, scan<true, float>, compare<float>,
+                                        scan<false, double>, scan<true, double>, compare<double>};
 
 }  // namespace tgd

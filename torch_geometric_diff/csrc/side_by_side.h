@@ -16,7 +16,8 @@ template <int W>
 constexpr int kWholes = kSliceRows * W / kWhole;  // vectors of a slice of rows of W elements
 
 TGD_INLINE const float* at(const float* source, std::int32_t offset, int width) {
-  return reinterpret_cast<const float*>(reinterpret_cast<const char*>(source) + static_cast<std::int64_t>(offset) * width);
+  return reinterpret_cast<const float*>(reinterpret_cast<const char*>(source) +
+                                        static_cast<std::int64_t>(offset) * width);
 }
 
 // As many rows of the source as fill a vector, at `offset` (of Slices).
@@ -31,7 +32,9 @@ TGD_INLINE Whole rows_at(const float* source, const std::int32_t* offset) {
     return (Whole)_mm512_i32gather_pd(index, source, 2);
   }
   if constexpr (W == 4) {
-    const auto two = [&](int r) { return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r))), _mm_loadu_ps(row(r + 1)), 1); };
+    const auto two = [&](int r) {
+      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row(r))), _mm_loadu_ps(row(r + 1)), 1);
+    };
     return (Whole)_mm512_insertf32x8(_mm512_castps256_ps512(two(0)), two(2), 1);
   }
   return (Whole)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(row(0))), _mm256_loadu_ps(row(1)), 1);
@@ -78,7 +81,8 @@ TGD_INLINE Whole spread(const float* value) {
 
 // The product of a slice.
 template <bool Ahead, int W>
-TGD_INLINE void accumulate_slice(const Slices<float, std::int32_t>& slices, std::int64_t slice, const float* source, Whole* acc) {
+TGD_INLINE void accumulate_slice(const Slices<float, std::int32_t>& slices, std::int64_t slice, const float* source,
+                                 Whole* acc) {
   constexpr int vecs = kWholes<W>, together = vecs < 8 ? vecs : 8, ahead = together * kWhole / W;
   const std::int64_t begin = slices.start[slice], end = slices.start[slice + 1];
   for (int first = 0; first < vecs; first += together) {

@@ -110,11 +110,13 @@ void Array::refuse_dims(std::size_t wanted) const {
 
 void Array::refuse_type(Type wanted) const {
   throw nb::type_error((quoted(name_) + "be torch." + kTypeNames[static_cast<int>(wanted)] + " (got torch." +
-                        kTypeNames[static_cast<int>(type_)] + ")").c_str());
+                        kTypeNames[static_cast<int>(type_)] + ")")
+                           .c_str());
 }
 
 void Array::refuse_size(std::int64_t wanted) const {
-  throw std::invalid_argument(quoted(name_) + "have " + std::to_string(wanted) + " elements (got " + std::to_string(size_) + ")");
+  throw std::invalid_argument(quoted(name_) + "have " + std::to_string(wanted) + " elements (got " +
+                              std::to_string(size_) + ")");
 }
 
 Csr::Csr(nb::handle rowptr, nb::handle col) : rowptr(rowptr, "rowptr"), col(col, "col"), rows(this->rowptr.size() - 1) {

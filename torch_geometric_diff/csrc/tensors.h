@@ -1,6 +1,6 @@
-// Torch Tensors as the arrays of the C++ kernels, checked. They are read by DLPack's exchange API, or, before torch 2.10,
-// by their Python attributes: nb::ndarray needs 2 us for each and refuses those that require a gradient, and all of a
-// call on a small graph takes 6 us.
+// Torch Tensors as the arrays of the C++ kernels, checked. They are read by DLPack's exchange API, or, before
+// torch 2.10, by their Python attributes: nb::ndarray needs 2 us for each and refuses those that require a gradient,
+// and all of a call on a small graph takes 6 us.
 #pragma once
 
 #include <nanobind/nanobind.h>

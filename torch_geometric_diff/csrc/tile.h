@@ -59,7 +59,8 @@ struct Storage {
         }
     if (first > last) last = -1;
     if (last < 0) {
-      if (keep.copies) for (int& n : copy) n = arrays++;
+      if (keep.copies)
+        for (int& n : copy) n = arrays++;
       return;
     }
     stored = all ? r.steps - 1 : last - 1;
@@ -109,7 +110,7 @@ struct Work {
   Pieces loaded, own;
   const Slices<T, I>* slices = nullptr;
   const I* names = nullptr;  // of the rows, beside slices
-  double* sums = nullptr;  // of a thread's first piece; `num_sums` a piece
+  double* sums = nullptr;    // of a thread's first piece; `num_sums` a piece
   std::int64_t num_sums = 0;
   const Reach* reach = nullptr;
   int thread = 0, threads = 1;  // of those that share the tile; for `reach`
@@ -125,7 +126,8 @@ std::int64_t cut_row(const Operator<T, I>& op, int part, int parts) {
   std::int64_t low = 0, high = op.rows;
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
-    if (cost(middle) < wanted) low = middle + 1; else high = middle;
+    if (cost(middle) < wanted) low = middle + 1;
+    else high = middle;
   }
   return part == parts ? op.rows : low;
 }
@@ -190,7 +192,8 @@ class TileRun {
       for (int o = 0; o < r_.outputs; ++o)
         if (r_.w(o, k) != 0) {
           T* end = k == storage_.to[o] ? work_.y + o * work_.y_size : nullptr;
-          sinks_[s_.num_sinks++] = {work_.array(storage_.sum[o]), end, static_cast<T>(r_.w(o, k)), k > storage_.from[o]};
+          sinks_[s_.num_sinks++] = {work_.array(storage_.sum[o]), end, static_cast<T>(r_.w(o, k)),
+                                    k > storage_.from[o]};
         }
       s_.target = k <= storage_.stored && !aliased ? work_.array(storage_.state(k)) : nullptr;
       s_.mask = nullptr;
@@ -270,9 +273,11 @@ template <class T, class I>
 StepFunction<T, I> step_function(const Options& options) {
   const Level& level = options.level ? *options.level : *levels()[0];
   if constexpr (sizeof(T) == 4) {
-    if constexpr (sizeof(I) == 4) return level.f32_i32; else return level.f32_i64;
+    if constexpr (sizeof(I) == 4) return level.f32_i32;
+    else return level.f32_i64;
   } else {
-    if constexpr (sizeof(I) == 4) return level.f64_i32; else return level.f64_i64;
+    if constexpr (sizeof(I) == 4) return level.f64_i32;
+    else return level.f64_i64;
   }
 }
 
