@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import command_line, write_atomically
+from benchmarks.common import command_line, refuse_unused, write_atomically
 from benchmarks.nodes.graphs import path
 
 Arrays = dict[str, np.ndarray]
@@ -304,6 +304,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Write the graphs."""
     args = parser().parse_args(argv)
+    if args.graphs:
+        refuse_unused(parser(), args, ["kind"], "'--graphs'")
     for name in args.graphs or KINDS[args.kind]:
         target = args.out / f"{name}.npz"
         with write_atomically(target) as temporary, open(temporary, "wb") as file:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import command_line
+from benchmarks.common import add_device_flag, command_line
 
 from .backbones import Backbone
 from .checkpoints import load_backbone
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--mirror", action="store_true", help="mean of each image and its mirror's")
     parser.add_argument("--half", action="store_true", help="store the features as float16")
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_flag(parser)
     parser.add_argument("--silent", action="store_true", help="no progress bars")
     return parser
 

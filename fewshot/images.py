@@ -25,6 +25,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from torch_geometric_diff._utils.files import read_text
 from torch_geometric_diff.data import data_root
 
 SPLITS = ("train", "val", "test")
@@ -79,17 +80,16 @@ def _folder_entries(folder: Path, split: str) -> Iterator[_Entry]:
                 f"'{path}' is missing; '{folder}' must hold 'images/' and "
                 f"'split/{{train,val,test}}.csv' ({path.name} with {what})"
             )
-    with open(table, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if not {"filename", "label"} <= set(rows.fieldnames or ()):
-            raise ValueError(
-                f"'{table}' must have the columns 'filename' and 'label' (got {rows.fieldnames})"
-            )
-        for row in rows:
-            if not row["filename"] or not row["label"]:
-                raise ValueError(f"'{table}' line {rows.line_num} lacks a filename or a label")
-            path = images / row["filename"]
-            yield _Entry(str(path), row["label"], path)
+    rows = csv.DictReader(io.StringIO(read_text(table), newline=""))
+    if not {"filename", "label"} <= set(rows.fieldnames or ()):
+        raise ValueError(
+            f"'{table}' must have the columns 'filename' and 'label' (got {rows.fieldnames})"
+        )
+    for row in rows:
+        if not row["filename"] or not row["label"]:
+            raise ValueError(f"'{table}' line {rows.line_num} lacks a filename or a label")
+        path = images / row["filename"]
+        yield _Entry(str(path), row["label"], path)
 
 
 def _tiny_entries(folder: Path, split: str) -> Iterator[_Entry]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.common import command_line, read_rows
 
-from .train import accuracies, mean_and_interval
+from .train import accuracies, each_task_once, mean_and_interval
 
 Row = dict[str, Any]
 Cells = dict[tuple[str, str], list[Row]]  # by method and kind of task
@@ -72,7 +72,7 @@ def _cells(rows: list[Row]) -> Cells:
                 "give the files of one of them"
             )
     return {
-        key: [row for _, row in sorted(found.items())]
+        key: each_task_once(list(found.values()))
         for key, by_settings in cells.items()
         for found in by_settings.values()
     }

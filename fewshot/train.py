@@ -12,13 +12,14 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.common import ResultFile, command_line, environment
+from benchmarks.common import ResultFile, add_device_flag, command_line, environment, refuse_unused
 
 from . import methods
 from .features import load_features
@@ -41,6 +42,12 @@ METHODS: dict[str, Callable[[argparse.Namespace], methods.Method]] = {
     "ptmap-free": lambda args: methods.PriorFreePTMAP(),
     "propagation": lambda args: methods.LabelPropagation(n_top=args.n_top, sigma=args.sigma),
     "logistic": lambda args: methods.LogisticRegression(),
+}
+OWN = {  # the options of single methods
+    "diffusion": ("step_size", "layer_num", "n_top", "sigma", "alpha", "mu"),
+    "propagation": ("n_top", "sigma"),
+    "laplacian": ("lamda", "knn"),
+    "heat": ("prior",),
 }
 
 
@@ -87,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="(default: runs/fewshot/results/..., one file per setting)")
     parser.add_argument("--resume", action="store_true", help="go on with an existing --out")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_flag(parser)
     parser.add_argument("--silent", action="store_true", help="print the last line only")
     return parser
 
@@ -103,6 +110,28 @@ def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
     """Mean and half the 95 % interval, 1.96 std / sqrt(n), in percent."""
     half = 1.96 * accuracies.std() / math.sqrt(len(accuracies))
     return 100 * float(accuracies.mean()), 100 * float(half)
+
+
+def each_task_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one setting by their first task, without those of tasks that others have."""
+    told, rows = 0, sorted(rows, key=lambda row: (row["first"], -len(row["correct"])))
+    found = []
+    for row in rows:
+        if row["first"] >= told:
+            found.append(row)
+            told = row["first"] + len(row["correct"])
+    return found
+
+
+def missing_blocks(rows: list[dict[str, Any]], test_iter: int) -> list[tuple[int, int]]:
+    """The first task and the number of tasks of each row that is to be added."""
+    begin, blocks = 0, []
+    ends = [(row["first"], row["first"] + len(row["correct"])) for row in each_task_once(rows)]
+    for first, end in [*ends, (test_iter, test_iter)]:
+        gap = range(begin, min(first, test_iter), BLOCK)
+        blocks += [(start, min(BLOCK, gap.stop - start)) for start in gap]
+        begin = end
+    return blocks
 
 
 def accuracies(rows: list[dict[str, Any]]) -> np.ndarray:
@@ -129,6 +158,8 @@ def evaluate(
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
+    others = sorted({*chain(*OWN.values())} - {*OWN.get(args.method, ())})
+    refuse_unused(parser(), args, others, f"'--method {args.method}'")
     test_iter = args.test_iter
     if test_iter is None:
         test_iter = 1000 if args.raw else 10_000
@@ -161,15 +192,13 @@ def main(argv: list[str] | None = None) -> None:
             f"'{out}' holds results of other settings or features; choose another '--out'"
         )
 
-    done = sum(len(row["correct"]) for row in results.rows)
     bar = tqdm(
-        range(done, test_iter, BLOCK),
+        missing_blocks(results.rows, test_iter),
         desc=f"{args.method}, {BLOCK} tasks",
         leave=False,
         disable=True if args.silent else None,
     )
-    for first in bar:
-        count = min(BLOCK, test_iter - first)
+    for first, count in bar:
         tasks = sampler(first, count).to(args.device)
         correct, seconds = evaluate(method, tasks, base_mean, raw=args.raw)
         results.append(
@@ -182,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
                 "environment": environment(),
             }
         )
-    per_task = accuracies(results.rows)
+    per_task = accuracies(each_task_once(results.rows))
     mean, half = mean_and_interval(per_task)
     print(
         f"{name} {args.way}-way {args.shot}-shot{flags.replace('_', ' ')} {args.method}: "

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from benchmarks.common import command_line
+from benchmarks.common import add_device_flag, command_line
+from torch_geometric_diff._utils.files import locked
 
 from .backbones import BACKBONES, build_backbone
 from .checkpoints import load_checkpoint, save_checkpoint
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "learning rate with other '--epochs' too)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_flag(parser)
     parser.add_argument(
         "--amp",
         action=argparse.BooleanOptionalAction,
@@ -250,7 +252,8 @@ def _train(args: argparse.Namespace) -> None:
             f"'{training.out}' already holds a training; pass '--resume' to continue it "
             "or choose another '--out'"
         )
-    training.run()
+    with locked(last) if training.rank == 0 else nullcontext():
+        training.run()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -262,12 +265,12 @@ def main(argv: list[str] | None = None) -> None:
     args.load_size = args.load_size or spec.load_size
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if distributed:
-        if args.device == "cuda":
-            args.device = f"cuda:{os.environ['LOCAL_RANK']}"
+        if args.device.type == "cuda" and args.device.index is None:
+            args.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(args.device)
-        dist.init_process_group("nccl" if args.device.startswith("cuda") else "gloo")
+        dist.init_process_group("nccl" if args.device.type == "cuda" else "gloo")
     if args.amp is None:
-        args.amp = args.device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        args.amp = args.device.type == "cuda" and torch.cuda.is_bf16_supported()
     _train(args)
     if distributed:
         # Only after _train has let go of its DistributedDataParallel: were that the last owner of

@@ -3,6 +3,7 @@
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -35,6 +36,19 @@ def run(folder: str, block_columns: int) -> None:
     streaming._write_block = logged
     arguments = (Path(folder).with_name("x.npy"), operator(), STEPS, Path(folder, "y.npy"))
     streaming.diffuse_features(*arguments, block_columns=block_columns)
+
+
+def waiting(folder: Path, begun: Any, go_on: Any) -> None:
+    """A run that waits before its first block, the window held open."""
+    write = streaming._write_block
+
+    def held(*args: Any) -> None:
+        begun.set()
+        go_on.wait()
+        write(*args)
+
+    streaming._write_block = held
+    streaming.diffuse_features(Path(folder).with_name("x.npy"), operator(), STEPS, folder / "y.npy")
 
 
 if __name__ == "__main__":  # a rank

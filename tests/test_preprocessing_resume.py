@@ -272,3 +272,47 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(tmp_path, x, monkeypatc
         assert out.read_bytes() == expected
         assert set(os.listdir(folder)) - {"begun"} == {"y.npy"}
     assert cut_short >= 10, "most moments should fall between the first and the last block"
+
+
+def test_a_second_run_into_the_same_file_is_refused(tmp_path, operator, x) -> None:
+    """The second begins while the first is in its first block, with other columns."""
+    np.save(tmp_path / "x.npy", x)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    begun, go_on = context.Event(), context.Event()
+    process = context.Process(target=preprocessing_child.waiting, args=(folder, begun, go_on))
+    process.start()
+    try:
+        assert begun.wait(120)
+        for resume in (True, False):
+            with pytest.raises(ValueError, match="y.npy.lock' is in use by another run"):
+                diffuse_features(x + 1, operator, STEPS, folder / "y.npy", resume=resume)
+        go_on.set()
+        process.join(120)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join()
+    expected = diffuse_features(x, operator, STEPS, tmp_path / "whole.npy")
+    assert np.array_equal(np.load(folder / "y.npy"), expected)
+    assert os.listdir(folder) == ["y.npy"]
+
+
+def test_the_lock_of_a_killed_run_is_free(tmp_path, operator, x) -> None:
+    np.save(tmp_path / "x.npy", x)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    begun = context.Event()
+    process = context.Process(
+        target=preprocessing_child.waiting, args=(folder, begun, context.Event())
+    )
+    process.start()
+    assert begun.wait(120)
+    process.kill()
+    process.join()
+    assert (folder / "y.npy.lock").exists()  # the file stays, the lock does not
+    result = diffuse_features(x, operator, STEPS, folder / "y.npy", resume=False)
+    assert np.array_equal(result, diffuse_features(x, operator, STEPS, tmp_path / "whole.npy"))
+    assert os.listdir(folder) == ["y.npy"]

@@ -5,6 +5,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from ._utils.files import write_atomically
+from ._utils.files import locked, write_atomically
 from ._utils.functorch import is_transformed
 from .ops import DiffusionOperator, diffuse
 
@@ -63,8 +64,8 @@ def diffuse_features(
     Raises:
         FileNotFoundError: If ``x`` is a file that does not exist.
         ValueError: If the shape of ``x``, ``num_steps`` or ``block_columns`` are wrong, ``x`` is
-            not finite, ``x`` is no npy file, ``out`` exists, or finished blocks of another run are
-            found, or damaged ones.
+            not finite, ``x`` is no npy file, ``out`` exists or another run is writing it, or
+            finished blocks of another run are found, or damaged ones.
         TypeError: If ``x`` is none of the forms above or does not hold floating numbers.
         OSError: If the disk is full; finished blocks stay.
 
@@ -89,10 +90,27 @@ def diffuse_features(
     if not _is_integer(block_columns) or block_columns < 1:
         raise ValueError(f"Expected 'block_columns' to be a positive integer (got {block_columns})")
 
-    blocks = out.with_name(f"{out.name}.blocks")
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     operator = operator.to(torch.float64 if features.dtype.itemsize == 8 else torch.float32)
     plan = _plan(x, features, operator, steps, int(block_columns))
+    with locked(out) if rank == 0 else nullcontext():
+        shape = features.shape if _is_integer(num_steps) else (len(steps), *features.shape)
+        _diffuse_blocks(features, operator, plan, out, shape, resume, rank, ranks)
+    return np.load(out, mmap_mode="r")
+
+
+def _diffuse_blocks(
+    features: np.ndarray,
+    operator: DiffusionOperator,
+    plan: dict[str, Any],
+    out: Path,
+    shape: tuple[int, ...],
+    resume: bool,
+    rank: int,
+    ranks: int,
+) -> None:
+    """Write the blocks that are missing, and of all of them ``out``."""
+    blocks = out.with_name(f"{out.name}.blocks")
     done = out.exists()
     if done and not (resume and _read_plan(blocks) == plan):  # else killed while it cleaned up
         raise ValueError(f"'{out}' already exists; remove it or choose another 'out'")
@@ -103,21 +121,20 @@ def diffuse_features(
         _wait()
         _check_plan(blocks, plan)  # on every rank, so that all of them end
         num_columns = features.shape[1]
-        bounds = [*range(0, max(num_columns, 1), int(block_columns)), num_columns]
+        bounds = [*range(0, max(num_columns, 1), plan["block_columns"]), num_columns]
         files = [(blocks / f"{a:06d}-{b:06d}.npy", a, b) for a, b in pairwise(bounds)]
         for path, start, end in tqdm(files[rank::ranks], disable=None, unit="block"):
             if not path.exists():
-                _write_block(path, np.ascontiguousarray(features[:, start:end]), operator, steps)
+                part = np.ascontiguousarray(features[:, start:end])
+                _write_block(path, part, operator, plan["num_steps"])
         _wait()
         if rank == 0:
             whole = blocks / out.name
-            leading = () if _is_integer(num_steps) else (len(steps),)
-            _join(whole, [path for path, _, _ in files], (*leading, *features.shape))
+            _join(whole, [path for path, _, _ in files], shape)
             os.replace(whole, out)
     if rank == 0:
         _remove(blocks)
     _wait()
-    return np.load(out, mmap_mode="r")
 
 
 def _wait() -> None:

@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 
-from benchmarks.common import check_writable, mean_and_interval
+from benchmarks.common import check_writable, mean_and_interval, refuse_unused
 from torch_geometric_diff import DiffusionOperator, diffuse
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.metrics import distance_diameter_ratio
@@ -207,6 +207,9 @@ def run(toy: Toy, argv: list[str] | None) -> None:
     """The command line of a toy."""
     args = parser(toy).parse_args(argv)
     check(args)
+    if args.no_diffusion:
+        unused = ["n_top", "sigma", "steps", "step_size"]
+        refuse_unused(parser(toy), args, unused, "'--no_diffusion'")
     from .picture import write_gif, write_html, write_png  # asks for the extra packages
 
     check_writable(args.out.with_name(args.out.name + ".png"))  # fail now, not after the training

@@ -25,8 +25,7 @@ from torch_geometric.data import Data
 from tqdm import tqdm
 
 from benchmarks.ablations.studies import STUDIES, Method, Value, build
-from benchmarks.common import draw_trials, environment, keep_freed_memory, share_of_rank
-from benchmarks.nodes.command import device
+from benchmarks.common import device, draw_trials, environment, keep_freed_memory, share_of_rank
 from benchmarks.nodes.graphs import DATASETS, SOURCES, SPLIT_KINDS, open_graph
 from benchmarks.nodes.settings import TRAINING
 from benchmarks.rows import RESULTS, Results, run_trials

@@ -1,9 +1,13 @@
 """Trials that resume, results that last, command lines that end in one line."""
 
+from benchmarks.common.cli import add_device_flag as add_device_flag
 from benchmarks.common.cli import command_line as command_line
+from benchmarks.common.cli import device as device
+from benchmarks.common.cli import refuse_unused as refuse_unused
 from benchmarks.common.memory import keep_freed_memory as keep_freed_memory
 from benchmarks.common.results import ResultFile as ResultFile
 from benchmarks.common.results import environment as environment
+from benchmarks.common.results import new_path as new_path
 from benchmarks.common.results import read_rows as read_rows
 from benchmarks.common.results import write_rows as write_rows
 from benchmarks.common.statistics import mean_and_interval as mean_and_interval

@@ -1,17 +1,20 @@
 """Result rows: JSON lines that survive a kill."""
 
+import contextlib
 import gzip
 import json
 import os
 import platform
+import secrets
+import weakref
 import zlib
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from torch_geometric_diff._utils.files import check_writable, write_atomically
+from torch_geometric_diff._utils.files import check_regular, open_locked, write_atomically
 
 Row = dict[str, Any]
 
@@ -110,18 +113,36 @@ def write_rows(path: str | Path, rows: Iterable[Row]) -> None:
         temporary.write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
+def _close(file: IO[bytes], path: Path, folders: list[Path]) -> None:
+    """Give the file free; without rows it goes, and so do the folders that were made for it."""
+    if os.fstat(file.fileno()).st_size == 0:
+        with contextlib.suppress(OSError):  # it is gone, or a folder holds something else
+            path.unlink()
+            for folder in folders:
+                folder.rmdir()
+    file.close()
+
+
+def new_path(folder: str | Path, name: str) -> Path:
+    """The path of a new result file ``FOLDER/NAME-TIME.jsonl`` that no other run takes."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path(folder) / f"{name}-{stamp}-{secrets.token_hex(3)}.jsonl"
+
+
 class ResultFile:
-    """An append-only file of JSON lines, one per finished trial.
+    """An append-only file of JSON lines, one per finished trial, of one process at a time.
 
     Args:
-        path (str or Path): The file; its folder is made with the first row.
+        path (str or Path): The file, which no other may write as long as this object lives. It
+            and its folder vanish if no row comes.
         key (sequence of str): The fields that identify a trial. (default: ``('split', 'init')``)
         resume (bool): Take up an existing file; without it, an existing file with rows is an error.
             (default: ``False``)
 
     Raises:
         ValueError: If the file exists and ``resume`` is false, if a line is damaged or lacks a
-            field of ``key``, or if the file is a compressed one, which is only read.
+            field of ``key``, if another run writes the file, if it is no regular one, or
+            a compressed one, which is only read.
         OSError: If the file cannot be written.
 
     Example:
@@ -146,20 +167,32 @@ class ResultFile:
             raise ValueError(
                 f"'{path}' is compressed and rows are appended: name the file without '.gz'"
             )
-        check_writable(self.path)  # fail now, not after the first trial
-        if self.path.exists() and self.path.stat().st_size > 0:
-            if not resume:
-                raise ValueError(
-                    f"'{path}' already holds results; pass '--resume' to continue it "
-                    "or choose another '--out'"
-                )
-            self.rows, whole = _parse(self.path)
-            for number, row in enumerate(self.rows, start=1):
-                missing = [name for name in self.key if name not in row]
-                if missing:
-                    raise ValueError(f"'{path}' line {number} lacks {missing}; not such a result")
-            if whole < self.path.stat().st_size:
-                os.truncate(self.path, whole)
+        check_regular(self.path)
+        new = [folder for folder in self.path.parents if not folder.exists()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = open_locked(self.path)  # fail now, not after the first trial
+        self._end = weakref.finalize(self, _close, file, self.path, new)
+        try:
+            self._take_up(resume)
+        except BaseException:
+            self._end()
+            raise
+
+    def _take_up(self, resume: bool) -> None:
+        """Read the rows that are there and cut a half last line."""
+        size = self.path.stat().st_size
+        if size > 0 and not resume:
+            raise ValueError(
+                f"'{self.path}' already holds results; pass '--resume' to continue it "
+                "or choose another '--out'"
+            )
+        self.rows, whole = _parse(self.path)
+        for number, row in enumerate(self.rows, start=1):
+            missing = [name for name in self.key if name not in row]
+            if missing:
+                raise ValueError(f"'{self.path}' line {number} lacks {missing}; not such a result")
+        if whole < size:
+            os.truncate(self.path, whole)
 
     @property
     def finished(self) -> set[tuple[Any, ...]]:
@@ -169,7 +202,6 @@ class ResultFile:
     def append(self, row: Row) -> None:
         """Write one trial so that it survives a kill right after."""
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab", buffering=0) as file:
             start = file.tell()
             try:

@@ -8,20 +8,27 @@ python -m benchmarks.nodes --dataset WikiCS --model my_models:Net
 
 import argparse
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from benchmarks.common import draw_trials, environment, keep_freed_memory, share_of_rank, world
+from benchmarks.common import (
+    add_device_flag,
+    draw_trials,
+    environment,
+    keep_freed_memory,
+    new_path,
+    share_of_rank,
+    world,
+)
 from benchmarks.nodes.graphs import (
     DATASETS,
     add_graph_flags,
     add_split_flags,
+    check_split_flags,
     file_name,
     open_graph,
     open_splits,
@@ -35,16 +42,6 @@ from benchmarks.rows import Results, run_trials, summary
 Row = dict[str, Any]
 GPU_BATCH = 10
 NONE: Mapping[str, Any] = MappingProxyType({})
-
-
-def device(name: str) -> torch.device:
-    """A device that works here."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise argparse.ArgumentTypeError(f"'{name}' is no device here ({reason})") from error
-    return torch.device(name)
 
 
 def model(name: str) -> str:
@@ -73,7 +70,7 @@ def parser(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
     add_split_flags(p)
     p.add_argument("--num_inits", type=int, default=defaults.get("num_inits", 1))
     p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
-    p.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device_flag(p)
     p.add_argument(
         "--batch_inits",
         type=int,
@@ -115,7 +112,9 @@ def batch_size(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> None:
     """Run the trials that are not yet in the result file and print the accuracy over all."""
-    args = parser(defaults).parse_args(argv)
+    flags = parser(defaults)
+    args = flags.parse_args(argv)
+    check_split_flags(flags, args)
     if args.out is None and (args.resume or world()[1] > 1):
         raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
     batch = batch_size(args)
@@ -145,8 +144,7 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
     if dataset not in DATASETS or args.words or args.directed:
         header["form"] = data.form
     name = f"{file_name(dataset)}-{file_name(data.source)}-{file_name(args.model)}"
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = args.out or Path("runs", defaults.get("name", "nodes"), f"{name}-{stamp}.jsonl")
+    out = args.out or new_path(Path("runs", defaults.get("name", "nodes")), name)
     if fallback:  # its rows must not stand in the way of the real ones
         out = out.with_stem(f"{out.stem}-{dataset}")
     trials = list(

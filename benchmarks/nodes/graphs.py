@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from torch_geometric.data import Data
 
+from benchmarks.common.cli import refuse_unused
 from benchmarks.common.splits import (
     development_split,
     fraction_split,
@@ -90,6 +91,18 @@ def add_split_flags(p: argparse.ArgumentParser) -> None:
         help="(default: 0.6 0.2)",
     )
     p.add_argument("--num_splits", type=int, help="(default: 100, or all of the masks)")
+
+
+def check_split_flags(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what another kind of splits would read."""
+    reads = {
+        "per_class": {"num_train", "num_val"},
+        "development": {"num_train"},
+        "fractions": {"fractions"},
+        "masks": set(),
+    }
+    others = sorted({"num_train", "num_val", "fractions"} - reads[args.split])
+    refuse_unused(p, args, others, f"'--split {args.split}'")
 
 
 def default_source(dataset: str, root: Path) -> str | None:

@@ -11,18 +11,26 @@ torchrun --nproc-per-node 4 -m benchmarks.ogb --partition --dataset ogbn-product
 import argparse
 import time
 from collections.abc import Callable
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, cuda
+from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from benchmarks.common import Trial, accuracy, environment, share_of_rank, world
+from benchmarks.common import (
+    Trial,
+    accuracy,
+    add_device_flag,
+    environment,
+    new_path,
+    refuse_unused,
+    share_of_rank,
+    world,
+)
 from benchmarks.common.partitions import METHODS as METHODS_OF_PARTS
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
 from benchmarks.ogb.models import PEERS, Method, settings_of
@@ -53,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--features", type=Path, help="npy file of diffused features, for 'mlp'")
     p.add_argument("--num_inits", type=int, default=10, help="number of seeds")
     p.add_argument("--seed", type=int, default=0, help="the first of the seeds")
-    p.add_argument("--device", default="cuda" if cuda.is_available() else "cpu")
+    add_device_flag(p)
     p.add_argument("--partition", action="store_true", help="share out the rows over the ranks")
     p.add_argument("--order", choices=METHODS_OF_PARTS, default="ranges", help="how")
     p.add_argument("--out", type=Path, help="result file (default: a new one in runs/ogb)")
@@ -83,7 +91,7 @@ def choose_settings(args: argparse.Namespace, name: str) -> tuple[Row, Row]:
     return model, {n: given.get(n, v) for n, v in usual.items()}
 
 
-def open_set(dataset: str, root: Path, device: str) -> Data:
+def open_set(dataset: str, root: Path, device: torch.device) -> Data:
     """Read a set and make its graph undirected, as the leaderboard's models do."""
     data = load_ogb(dataset, root)
     if data.x is None:
@@ -93,7 +101,7 @@ def open_set(dataset: str, root: Path, device: str) -> Data:
     return data.to(device)
 
 
-def open_diffused(dataset: str, root: Path, device: str, features: Path) -> Data:
+def open_diffused(dataset: str, root: Path, device: torch.device, features: Path) -> Data:
     """The labeled nodes of a set with features that ``benchmarks.ogb_features`` wrote.
 
     Neither the graph nor the other nodes are read: of ogbn-papers100M, 1.4 % have a label.
@@ -162,8 +170,7 @@ def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespa
         "evaluator": evaluator,
         "settings": {**model, **training},
     }
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = args.out or Path("runs/ogb") / f"{data.name}-{name}-{stamp}.jsonl"
+    out = args.out or new_path("runs/ogb", f"{data.name}-{name}")
     results = Results(out, header, args.resume)
     print(
         f"{name} on {data.name}: {data.num_nodes} nodes; rows go to {results.file.path}",
@@ -197,6 +204,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.features is not None and args.model != ["mlp"]:
         raise ValueError(f"'--features' is for the model 'mlp' (got '{' '.join(args.model)}')")
     settings = {name: choose_settings(args, name) for name in args.model}
+    if not args.partition:
+        refuse_unused(parser(), args, ["order"], "one graph a rank, without '--partition'")
     if args.partition:
         if args.out is None or args.features is not None:
             raise ValueError("'--partition' needs '--out', the result file, and no '--features'")

@@ -27,12 +27,16 @@ def test_experiments_share_a_file(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     one = Results(out, HEADER, resume=False)
     add(one, 0)
+    with pytest.raises(ValueError, match="in use by another run"):
+        Results(out, {**HEADER, "model": "b"}, resume=True)
+    del one  # and with it the lock
     other = Results(out, {**HEADER, "model": "b"}, resume=True)
     assert other.finished == set() and other.rows() == []
     add(other, 0)
     add(other, 1)
-    assert Results(out, HEADER, resume=True).finished == {(0, 0)}
     assert other.finished == {(0, 0), (1, 0)} and len(other.own) == 2
+    del other
+    assert Results(out, HEADER, resume=True).finished == {(0, 0)}
     with pytest.raises(ValueError, match="seed is 1 there and 2 here"):
         Results(out, {**HEADER, "seed": 2}, resume=True)
     with pytest.raises(ValueError, match="already holds results"):
@@ -74,6 +78,9 @@ def test_folding_keeps_every_row_once(
     more = Results(out, HEADER, resume=True)
     add(more, 4)
     assert more.finished == {(0, 0), (1, 0), (2, 0), (4, 0)}
+    with pytest.raises(ValueError, match="out.jsonl' is in use by another run"):
+        fold.main([str(tmp_path)])
+    del more
     fold.main([str(tmp_path)])
     assert read_rows(parts(out))[:3] == rows and len(read_rows(parts(out))) == 4
     with pytest.raises(ValueError, match="already holds results"):

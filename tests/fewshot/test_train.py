@@ -168,3 +168,24 @@ def test_a_kind_of_a_method_is_named_by_its_word_alone(features, tmp_path, capsy
         "| heat, prior dirichlet",
     ]
     assert lines[5].startswith("| heat, prior balanced minus |")
+
+
+def test_lost_and_doubled_rows_are_mended(features, tmp_path, capsys):
+    whole = run(features, tmp_path / "whole.jsonl", "--test_iter", 430)
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    expected = capsys.readouterr().out.split("simple: ")[1]
+    out = tmp_path / "rows.jsonl"
+    for kept in ([0, 0, 2, 2, 3], [4, 1], [3, 2, 1, 0, 0]):  # rows of two processes, lines lost
+        out.write_text("".join(lines[i] for i in kept))
+        rows = run(features, out, "--test_iter", 430, "--resume")
+        assert sorted({row["first"] for row in rows}) == [0, 100, 200, 300, 400]
+        assert len(rows) == len(kept) + 5 - len({*kept})
+        assert capsys.readouterr().out.split("simple: ")[1] == expected
+    report.main([str(out), str(tmp_path / "whole.jsonl")])
+    assert "tasks" not in capsys.readouterr().out  # none has fewer than another
+    longer = run(features, out, "--test_iter", 470, "--resume")  # the last row was a short one
+    assert [(row["first"], len(row["correct"])) for row in longer[-1:]] == [(430, 40)]
+    assert "over 470 tasks" in capsys.readouterr().out
+    assert [row["correct"] for row in whole] == [
+        row["correct"] for row in train.each_task_once(longer)[:5]
+    ]

@@ -1,10 +1,18 @@
-"""Files that are whole or absent, and folders that do not stay empty."""
+"""Files that are whole or absent, locks on them, and folders that do not stay empty."""
 
+import codecs
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 @contextmanager
@@ -53,6 +61,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         'whole'
     """
     path = Path(path)
+    check_regular(path)
     with make_folder(path.parent):
         handle, name = tempfile.mkstemp(path.suffix, f".{path.name}.", path.parent)
         os.close(handle)
@@ -84,9 +93,89 @@ def check_writable(path: str | Path) -> None:
         False
     """
     path = Path(path)
+    check_regular(path)
     with make_folder(path.parent):
         existed = path.exists()
         with open(path, "ab"):
             pass
         if not existed:
             path.unlink()
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a device, a pipe or the like, which cannot be replaced by a file (ValueError)."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"Expected '{path}' to be a regular file (got a device or a pipe)")
+
+
+def open_locked(path: str | Path) -> IO[bytes]:
+    """Open a file for appending, made if it is missing, that no other open file has locked.
+
+    The lock ends with the file or its process, however that ends.
+
+    Raises:
+        ValueError: If another run holds it.
+        OSError: If the file cannot be written.
+    """
+    while True:
+        file = open(path, "ab")  # noqa: SIM115
+        try:
+            if sys.platform == "win32":
+                file.seek(1 << 40)  # beyond all rows, which others may read
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except (BlockingIOError, PermissionError) as error:
+            file.close()
+            raise ValueError(
+                f"'{path}' is in use by another run; wait for its end or choose another file"
+            ) from error
+        file.close()  # its owner has just removed it
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep others from writing a file meanwhile, by a file ``PATH.lock`` beside it.
+
+    Raises:
+        ValueError: If another run has it.
+        OSError: If the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(f"{folder}/file"):
+        ...     try:
+        ...         with locked(f"{folder}/file"):
+        ...             pass
+        ...     except ValueError as error:
+        ...         print("in use by another run" in str(error))
+        True
+    """
+    lock = Path(f"{path}.lock")
+    with make_folder(lock.parent):
+        file = open_locked(lock)
+        try:
+            yield
+        finally:
+            if sys.platform != "win32":
+                lock.unlink(missing_ok=True)  # first: whoever opens it now finds it gone
+            file.close()
+            if sys.platform == "win32":
+                lock.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path) -> str:
+    """A text file in UTF-8, or in UTF-16 with its byte order mark.
+
+    Raises:
+        ValueError: If it is in another encoding; names the file.
+        OSError: If it cannot be read.
+    """
+    data = Path(path).read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no text in UTF-8 ({error}); save it in UTF-8") from error

@@ -57,7 +57,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _csv(path: Path, dtype: type) -> np.ndarray:
-    with _reading(path), gzip.open(path, "rt") as file:
+    with _reading(path), gzip.open(path, "rt", encoding="utf-8-sig") as file:
         return np.loadtxt(file, delimiter=",", dtype=dtype, ndmin=2)
 
 

@@ -1,6 +1,8 @@
 """Errors of command lines name the option that gave a path."""
 
+import argparse
 import importlib
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.common import command_line
+from benchmarks.common import command_line, device
 
 
 def failing(error: Exception) -> Callable[[], None]:
@@ -102,3 +104,56 @@ def test_commands(
     value = flags.split()[flags.split().index(option) + 1]
     assert text.startswith(f"error: {option} {value}: ")
     assert {*tmp_path.rglob("*")} == before, "nothing half written"
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "message"),
+    [
+        ("benchmarks.nodes.command", "--dataset g --split masks --num_train 5", "'--num_train'"),
+        ("benchmarks.nodes.command", "--dataset g --split fractions --num_val 5", "'--num_val'"),
+        ("benchmarks.nodes.command", "--dataset g --split development --num_val 5", "'--num_val'"),
+        ("benchmarks.nodes.command", "--dataset g --fractions .5 .2", "'--fractions'"),
+        ("benchmarks.make_graphs", "--out o --kind tuning --graphs wine", "'--kind'"),
+        ("fewshot.train", "--dataset a --backbone b --method tim --step_size 1", "'--step_size'"),
+        ("fewshot.train", "--dataset a --backbone b --method heat --knn 5", "'--knn'"),
+        ("fewshot.train", "--dataset a --backbone b --lamda 5", "'--lamda'"),
+        ("fewshot.train", "--dataset a --backbone b --method propagation --mu 5", "'--mu'"),
+        ("toys.two_moon", "--no_diffusion --sigma 2", "'--sigma'"),
+        ("toys.xor", "--no_diffusion --steps 5", "'--steps'"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    module: str,
+    flags: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["command", *flags.split()])
+    text = said(importlib.import_module(module).main, capsys)
+    assert f"{message} has no effect with '--" in text
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["meta", "cuda:77", "tpu", ""])
+def test_devices_that_do_not_compute_are_refused(name: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{name}' is no device here"):
+        device(name)
+    assert device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal_gets_the_last_line(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    command_line(lambda: print("93.10 ± 0.20 % of 3 × 5, −1 to ’ 水"))
+    stream.flush()
+    text = stream.buffer.getvalue().decode(encoding)
+    expected = {
+        "ascii": "93.10 +- 0.20 % of 3 x 5, -1 to ' ?",
+        "latin-1": "93.10 ± 0.20 % of 3 × 5, -1 to ' ?",
+        "utf-8": "93.10 ± 0.20 % of 3 × 5, −1 to ’ 水",
+    }
+    assert text.strip() == expected[encoding]
