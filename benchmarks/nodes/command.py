@@ -124,6 +124,8 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
     protocol = open_splits(args, data)
     given = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     settings = choose_settings(dataset, args.model, given, args.settings)
+    if settings.get("layer_num") == 0:
+        raise ValueError("Expected '--layer_num' of at least 1 (got 0)")
     training = {name: settings[name] for name in settings if name in TRAINING}
     kind = find_method(args.model)
     if args.directed and kind.symmetric:
