@@ -77,7 +77,7 @@ def test_threads_change_no_bit(weighted):
         operator = build.build(edges, Recipe("row", "step", 0.3, True))
         pattern = operator.pattern
         place = build.compress(edges.row, edges.col, 500)[1]
-        found = [pattern.rowptr_t, pattern.col_t, pattern.permutation, place]
+        found = [*pattern.transposition, place]
         results.append([*parts(operator), *found])
     torch.set_num_threads(before)
     for result in results[1:]:
@@ -104,7 +104,7 @@ def test_transpose(way, kind, torch_path):
     dense = dense_weight(index, weight, 40)
     pattern = operator.pattern
     assert (pattern.transpose is pattern) == (kind != "directed")
-    back = pattern.transpose.permutation[pattern.permutation]
+    back = pattern.transpose.transposition.entries[pattern.transposition.entries]
     assert torch.equal(back, torch.arange(operator.nnz, dtype=back.dtype))
     assert operator.is_symmetric == torch.equal(operator.to_dense(), operator.to_dense().t())
     assert operator.is_symmetric == (kind in ("symmetric", "loops", "empty"))

@@ -268,9 +268,10 @@ def test_opcheck(kernel):
     edge_index, weight = random_graph(N, 60)
     operator = DiffusionOperator(edge_index, weight.float(), num_nodes=N)
     x = torch.randn(1, 2, N, 5, requires_grad=True)
-    csr, csr_t = operator.csr(), operator.csr(transpose=True)
+    csr, layout = operator.csr(), operator.pattern.transposition
     table, seeds = Recurrence.power(4).table(), torch.tensor([3, 4])
-    arguments = (x, *csr, *csr_t, None, None, table, seeds, 1000, False, None, None)
+    rest = (None, table, seeds, 1000, False, None, None)
+    arguments = (x, csr.value, csr.rowptr, csr.col, None, *layout, *rest)
     torch.library.opcheck(torch.ops.torch_geometric_diff.propagate.default, arguments)
 
 

@@ -161,7 +161,7 @@ def with_learned(recurrence, requires_grad):
         K,
         **{
             letter: torch.tensor(
-                value if isinstance(value, list) else [value] * K, dtype=torch.float64
+                value if isinstance(value, (list, tuple)) else [value] * K, dtype=torch.float64
             ).requires_grad_(requires_grad)
             for letter, value in numbers.items()
         },

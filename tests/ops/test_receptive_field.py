@@ -52,7 +52,7 @@ def test_has_the_bits_of_all_rows(directed, dtype, columns, steps):
         for threads in (1, 3):
             got = both(operator, x, steps, dropout, nodes, threads)
             assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
-    reach = operator.reach(nodes, steps)
+    reach = operator.receptive_field(nodes, steps)
     assert (reach is not None) == (cpu.available() is None)
 
 
@@ -66,7 +66,7 @@ def test_shares_a_tile_among_threads():
     wanted = both(operator, x, 4, 0.2, nodes, dense=True)
     got = both(operator, x, 4, 0.2, nodes, threads=2)
     assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
-    assert operator.reach(nodes, 4) is not None
+    assert operator.receptive_field(nodes, 4) is not None
 
 
 def test_other_calls_select_their_rows():

@@ -66,9 +66,27 @@ def test_limit_of_directed_graphs(num_nodes, dense_nodes, monkeypatch):
                 dtype=torch.float64,
             )
             found, expected = operator.max_stable_step_size, dense_limit(operator)
-            assert math.isclose(found, expected, rel_tol=1e-2), (name, normalization)
             assert operator.gershgorin_step_size <= found * (1 + 1e-9)
+            if math.isnan(operator._limit()):  # a large component that no scaling makes symmetric
+                assert dense_nodes < num_nodes and found == operator.gershgorin_step_size
+                continue
+            assert math.isclose(found, expected, rel_tol=1e-2), (name, normalization)
             assert math.isclose(operator.t().max_stable_step_size, expected, rel_tol=1e-2)
+
+
+def test_a_large_directed_graph_keeps_the_bound_that_is_sure_and_says_nothing():
+    edge_index, _ = random_graph(400, 1600)
+    operator = DiffusionOperator(edge_index, num_nodes=400, step_size=1.9)
+    assert operator.max_stable_step_size == operator.gershgorin_step_size
+
+
+def test_verdicts_of_weights_that_are_gone_are_not_anothers():
+    edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    for scale in (1.0, 0.01) * 20:  # the memory, and so the id, of one weight serves the next
+        operator = DiffusionOperator(
+            edge_index, torch.full((4,), scale), normalization=None, step_size=0.6
+        )
+        assert math.isclose(operator.max_stable_step_size, 2 / 3 / scale, rel_tol=1e-2)
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-160, 1e150])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from .._utils.checks import check_has_values
-from .._utils.functorch import plain
+from .._utils.functorch import unwrap
 
 NORMALIZATIONS = ("sym", "row", None)
 
@@ -142,7 +142,7 @@ def _index(index: Tensor) -> Tensor:
     if not torch.compiler.is_compiling():
         if torch._C._functorch.is_batchedtensor(index):
             raise NotImplementedError("Expected one 'edge_index' (got a batch of them, by vmap)")
-        index = plain(index)
+        index = unwrap(index)
     return index
 
 
@@ -225,7 +225,7 @@ def check_values(edges: RawEdges, signed: bool) -> None:
         )
     if weight is None:
         return
-    smallest, largest = (float(bound) for bound in plain(weight.detach()).aminmax())
+    smallest, largest = (float(bound) for bound in unwrap(weight.detach()).aminmax())
     infinity = float("inf")
     if not (-infinity if signed else 0) <= smallest <= largest < infinity or smallest == -infinity:
         bad = "nan" if smallest != smallest else largest if largest == infinity else smallest
@@ -297,7 +297,7 @@ def normalize_by(degree: Tensor, edges: Edges, normalization: str | None) -> Ten
         swap = inverse[row] < inverse[col]
         first, second = torch.where(swap, col, row), torch.where(swap, row, col)
         out = weight * inverse[first] * inverse[second]
-    if not torch.compiler.is_compiling() and not bool(plain(degree.detach()).isfinite().all()):
+    if not torch.compiler.is_compiling() and not bool(unwrap(degree.detach()).isfinite().all()):
         raise ValueError("Expected 'edge_weight' whose sum at a node is finite (got infinity)")
     return out.to(given.dtype)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._utils.checks import check_integer
-from .._utils.functorch import plain, uncompiled, untransformed
+from .._utils.functorch import cacheable, uncompiled, unwrap
 from .distances import pair_distances
 from .points import check_apart, check_batch, check_points, read_points
 from .search import BACKENDS, missing, nearest
@@ -232,7 +232,7 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def listed_edges(index: Tensor) -> Tensor:
     """The edges to each row from the points it lists, without its -1."""
-    with untransformed():
+    with cacheable():
         target = torch.arange(index.size(0), device=index.device).repeat_interleave(index.size(1))
         edge_index = torch.stack([index.flatten(), target])
         return edge_index[:, edge_index[0] >= 0] if (edge_index[0] < 0).any() else edge_index
@@ -261,8 +261,8 @@ def neighbor_table(
         raise ValueError(f"Expected 'backend' to be one of {names} (got {backend!r})")
     if backend != "auto" and (reason := missing(backend)):
         raise ValueError(f"Expected 'backend' to be installed (got {backend!r}: {reason})")
-    with untransformed():
-        x = plain(x).detach()
+    with cacheable():
+        x = unwrap(x).detach()
         points = read_points(x, sets, cosine, num_known)
         largest = max((b - a for a, b in pairwise(points.known_start)), default=0)
         others = max(0, min(k - loop, largest - points.mutual))

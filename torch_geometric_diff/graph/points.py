@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._utils.checks import check_has_values, check_integer
-from .._utils.functorch import plain
+from .._utils.functorch import unwrap
 from .._utils.numerics import power_of_two
 
 TINY = 2.0**-500  # the least difference of scaled entries whose square is in range
@@ -54,7 +54,7 @@ def check_points(x: Any, name: str = "x") -> Tensor:
             f"Expected '{name}' of shape [N, D] with D > 0, or [N] (got {list(x.shape)})"
         )
     check_has_values(name, x)
-    values = plain(x)
+    values = unwrap(x)
     if values.dim() != x.dim():
         raise NotImplementedError(
             "Neighbors cannot be searched under vmap; put all sets into one 'x' with 'batch'"

@@ -13,215 +13,151 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._utils.functorch import alive, apply, is_differentiated, plain, tangents_of
+from .._utils.functorch import (
+    apply,
+    is_differentiated,
+    is_grads_batch,
+    is_transformed,
+    tangents_of,
+    unwrap_dead,
+)
 from ._derivatives import Times
-from ._extremes import in_range, may_leave
-from ._matrix import CSR, SparseMatrix
-from ._receptive_field import Reach
-from ._sparse import Pattern, SampledProduct, SparseProduct
-from .kernels import cpu, kernel_for, reference
-from .recurrence import INPUTS, LETTERS, A, B, D, Table, transposed
+from ._dispatch import Plan, call_gradients
+from ._library import propagate_in_graph
+from ._sparse import SampledProduct, SparseProduct, no_seeds
+from .kernels import kernel_for, reference
+from .recurrence import INPUTS, A, B, D, Table, transposed
 
-Bounds = tuple[float, float]
 Needs = tuple[bool, bool, bool]
-# of a Plan; torch 2.4 traces neither vars() nor __new__
-_FIELDS = "operator seeds threshold table bounds reverse copies learned reach".split()
 
 
-class Plan:  # not a tuple: torch.func would look for Tensors inside
-    """What does not differentiate of a call: the graph, the masks and the direction.
+def run(x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan) -> Tensor:
+    """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for.
 
     Args:
-        operator: The matrix.
+        x: The inputs.
+        value: Learned entries.
+        table: The coefficients, if some are learned.
         seeds: The seed of the masks of every element of the batch.
-        threshold: The drop probability in units of 1/65536.
-        table: The coefficients; None for learned ones, which are an argument of their own.
-        bounds: What every state but the first is clamped to.
-        reverse: Whether the matrix is transposed and the masks come after the product.
-        copies: How often the batch, with its masks, lies side by side (under vmap).
-        learned: The letters of the coefficients that are learned.
-        reach: What the rows that are wanted depend on; None for all rows.
+        plan: What does not differentiate.
     """
-
-    def __init__(
-        self,
-        operator: SparseMatrix,
-        seeds: Tensor,
-        threshold: int,
-        table: Table | None,
-        bounds: Bounds | None = None,
-        reverse: bool = False,
-        copies: int = 1,
-        learned: str = LETTERS,
-        reach: Reach | None = None,
-    ) -> None:
-        self.operator = operator
-        self.seeds = seeds
-        self.threshold = threshold
-        self.table = table
-        self.bounds = bounds
-        self.reverse = reverse
-        self.copies = copies
-        self.learned = learned
-        self.reach = reach
-
-    def but(self, **changes: Any) -> "Plan":
-        """The plan with some of its fields changed."""
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        return Plan(**{**fields, **changes})
-
-    def t(self) -> "Plan":
-        """The plan of the transpose."""
-        table = None if self.table is None else self.table.t
-        return self.but(reverse=not self.reverse, table=table)
-
-    @property
-    def pattern(self) -> Pattern:
-        """Where the entries lie."""
-        pattern = self.operator.pattern
-        return pattern.transpose if self.reverse else pattern
-
-    def matrix(self, value: Tensor | None) -> tuple[CSR, Tensor | None]:
-        """The CSR matrix for the kernel and, of a reordered one, the old index of every row.
-
-        ``value`` holds learned entries, in the order of the pattern.
-        """
-        if value is not None:
-            return CSR(self.pattern.rowptr, self.pattern.col, value), None
-        if self.operator.is_reordered and kernel_for(self.operator.device) is cpu:
-            return self.operator.reordered_csr(self.reverse)
-        return self.operator.csr(self.reverse), None
-
-    def coefficients(self, table: Tensor | None) -> Tensor:
-        """The table, learned or not."""
-        return self.table.values if table is None else table  # type: ignore[union-attr]
-
-    def run(self, x: Tensor, value: Tensor | None, table: Tensor | None) -> Tensor:
-        """Call the kernel of the device."""
-        csr: tuple[Tensor, Tensor, Tensor]
-        within = None
-        if self.reach is None:
-            csr, order = self.matrix(value)
-        else:
-            csr, order = self.reach.csr_t if self.reverse else self.reach.csr, self.reach.order
-            within = self.reach.within
-        kernel: Any = kernel_for(x.device)
-        seeds = self.seeds.repeat(self.copies) if self.copies > 1 else self.seeds
-        coefficients = self.coefficients(table)
-        rest: Any = (coefficients, self.threshold, seeds, self.reverse, self.bounds)
-
-        def propagate(x: Tensor) -> Tensor:
-            if kernel is cpu:
-                return kernel.propagate(x, *csr, *rest, order, within)
-            with torch.autocast(x.device.type, enabled=False):  # sums stay in full precision
-                return kernel.propagate(x.contiguous(), *csr, *rest)
-
-        leaves = may_leave(coefficients) if self.table is None else self.table.may_leave
-        return in_range(propagate, x) if leaves and self.bounds is None else propagate(x)
-
-    def drop(self, states: Tensor) -> Tensor:
-        """K states [K, B, N, F] times the masks of steps 1 to K."""
-        num_steps = len(states)
-        if not self.threshold or not num_steps:
-            return states
-        seeds = plain(self.seeds).tolist() * self.copies
-        masks = reference.Masks(states[0], self.threshold, seeds, num_steps)
-        keep = torch.stack([masks.keep(k) for k in range(1, num_steps + 1)])
-        return reference.drop(states, keep.flip(0) if self.reverse else keep, self.threshold)
-
-
-def run(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:
-    """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for."""
+    if torch.compiler.is_compiling():
+        return propagate_in_graph(x, value, table, seeds, plan)
     if not any(map(is_differentiated, (x, value, table))):
-        return plan.run(x, value, table)
+        if not plan.threshold or not is_transformed(seeds):
+            return plan.call(x, value, table, seeds)
     if plan.bounds is not None:
-        return _clamped(x, value, table, plan)
-    return apply(_Propagate, x, value, table, plan)
+        return _clamped(x, value, table, seeds, plan)
+    return apply(_Propagate, x, value, table, seeds, plan)
 
 
 class _Propagate(Function):
     """The call in eager mode, under autograd and ``torch.func``."""
 
     @staticmethod
-    def forward(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:
-        return plan.run(x, value, table)
+    def forward(
+        x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan
+    ) -> Tensor:
+        if is_grads_batch(x) or is_grads_batch(value) or is_grads_batch(table):
+            return plan.call_in_batch(x, value, table, seeds)
+        return plan.call(x, value, table, seeds)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        x, value, table, ctx.plan = inputs
+        x, value, table, seeds, ctx.plan = inputs
         learns = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         ctx.inputs = len(x)
-        ctx.save_for_backward(x if learns else None, value, table)
-        ctx.save_for_forward(x, value, table)
+        drops = seeds if ctx.plan.threshold else None
+        ctx.save_for_backward(x if learns else None, value, table, drops)
+        ctx.save_for_forward(x, value, table, seeds)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        g, x, value, table = alive(*grads, *ctx.saved_tensors)
-        plan = ctx.plan
-        needs = ctx.needs_input_grad[:3]
+        g, x, value, table, seeds = unwrap_dead(*grads, *ctx.saved_tensors)
+        plan, needs = ctx.plan, ctx.needs_input_grad[:3]
+        seeds = no_seeds(g.size(1)) if seeds is None else seeds
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)
-            return apply(_Propagate, g, turned(value, plan), back, plan.t()), None, None, None
-        fused = kernel_for(x.device) is cpu and not plan.reverse
-        if torch.is_grad_enabled() or not fused:
-            return *gradients(x, g, value, table, plan, needs), None
-        (csr, order), (csr_t, _) = plan.matrix(value), plan.t().matrix(turned(value, plan))
-        grad_x, grad_value, grad_table = cpu.gradients(
-            x, g, csr, csr_t, plan.coefficients(table),
-            plan.threshold, plan.seeds, (*needs[:2], plan.learned if needs[2] else ""), order,
-        )  # fmt: skip
+            grad_x = apply(_Propagate, g, transpose(value, plan), back, seeds, plan.t())
+            return grad_x, None, None, None, None
+        fused = kernel_for(x.device) is not reference and not plan.reverse
+        if torch.is_grad_enabled() or not fused or is_grads_batch(g):
+            return *gradients(x, g, value, table, seeds, plan, needs), None, None
+        rows, rows_t = plan.rows(value), plan.t().rows(transpose(value, plan))
+        need = (*needs[:2], plan.learned if needs[2] else "")
+        rest = (plan.coefficients(table), plan.threshold, seeds, need)
+        grad_x, grad_value, grad_table = call_gradients(x, g, rows, rows_t.csr, rest)
         if grad_table is not None and bool(grad_table.isnan().any()):
             # infinite states that no gradient reaches
-            grad_table = gradients(x, g, value, table, plan, (False, False, True))[2]
-        return grad_x, grad_value, grad_table, None
+            grad_table = gradients(x, g, value, table, seeds, plan, (False, False, True))[2]
+        return grad_x, grad_value, grad_table, None, None
 
     @staticmethod
-    def jvp(ctx: Any, x_t: Any, value_t: Any, table_t: Any, _: Any) -> Any:
-        with tangents_of(ctx) as (x, value, table):
-            out = None if x_t is None else apply(_Propagate, x_t, value, table, ctx.plan)
+    def jvp(ctx: Any, x_t: Any, value_t: Any, table_t: Any, *_: Any) -> Any:
+        with tangents_of(ctx) as (x, value, table, seeds):
+            out = None if x_t is None else apply(_Propagate, x_t, value, table, seeds, ctx.plan)
             if value_t is None and table_t is None:
                 return out
-            along = _tangent(x, value, value_t, table, table_t, ctx.plan)
+            along = _tangent(x, value, value_t, table, table_t, seeds, ctx.plan)
             return along if out is None else out + along
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, value: Any, table: Any, plan: Plan) -> Any:
+    def vmap(
+        info: Any, in_dims: Any, x: Tensor, value: Any, table: Any, seeds: Tensor, plan: Plan
+    ) -> Any:
         count = info.batch_size
         if in_dims[1] is None and in_dims[2] is None:
-            x = x.movedim(in_dims[0], 1)
-            many = plan.but(copies=plan.copies * count)
-            out = apply(_Propagate, x.flatten(1, 2), value, table, many)
+            x = _batch(x, in_dims[0], 1, count).flatten(1, 2)
+            seeds = _batch(seeds, in_dims[3], 0, count).flatten().contiguous()
+            out = apply(_Propagate, x, value, table, seeds, plan)
             return out.unflatten(1, (count, -1)), 1
         outs = []
         for i in range(count):
-            one = [
-                t if dim is None else t.select(dim, i)
-                for t, dim in zip((x, value, table), in_dims[:3], strict=True)
-            ]
-            outs.append(apply(_Propagate, *one, plan))
+            element = (
+                tensor if dim is None else tensor.select(dim, i)
+                for tensor, dim in zip((x, value, table, seeds), in_dims[:4], strict=True)
+            )
+            outs.append(apply(_Propagate, *element, plan))
         return torch.stack(outs), 0
 
 
-def turned(value: Tensor | None, plan: Plan) -> Tensor | None:
+def _batch(tensor: Tensor, dim: int | None, to: int, count: int) -> Tensor:
+    """A Tensor whose batch of vmap lies in some dimension."""
+    if dim is not None:
+        return tensor.movedim(dim, to)
+    shape = list(tensor.shape)
+    return tensor.unsqueeze(to).expand(*shape[:to], count, *shape[to:])
+
+
+def transpose(value: Tensor | None, plan: Plan) -> Tensor | None:
     """Learned entries in the order of the transpose."""
-    return None if value is None else value[plan.pattern.permutation.long()]
+    return None if value is None else value[plan.pattern.transposition.entries.long()]
 
 
-def _with_table(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tensor:
+def _with_table(
+    x: Tensor, value: Tensor | None, table: Tensor, seeds: Tensor, plan: Plan
+) -> Tensor:
     """The call with another table than the plan's, learned or not."""
-    if is_differentiated(table):
-        return apply(_Propagate, x, value, table, plan.but(table=None))
-    return apply(_Propagate, x, value, None, plan.but(table=Table(table, len(x))))
+    if is_differentiated(table) or is_grads_batch(table):
+        return apply(_Propagate, x, value, table, seeds, plan.with_table(None))
+    plan = plan.with_table(Table(table, len(x)))
+    return apply(_Propagate, x, value, None, seeds, plan)
 
 
-def _states(x: Tensor, value: Tensor | None, table: Tensor, plan: Plan) -> Tensor:
+def _states(x: Tensor, value: Tensor | None, table: Tensor, seeds: Tensor, plan: Plan) -> Tensor:
     """All states z_0 ... z_K of a recurrence, [K + 1, B, N, F]."""
-    each = torch.eye(table.size(1), dtype=table.dtype, device=table.device)
-    return _with_table(x, value, torch.cat([table[: INPUTS + len(x)], each]), plan)
+    outputs = torch.eye(table.size(1), dtype=table.dtype, device=table.device)
+    return _with_table(x, value, torch.cat([table[: INPUTS + len(x)], outputs]), seeds, plan)
 
 
 def gradients(
-    x: Tensor, g: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan, needs: Needs
+    x: Tensor,
+    g: Tensor,
+    value: Tensor | None,
+    table: Tensor | None,
+    seeds: Tensor,
+    plan: Plan,
+    needs: Needs,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     r"""The gradients of the inputs, the entries and the table, which differentiate again.
 
@@ -232,26 +168,31 @@ def gradients(
     table = plan.coefficients(table)
     inputs, num_steps = len(x), table.size(1) - 1
     factors = table.to(x)
-    z = _states(x, value, table, plan)
+    z = _states(x, value, table, seeds, plan)
     back = transposed(table, inputs)
-    lam = _states(g, turned(value, plan), back, plan.t()).flip(0)
+    lam = _states(g, transpose(value, plan), back, seeds, plan.t()).flip(0)
     u, after = z[:-1], lam[1:]
-    u, after = (u, plan.drop(after)) if plan.reverse else (plan.drop(u), after)
+    u, after = (u, plan.drop(after, seeds)) if plan.reverse else (plan.drop(u, seeds), after)
     grad_x = grad_value = grad_table = None
     if needs[0]:
         grad_x = _mixed(factors[INPUTS : INPUTS + inputs], lam)
     if needs[1]:
         weighted = _scaled(after, factors[A, 1:])
-        grad_value = apply(SampledProduct, weighted.flatten(0, 1), u.flatten(0, 1), plan.pattern)
+        grad_value = apply(SampledProduct, _merged(weighted), _merged(u), plan.pattern)
     if needs[2]:
-        entries = plan.operator.csr(plan.reverse).value if value is None else value
-        moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
+        entries = plan.matrix.csr(plan.reverse).value if value is None else value
+        moved = apply(SparseProduct, entries, _merged(u), plan.pattern).view_as(u)
         pairs = (moved, after), (u, after), (z[:-2], lam[2:])
-        sums = [apply(Times, one, other).sum((1, 2, 3)) for one, other in pairs]
+        sums = [apply(Times, left, right).sum((1, 2, 3)) for left, right in pairs]
         sums = [torch.nn.functional.pad(row, (num_steps + 1 - len(row), 0)) for row in sums]
         ends = [_products(x, lam), _products(z, g).t()]
         grad_table = torch.cat([torch.stack(sums), *ends]).to(table)
     return grad_x, grad_value, grad_table
+
+
+def _merged(states: Tensor) -> Tensor:
+    """States [K, B, N, F] as one batch."""
+    return states.reshape(-1, *states.shape[2:])
 
 
 def _scaled(states: Tensor, factors: Tensor) -> Tensor:
@@ -264,9 +205,9 @@ def _mixed(factors: Tensor, states: Tensor) -> Tensor:
     return torch.stack([_scaled(states, row).sum(0) for row in factors])
 
 
-def _products(one: Tensor, other: Tensor) -> Tensor:
+def _products(states: Tensor, grads: Tensor) -> Tensor:
     """The inner products of [I, B, N, F] and [K, B, N, F], the second being gradients."""
-    return torch.stack([apply(Times, each, other).sum((1, 2, 3)) for each in one])
+    return torch.stack([apply(Times, state, grads).sum((1, 2, 3)) for state in states])
 
 
 def _tangent(
@@ -275,6 +216,7 @@ def _tangent(
     value_t: Tensor | None,
     table: Tensor | None,
     table_t: Tensor | None,
+    seeds: Tensor,
     plan: Plan,
 ) -> Tensor:
     """The tangent of the outputs along the entries and the table.
@@ -283,40 +225,41 @@ def _tangent(
     """
     table = plan.coefficients(table)
     inputs, num_steps = len(x), table.size(1) - 1
-    z = _states(x, value, table, plan)
-    u = z[:-1] if plan.reverse else plan.drop(z[:-1])
+    z = _states(x, value, table, seeds, plan)
+    u = z[:-1] if plan.reverse else plan.drop(z[:-1], seeds)
     factors = table.to(x)
     change = torch.zeros_like(factors) if table_t is None else table_t.to(x)
     put = torch.zeros_like(u)
     if value_t is not None:
-        moved = apply(SparseProduct, value_t, u.flatten(0, 1), plan.pattern).view_as(u)
+        moved = apply(SparseProduct, value_t, _merged(u), plan.pattern).view_as(u)
         put = put + _scaled(moved, factors[A, 1:])
     if table_t is not None:
-        entries = plan.operator.csr(plan.reverse).value if value is None else value
-        moved = apply(SparseProduct, entries, u.flatten(0, 1), plan.pattern).view_as(u)
+        entries = plan.matrix.csr(plan.reverse).value if value is None else value
+        moved = apply(SparseProduct, entries, _merged(u), plan.pattern).view_as(u)
         put = put + _scaled(moved, change[A, 1:]) + _scaled(u, change[D, 1:])
     if plan.reverse:
-        put = plan.drop(put)
+        put = plan.drop(put, seeds)
     put = torch.cat([torch.zeros_like(x[:1]), put])
     put = put + _mixed(change[INPUTS : INPUTS + inputs].t(), x)
     two = _scaled(z[:-2], change[B, 2:])
     put = torch.cat([put[:2], put[2:] + two])
-    each = torch.eye(num_steps + 1, dtype=table.dtype, device=table.device)
-    along = torch.cat([table[:INPUTS], each, table[INPUTS + inputs :]])
-    out = _with_table(put, value, along, plan)
+    entering = torch.eye(num_steps + 1, dtype=table.dtype, device=table.device)
+    along = torch.cat([table[:INPUTS], entering, table[INPUTS + inputs :]])
+    out = _with_table(put, value, along, seeds, plan)
     return out + _mixed(change[INPUTS + inputs :], z)
 
 
-def _clamped(x: Tensor, value: Tensor | None, table: Tensor | None, plan: Plan) -> Tensor:
+def _clamped(
+    x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan
+) -> Tensor:
     """Step by step, for a clamp is not linear; keeps every state."""
     pattern, table = plan.pattern, plan.coefficients(table)
-    entries = plan.operator.value if value is None else value
-    masks = reference.Masks(x[0], plan.threshold, plan.seeds.tolist(), table.size(1) - 1)
-    learned = is_differentiated(table)
+    entries = plan.matrix.value if value is None else value
+    masks = reference.Masks(x[0], plan.threshold, seeds, table.size(1) - 1)
     return reference.run(
         x,
         lambda z: apply(SparseProduct, entries, z, pattern),
-        table if learned else table.tolist(),
+        table if is_differentiated(table) else table.tolist(),
         masks,
         plan.reverse,
         plan.bounds,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._utils.functorch import in_memory, is_differentiated, plain
+from .._utils.functorch import cacheable, in_memory, is_differentiated, unwrap
 from .._utils.native import _C
 from ..graph.adjacency import (
     RawEdges,
@@ -16,7 +16,7 @@ from ..graph.adjacency import (
     wide_dtype,
     with_weights,
 )
-from ._pattern import Pattern, index_dtype, kept, native
+from ._pattern import Pattern, index_dtype, native
 
 
 class Recipe(NamedTuple):
@@ -40,11 +40,14 @@ class Recipe(NamedTuple):
 
 
 class Built(NamedTuple):
-    """An operator's pattern, its entries, and of a step the largest degree of the Laplacian."""
+    """An operator's pattern, its entries, and of a step the largest degree of the Laplacian, and
+    the Laplacian's entries where those of the operator do not tell them.
+    """
 
     pattern: Pattern
     value: Tensor
-    largest_degree: float | None
+    largest_degree: float | None = None
+    laplacian: Tensor | None = None
 
 
 def build(edges: RawEdges, recipe: Recipe, dtype: torch.dtype | None = None) -> Built:
@@ -55,7 +58,7 @@ def build(edges: RawEdges, recipe: Recipe, dtype: torch.dtype | None = None) -> 
     dtype, scale = weight_dtype(edges, dtype), recipe.scale
     if not isinstance(scale, Tensor) and native(edges.row):
         if not is_differentiated(edges.weight):
-            with kept():
+            with cacheable():
                 return _build_native(edges, recipe, scale, dtype)
     return _build_torch(edges, recipe, dtype)
 
@@ -88,12 +91,28 @@ def _build_native(edges: RawEdges, recipe: Recipe, scale: float, dtype: torch.dt
     entries = torch.empty(size, dtype=index, device=row.device)
     value = torch.empty(size, dtype=exact, device=row.device)
     finite = made.fill(rowptr, entries, value, threads)
+    pattern, laplacian = Pattern(rowptr, entries), None
     if exact != dtype:
+        if recipe.diagonal == "step":
+            laplacian = laplacian_of(pattern, value, scale)
         value = value.to(dtype)
         finite = finite and bool(value.isfinite().all())
     if not finite:
         _refuse(dtype)
-    return Built(Pattern(rowptr, entries), value, made.largest_degree)
+    return Built(pattern, value, made.largest_degree, laplacian)
+
+
+def laplacian_of(
+    pattern: Pattern, value: Tensor, step_size: float | Tensor, transposed: bool = False
+) -> Tensor:
+    """The entries of the Laplacian of a step, or its transpose, whose rows sum to zero: that tells
+    its diagonal to more digits than the diagonal of the step, which is close to 1.
+    """
+    loop = pattern.row == pattern.col
+    weight = value.to(wide_dtype(value.device)).masked_fill(loop, 0.0) / step_size
+    target = pattern.col if transposed else pattern.row
+    degree = weight.new_zeros(pattern.num_nodes).index_add(0, target, weight)
+    return torch.where(pattern.diagonal, degree[pattern.row], -weight)
 
 
 def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
@@ -110,20 +129,22 @@ def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
         row, col = torch.cat([nodes, row]), torch.cat([nodes, col])
     pattern, place = compress(row, col, num_nodes)
     value = weight.new_zeros(pattern.col.numel()).index_add(0, place, weight)
-    largest = None
+    largest = laplacian = None
     if step:
         degree = value.new_zeros(num_nodes).index_add(0, pattern.row, value)
         scale = recipe.scale
         if isinstance(scale, Tensor):
             scale = scale.reshape(()).to(value)
-        value = (scale * value).index_copy(0, place[:num_nodes].long(), 1 - scale * degree)
+        diagonal = place[:num_nodes].long()
+        laplacian = (-value).index_copy(0, diagonal, degree)
+        value = (scale * value).index_copy(0, diagonal, 1 - scale * degree)
         if not torch.compiler.is_compiling():
-            largest = float(plain(degree.detach()).max()) if num_nodes else 0.0
+            largest = float(unwrap(degree.detach()).max()) if num_nodes else 0.0
     value = value.to(dtype)
     if not torch.compiler.is_compiling() and not is_differentiated(value):
         if not bool(value.isfinite().all()):
             _refuse(dtype)
-    return Built(pattern, value, largest)
+    return Built(pattern, value, largest, laplacian)
 
 
 def _refuse(dtype: torch.dtype) -> None:
@@ -138,7 +159,7 @@ def compress(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]
 
     Compiled, each edge has an entry of its own: shapes must not depend on values.
     """
-    with kept():
+    with cacheable():
         return (_compress_native if native(row) else _compress_torch)(row, col, num_nodes)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._utils.functorch import alive, apply, tangents_of
+from .._utils.functorch import apply, tangents_of, unwrap_dead
 
 
 class Times(Function):
@@ -28,7 +28,7 @@ class Times(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """What does not come in is no factor."""
-        g, z, factor = alive(*grads, *ctx.saved_tensors)
+        g, z, factor = unwrap_dead(*grads, *ctx.saved_tensors)
         grad_z = apply(Times, g, factor).sum_to_size(z.shape)
         return grad_z, apply(Times, z, g).sum_to_size(factor.shape)
 
@@ -36,17 +36,23 @@ class Times(Function):
     def jvp(ctx: Any, z_t: Tensor | None, factor_t: Tensor | None) -> Any:
         """The product rule."""
         with tangents_of(ctx) as (z, factor):
-            one = None if z_t is None else apply(Times, z_t, factor)
-            two = None if factor_t is None else apply(Times, z, factor_t)
-            return two if one is None else one if two is None else one + two
+            return add_tangents(
+                None if z_t is None else apply(Times, z_t, factor),
+                None if factor_t is None else apply(Times, z, factor_t),
+            )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, z: Tensor, factor: Tensor) -> Any:
         """Both with the batch in front and as many dimensions behind it."""
         most = max(t.dim() - (d is not None) for t, d in zip((z, factor), in_dims, strict=True))
         both = []
-        for each, dim in zip((z, factor), in_dims, strict=True):
-            each = each.unsqueeze(0) if dim is None else each.movedim(dim, 0)
-            ones = (1,) * (most + 1 - each.dim())
-            both.append(each.reshape(each.shape[:1] + ones + each.shape[1:]))
+        for part, dim in zip((z, factor), in_dims, strict=True):
+            part = part.unsqueeze(0) if dim is None else part.movedim(dim, 0)
+            ones = (1,) * (most + 1 - part.dim())
+            both.append(part.reshape(part.shape[:1] + ones + part.shape[1:]))
         return apply(Times, *both), 0
+
+
+def add_tangents(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum of two tangents, of which None is no tangent."""
+    return second if first is None else first if second is None else first + second

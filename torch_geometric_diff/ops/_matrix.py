@@ -1,5 +1,6 @@
 """A square sparse matrix with its transpose, as the kernels take it."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,46 +9,60 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from .._utils.functorch import is_differentiated
-from ..graph.adjacency import RawEdges
-from ._build import Built, Recipe, build
-from ._pattern import Pattern, kept
-from ._receptive_field import Reach, find_reach
+from .._utils.functorch import cacheable, is_differentiated
+from ._build import Built, compress
+from ._pattern import CSR, Layout, Pattern, inverse_permutation
+from ._receptive_field import ReceptiveField, find_receptive_field
 from ._reorder import locality_order
 
 
-class CSR(NamedTuple):
-    """A sparse matrix in compressed rows, sorted by column within each row."""
+class Reordered(NamedTuple):
+    """The matrix and its transpose with rows and columns in another order."""
 
-    rowptr: Tensor
-    col: Tensor
-    value: Tensor
+    permutation: Tensor  # the node of every row
+    layout: Layout
+    transpose: Layout
 
 
 class SparseMatrix:
-    """A square sparse matrix held once as CSR, with its transpose (the same object when it is
+    """A square sparse matrix stored once as CSR, with its transpose (the same object when it is
     symmetric): all that a recurrence asks of a
     :class:`~torch_geometric_diff.ops.SparseOperator`, which builds it from a graph.
+
+    What follows from the entries is computed again where these were changed in place.
     """
 
     value: Tensor
     _pattern: Pattern
-    _order: Tensor | None
+    reordered: Reordered | None
 
     def _set(self, built: Built, reorder: bool) -> None:
-        self._pattern, self.value = built.pattern, built.value
+        self._pattern, self.value = built.pattern, _versioned(built.value)
         is_compiling = torch.compiler.is_compiling()
-        self._order = self._find_order() if reorder and not is_compiling else None
         self._forget()
+        self._reorder(None)
+        if reorder and not is_compiling and self.device.type == "cpu":
+            order = locality_order(self.to_scipy())
+            self._reorder(None if order is None else torch.from_numpy(order.astype(np.int64)))
         if torch.is_grad_enabled() and not self.requires_grad and not is_compiling:
             self.csr(transpose=True)  # so that no compiled call need find it
 
     def _forget(self) -> None:
-        """Drop what was found from the entries."""
-        self._symmetric: bool | None = None
-        self._transposed: CSR | None = None
-        self._reordered: dict[bool, CSR] = {}
-        self._asked: tuple[int, Tensor, list[Reach | None]] | None = None
+        """Drop what was computed from the entries."""
+        self._source: tuple[Tensor, int | None] | None = None
+        self._cache: dict[str, Any] = {}
+
+    def _derived(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What follows from the entries, computed once for each version of them."""
+        if torch.compiler.is_compiling():
+            return compute()
+        version = None if self.value.is_inference() else self.value._version
+        if self._source is None or self._source[0] is not self.value or self._source[1] != version:
+            self._forget()
+            self._source = self.value, version
+        if name not in self._cache:
+            self._cache[name] = compute()
+        return self._cache[name]
 
     @property
     def num_nodes(self) -> int:
@@ -89,120 +104,125 @@ class SparseMatrix:
     @property
     def is_symmetric(self) -> bool:
         """Whether the matrix equals its transpose exactly; never of learned entries."""
-        if self._symmetric is None:
-            if torch.compiler.is_compiling() or self.requires_grad:
-                return False  # it may be, but nobody can tell
-            self._symmetric = self._pattern.is_symmetric(self.value)
-        return self._symmetric
-
-    def csr(self, transpose: bool = False) -> CSR:
-        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object.
-
-        The transpose is kept, but for learned entries.
-        """
-        if not transpose or self.is_symmetric:
-            return CSR(self.rowptr, self.col, self.value)
-        if self._transposed is not None:
-            return self._transposed
-        with kept():
-            pattern = self._pattern
-            value = self.value.index_select(0, pattern.permutation)
-            csr = CSR(pattern.rowptr_t, pattern.col_t, value)
-        if not self.requires_grad and not torch.compiler.is_compiling():
-            self._transposed = csr
-        return csr
-
-    @property
-    def is_reordered(self) -> bool:
-        """Whether ``reorder`` found an order that pays."""
-        return self._order is not None
-
-    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
-        """The matrix in the order of ``reorder`` and the old index of every row (CPU kernel).
-
-        Made at the first call and kept. Needs :attr:`is_reordered`.
-        """
-        assert self._order is not None
-        transpose = transpose and not self.is_symmetric
-        if transpose not in self._reordered:
-            with kept():
-                self._reordered[transpose] = _in_order(self.csr(transpose), self._order)
-        return self._reordered[transpose], self._order.to(self.rowptr.dtype)
-
-    def reach(self, nodes: Tensor, num_steps: int) -> Reach | None:
-        """What so many steps to ``nodes`` depend on, found when the same are asked for again and
-        kept; None where it is not known or most of all (CPU kernel).
-        """
-        asked = self._asked
-        if asked is None or asked[0] != num_steps or not torch.equal(asked[1], nodes):
-            self._asked = (num_steps, nodes.clone(), [])
-            return None
-        if not asked[2]:
-            asked[2].append(self._find_reach(nodes, num_steps))
-        return asked[2][0]
-
-    def _find_reach(self, nodes: Tensor, num_steps: int) -> Reach | None:
-        if nodes.numel() == 0 or nodes.unique().numel() < nodes.numel():
-            return None
-        with kept():
-            if self.is_reordered:
-                (csr, order), (csr_t, _) = self.reordered_csr(), self.reordered_csr(True)
-                return find_reach(csr, csr_t, order, nodes, num_steps)
-            return find_reach(self.csr(), self.csr(True), None, nodes, num_steps)
-
-    def _find_order(self) -> Tensor | None:
-        order = locality_order(self.to_scipy()) if self.device.type == "cpu" else None
-        return None if order is None else torch.from_numpy(order.astype(np.int64))
+        if torch.compiler.is_compiling() or self.requires_grad or self.value.is_meta:
+            return False  # it may be, but nobody can tell
+        return self._derived("symmetric", lambda: self._pattern.is_symmetric(self.value))
 
     @property
     def pattern(self) -> Pattern:
         """Where the entries lie, and those of the transpose."""
         return self._pattern
 
+    def rows(self) -> Tensor:
+        """The row index of every entry, shape ``(nnz,)``."""
+        return self._pattern.row
+
+    def csr(self, transpose: bool = False) -> CSR:
+        """The matrix, or its transpose, as CSR; of a symmetric matrix both are the same object."""
+        if not transpose or self.is_symmetric:
+            return CSR(self.rowptr, self.col, self.value)
+        return self._in_layout("transpose", self._pattern.transposition)
+
+    def _in_layout(self, name: str, layout: Layout) -> CSR:
+        """The matrix with its entries in another order."""
+
+        def gather() -> Tensor:
+            return self.value.index_select(0, layout.entries)
+
+        def gather_once() -> Tensor:
+            with cacheable():
+                return gather()
+
+        learned = self.requires_grad
+        return CSR(*layout[:2], gather() if learned else self._derived(name, gather_once))
+
+    @property
+    def is_reordered(self) -> bool:
+        """Whether ``reorder`` found an order that pays."""
+        return self.reordered is not None
+
+    def _reorder(self, permutation: Tensor | None) -> None:
+        self.reordered = None
+        if permutation is None:
+            return
+        inverse = inverse_permutation(permutation.long())
+        row, col = inverse[self.rows().long()], inverse[self.col.long()]
+        layouts = []
+        for index in ((row, col), (col, row)):
+            pattern, target = compress(*index, self.num_nodes)
+            layouts.append(Layout(pattern.rowptr, pattern.col, inverse_permutation(target)))
+        self.reordered = Reordered(permutation.to(self.rowptr.dtype), *layouts)
+
+    def reordered_csr(self, transpose: bool = False) -> tuple[CSR, Tensor]:
+        """The matrix in the order of ``reorder`` and the node of every row (CPU kernel). Needs
+        :attr:`is_reordered`.
+        """
+        assert self.reordered is not None
+        permutation, layout, other = self.reordered
+        if transpose and not self.is_symmetric:
+            return self._in_layout("reordered transpose", other), permutation
+        return self._in_layout("reordered", layout), permutation
+
+    def receptive_field(self, nodes: Tensor, num_steps: int) -> ReceptiveField | None:
+        """What so many steps to ``nodes`` read, computed when the same are asked for again and
+        cached; None where it is not known or most of all (CPU kernel).
+        """
+        asked = self._derived("asked", list)
+        if not asked or asked[0] != num_steps or not torch.equal(asked[1], nodes):
+            asked[:] = num_steps, nodes.clone()
+            return None
+        if len(asked) == 2:
+            asked.append(self._find_receptive_field(nodes, num_steps))
+        return asked[2]
+
+    def _find_receptive_field(self, nodes: Tensor, num_steps: int) -> ReceptiveField | None:
+        if nodes.numel() == 0 or nodes.unique().numel() < nodes.numel():
+            return None
+        with cacheable():
+            if self.is_reordered:
+                (csr, permutation), (csr_t, _) = self.reordered_csr(), self.reordered_csr(True)
+                return find_receptive_field(csr, csr_t, permutation, nodes, num_steps)
+            return find_receptive_field(self.csr(), self.csr(True), None, nodes, num_steps)
+
     def without_rows(self, mask: Tensor) -> "SparseMatrix":
         """The constant matrix with nothing in the rows of a mask :math:`(N,)`, not even zeros,
         which infinity would turn into NaN.
         """
-        with kept():
-            csr, csr_t = _of_entries(self.csr(), ~mask[self.rows()]), None
-            if torch.compiler.is_compiling():
-                csr_t = self.csr(transpose=True)
-                csr_t = _of_entries(csr_t, ~mask[csr_t.col])
-            return SparseMatrix.of_csr(csr, csr_t)
+        with cacheable():
+            row, col, value = self.rows(), self.col, self.value
+            keep = ~mask[row]
+            if torch.compiler.is_compiling():  # of static shapes: the others come last
+                entries = torch.argsort(~keep, stable=True)
+                col = torch.where(keep, col, self.num_nodes)
+            else:
+                entries = keep.nonzero().flatten()
+            before = torch.nn.functional.pad(keep.cumsum(0), (1, 0))
+            rowptr = before[self.rowptr].to(self.rowptr.dtype)
+            pattern = Pattern(rowptr, col[entries].to(self.col.dtype), row[entries])
+            return SparseMatrix.of_entries(pattern, value[entries])
 
     @staticmethod
-    def of_csr(
-        csr: tuple[Tensor, Tensor, Tensor],
-        csr_t: tuple[Tensor, Tensor, Tensor] | None = None,
-        permutation: Tensor | None = None,
+    def of_entries(
+        pattern: Pattern, value: Tensor, reordered: Reordered | None = None
     ) -> "SparseMatrix":
-        """A matrix, with its transpose where it is known, and, of learned entries, the entry behind
-        each of the transpose.
-        """
+        """A matrix of a pattern."""
         other = object.__new__(SparseMatrix)
-        other._pattern, other.value, other._order = Pattern(*csr[:2]), csr[2], None
+        other._pattern, other.value, other.reordered = pattern, value, reordered
         other._forget()
-        if csr_t is not None:
-            other._symmetric, other._transposed = False, CSR(*csr_t)
-            if permutation is not None:
-                other._pattern._transpose = Pattern(*csr_t[:2]), permutation
         return other
-
-    def rows(self) -> Tensor:
-        """The row index of every entry, shape ``(nnz,)``."""
-        return self._pattern.row
 
     def t(self) -> Self:
         """The transposed operator; the same object if the matrix is symmetric."""
         if self.is_symmetric:
             return self
-        other = self._copy()
-        csr = self.csr(transpose=True)
+        other = self._copy(self._transposed(self.value))
         other._pattern = self._pattern.transpose
-        other.value = csr.value
-        other._symmetric = self._symmetric
-        other._transposed = self.csr()
+        other._reorder(None if self.reordered is None else self.reordered.permutation)
         return other
+
+    def _transposed(self, entries: Tensor) -> Tensor:
+        """Entries of this pattern in the order of the transpose."""
+        return entries.index_select(0, self._pattern.transposition.entries)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The operator on another device or with another floating type, as ``Tensor.to``."""
@@ -211,29 +231,35 @@ class SparseMatrix:
             return self
         if not value.is_floating_point():
             raise TypeError(f"Expected 'dtype' to be floating (got {value.dtype})")
-        other = self._copy()
-        other.value, other._pattern = value, self._pattern.to(value.device)
-        other._symmetric = self._symmetric
-        if self._order is not None and value.device.type != "cpu":
-            other._order = None  # of the CPU kernel
+        other = self._copy(value)
+        other._pattern = self._pattern.to(value.device)
+        symmetric = self.is_symmetric
+        if not self.requires_grad:
+            other._derived("symmetric", lambda: symmetric)
+        if value.device.type != "cpu":
+            other.reordered = None  # of the CPU kernel
         return other
 
-    def _copy(self) -> Self:
+    def _copy(self, value: Tensor) -> Self:
+        """The operator with other entries in the same pattern."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
+        other.value = _versioned(value)
         other._forget()
         return other
 
-    _STATE: tuple[str, ...] = ("value", "_order")
+    _STATE: tuple[str, ...] = ("value",)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in self._STATE}
-        return state | {"rowptr": self.rowptr, "col": self.col}
+        permutation = None if self.reordered is None else self.reordered.permutation
+        return state | {"rowptr": self.rowptr, "col": self.col, "permutation": permutation}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name in self._STATE:
             setattr(self, name, state[name])
         self._pattern = Pattern(state["rowptr"], state["col"])
+        self._reorder(state["permutation"])
         self._forget()
 
     def to_scipy(self) -> scipy.sparse.csr_matrix:
@@ -258,21 +284,9 @@ class SparseMatrix:
         return f"num_nodes={self.num_nodes}, nnz={self.nnz}, symmetric={self.is_symmetric}"
 
 
-def _of_entries(csr: CSR, keep: Tensor) -> CSR:
-    """The matrix of the entries of a mask; compiled, of static shapes, the others come last."""
-    if torch.compiler.is_compiling():
-        some = torch.argsort(~keep, stable=True)
-    else:
-        some = keep.nonzero().flatten()
-    before = torch.nn.functional.pad(keep.cumsum(0), (1, 0))
-    rowptr = before[csr.rowptr].to(csr.rowptr.dtype)
-    return CSR(rowptr, csr.col[some], csr.value[some])
-
-
-def _in_order(csr: CSR, order: Tensor) -> CSR:
-    """The matrix whose row and column i are those of ``order[i]``."""
-    place = torch.argsort(order)
-    row, col = place[Pattern(csr.rowptr, csr.col).row], place[csr.col]
-    edges = RawEdges(row, col, csr.value, order.numel())
-    built = build(edges, Recipe(signed=True))
-    return CSR(built.pattern.rowptr, built.pattern.col, built.value)
+def _versioned(value: Tensor) -> Tensor:
+    """Entries that count changes in place, which Tensors of inference mode do not."""
+    if torch.compiler.is_compiling() or not value.is_inference():
+        return value
+    with cacheable():
+        return value.clone()

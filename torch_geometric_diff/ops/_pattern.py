@@ -1,13 +1,11 @@
 """Where the entries of a sparse matrix are."""
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._utils.functorch import in_memory, untransformed
+from .._utils.functorch import cacheable, in_memory
 from .._utils.native import _C
 from .kernels import cpu
 
@@ -28,21 +26,34 @@ def index_dtype(largest: int) -> torch.dtype:
     return torch.int64 if largest > torch.iinfo(torch.int32).max else torch.int32
 
 
-@contextlib.contextmanager
-def _outside() -> Iterator[None]:
-    with torch.inference_mode(False), untransformed():
-        yield
+class CSR(NamedTuple):
+    """A sparse matrix in compressed rows, sorted by column within each row."""
+
+    rowptr: Tensor
+    col: Tensor
+    value: Tensor
 
 
-def kept() -> contextlib.AbstractContextManager:
-    """For what is kept over calls: it may take part in training and in other transforms, whoever
-    asked for it first.
-    """
-    if torch.compiler.is_compiling():
-        return contextlib.nullcontext()
-    if torch.is_inference_mode_enabled() or torch._C._functorch.peek_interpreter_stack():
-        return _outside()
-    return contextlib.nullcontext()
+class Layout(NamedTuple):
+    """Another order of the entries of a matrix: where they lie, and which entry each is."""
+
+    rowptr: Tensor
+    col: Tensor
+    entries: Tensor
+
+
+def _is_exporting() -> bool:
+    compiler = torch.compiler
+    return compiler.is_compiling() and (
+        not compiler.is_dynamo_compiling() or getattr(compiler, "is_exporting", bool)()
+    )
+
+
+def inverse_permutation(order: Tensor) -> Tensor:
+    """Where each index stands in an order of all of them."""
+    inverse = torch.empty_like(order)
+    inverse[order.long()] = torch.arange(order.numel(), dtype=order.dtype, device=order.device)
+    return inverse
 
 
 class Pattern:
@@ -66,7 +77,7 @@ class Pattern:
     def row(self) -> Tensor:
         """The row of every entry."""
         if self._row is None:
-            with kept():
+            with cacheable():
                 nodes = torch.arange(
                     self.num_nodes, device=self.rowptr.device, dtype=self.rowptr.dtype
                 )
@@ -75,50 +86,46 @@ class Pattern:
         return self._row
 
     @property
-    def permutation(self) -> Tensor:
-        """The entry behind each of the transpose."""
-        return self._transposed()[1]
+    def diagonal(self) -> Tensor:
+        """Which entries are the diagonal's: of several in one place, when compiled, the first."""
+        loop, row = self.row == self.col, self.row
+        repeated = loop[:-1] & (row[1:] == row[:-1])
+        return loop & ~torch.nn.functional.pad(repeated, (1, 0))[: loop.numel()]
 
     @property
-    def rowptr_t(self) -> Tensor:
-        """Row pointers of the transpose."""
-        return self._transposed()[0].rowptr
-
-    @property
-    def col_t(self) -> Tensor:
-        """Columns of the transpose."""
-        return self._transposed()[0].col
+    def transposition(self) -> Layout:
+        """The entries in the order of the transpose."""
+        other, entries = self._transposed()
+        return Layout(other.rowptr, other.col, entries)
 
     @property
     def transpose(self) -> "Pattern":
         """The pattern of the transpose, the same object if it is symmetric."""
-        other, permutation = self._transposed()
+        other, entries = self._transposed()
         if other is not self and other._transpose is None:
-            with kept():
-                place = torch.empty_like(permutation)
-                count = torch.arange(place.numel(), dtype=place.dtype, device=place.device)
-                place[permutation] = count
-                # another object, for no circle of references
-                other._transpose = Pattern(self.rowptr, self.col, self._row), place
+            with cacheable():  # another object, for no circle of references
+                same = Pattern(self.rowptr, self.col, self._row)
+                other._transpose = same, inverse_permutation(entries)
         return other
 
     def _transposed(self) -> "tuple[Pattern, Tensor]":
         if self._transpose is None:
-            with kept():
+            with cacheable():
                 find = self._transpose_native if native(self.col) else self._transpose_torch
-                found, permutation = find()
-                self._is_symmetric = found is self
-                self._transpose = (None if found is self else found), permutation
-        other, permutation = self._transpose
-        return (self if other is None else other), permutation
+                other, entries = find()
+            if _is_exporting():
+                return other, entries  # which nothing may outlive
+            self._transpose = (None if other is self else other), entries
+        transpose, entries = self._transpose
+        return (self if transpose is None else transpose), entries
 
     def is_symmetric(self, value: Tensor) -> bool:
         """Whether a matrix of this pattern and these constant entries equals its transpose."""
         if self._is_symmetric is False or torch.compiler.is_compiling():
             return False
         if not native(self.col):
-            same = self.transpose is self
-            return same and torch.equal(value[self.permutation], value)
+            other, entries = self._transposed()
+            return other is self and torch.equal(value[entries], value)
         if value.dtype not in (torch.float32, torch.float64):
             value = value.float()
         symmetry = self._symmetry(in_memory(value))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .._utils.checks import check_integer
+from .._utils.functorch import cacheable
 
-_MASK64 = 2**64 - 1
 _MASK32 = 2**32 - 1
 
 
@@ -29,36 +29,53 @@ def dropout_scale(threshold: int) -> float:
 
 
 def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Seeds of ``count`` independent sequences of masks, from torch's CPU generator by default."""
+    """Seeds of ``count`` independent sequences of masks, from torch's CPU generator by default.
+
+    Under ``torch.func.vmap`` its argument ``randomness`` decides, as for any random function of
+    torch, whether all elements get the same seeds.
+    """
     return torch.randint(2**63 - 1, (count,), generator=generator, device="cpu")
 
 
-def make_seeds(seed: int | Sequence[int] | None, count: int) -> Tensor:
+def make_seeds(seed: int | Sequence[int] | Tensor | None, count: int) -> Tensor:
     """A seed for each element of a batch, as a Tensor, which torch.compile need not read."""
     if seed is None:
         return draw_seeds(count)
+    if isinstance(seed, Tensor):  # a layer drew them
+        return seed
     if isinstance(seed, Sequence):
-        each = [check_integer("seed", number, 0) for number in seed]
-        if len(each) != count:
+        numbers = [check_integer("seed", number, 0) for number in seed]
+        if len(numbers) != count:
             raise ValueError(
                 f"Expected 'seed' to be one number or {count}, one for each element of the batch "
-                f"(got {len(each)})"
+                f"(got {len(numbers)})"
             )
     else:
         first = check_integer("seed", seed, 0)
-        each = [first, *((first + i) & (2**63 - 1) for i in range(1, count))]
-    if max(each, default=0) >= 2**63:
-        raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {max(each)})")
-    return torch.tensor(each, dtype=torch.long, device="cpu")
+        numbers = [first, *((first + i) & (2**63 - 1) for i in range(1, count))]
+    if max(numbers, default=0) >= 2**63:
+        raise ValueError(f"Expected 'seed' to lie in [0, 2^63) (got {max(numbers)})")
+    with cacheable():
+        return torch.tensor(numbers, dtype=torch.long, device="cpu")
 
 
-def step_keys(seed: int, step: int) -> tuple[int, int]:
-    """The two 32-bit keys of a step: splitmix64 of the seed at this step."""
-    s = (seed + (step + 1) * 0x9E3779B97F4A7C15) & _MASK64
-    s = ((s ^ (s >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    s = ((s ^ (s >> 27)) * 0x94D049BB133111EB) & _MASK64
-    s ^= s >> 31
-    return s & _MASK32, s >> 32
+def step_keys(seed: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """The two 32-bit keys of a step for every seed: splitmix64 of the seed at this step."""
+    s = seed + _signed((step + 1) * 0x9E3779B97F4A7C15)
+    s = (s ^ _shifted(s, 30)) * _signed(0xBF58476D1CE4E5B9)
+    s = (s ^ _shifted(s, 27)) * _signed(0x94D049BB133111EB)
+    s = s ^ _shifted(s, 31)
+    return s & _MASK32, _shifted(s, 32)
+
+
+def _signed(number: int) -> int:
+    """The int64 of the same 64 bits; int64 wraps modulo 2^64."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def _shifted(s: Tensor, bits: int) -> Tensor:
+    """A shift of the bits to the right that brings in zeros."""
+    return (s >> bits) & (2 ** (64 - bits) - 1)
 
 
 def _times(h: Tensor, factor: int) -> Tensor:
@@ -73,12 +90,17 @@ def _mix32(h: Tensor) -> Tensor:
 
 
 def random_u16(
-    seed: int, step: int, rows: int | Tensor, num_cols: int, device: torch.device | None = None
+    seed: Tensor | int,
+    step: int,
+    rows: int | Tensor,
+    num_cols: int,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """The 16 random bits behind every mask entry, as int64 in [0, 65536), shape (rows, columns):
-    of so many first rows, or of those with some indices.
+    """The 16 random bits behind every mask entry, as int64 in [0, 65536), shape (rows, columns),
+    or (seeds, rows, columns): of so many first rows, or of those with some indices.
     """
-    k0, k1 = step_keys(seed, step)
+    seed = torch.as_tensor(seed, dtype=torch.long, device=device)
+    k0, k1 = (key[..., None, None] for key in step_keys(seed, step))
     row = (rows if isinstance(rows, Tensor) else torch.arange(rows, device=device)).unsqueeze(1)
     column = torch.arange(num_cols, device=device)
     a, b = _mix32((row ^ k0) & _MASK32), _mix32((row + k1) & _MASK32)
@@ -92,12 +114,12 @@ def random_u16(
 
 
 def keep_mask(
-    seed: int,
+    seed: Tensor | int,
     step: int,
     rows: int | Tensor,
     num_cols: int,
     threshold: int,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Which entries dropout keeps at a step, a bool Tensor of shape (rows, columns)."""
+    """Which entries dropout keeps at a step, a bool Tensor of the shape of :func:`random_u16`."""
     return random_u16(seed, step, rows, num_cols, device) >= threshold

@@ -11,30 +11,31 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._utils.functorch import apply, tangents_of
+from .._utils.functorch import apply, is_grads_batch, tangents_of
+from ._derivatives import add_tangents
+from ._dispatch import kernel_op
 from ._pattern import Pattern
 from .kernels import kernel_for
 
 
 def product(csr: tuple[Tensor, Tensor, Tensor], x: Tensor) -> Tensor:
     """A matrix times a batch [B, N, F], which no gradient passes."""
-    out = kernel_for(x.device).propagate(
-        x.contiguous().unsqueeze(0), *csr, _ONE_STEP, 0, no_seeds(x.size(0)), False
-    )
+    x, seeds = x.contiguous().unsqueeze(0), no_seeds(x.size(0))
+    if is_grads_batch(x) or is_grads_batch(csr[2]):
+        return kernel_op(x, *csr, None, None, _ONE_STEP, seeds, 0, False, None, None).squeeze(0)
+    out = kernel_for(x.device).propagate(x, *csr, _ONE_STEP, 0, seeds, False)
     return out.squeeze_(0)  # in place: a view could not be changed in place afterwards
 
 
 _ONE_STEP = torch.tensor(
     [[0, 1], [0, 0], [0, 0], [1, 0], [0, 1]], dtype=torch.float64, device="cpu"
 )
-
-
 _NONE = torch.zeros(1, dtype=torch.long, device="cpu")
 
 
 def no_seeds(count: int) -> Tensor:
     """Seeds of a batch without dropout."""
-    if count == 1 and not torch.compiler.is_compiling():  # a graph holds no global of ours
+    if count == 1 and not torch.compiler.is_compiling():  # a graph takes no global of ours
         return _NONE
     return torch.zeros(count, dtype=torch.long, device="cpu")
 
@@ -45,13 +46,15 @@ def _fold(x: Tensor, dim: int | None, count: int) -> Tensor:
     return x.reshape(-1, *x.shape[2:])
 
 
-def _each(function: Any, info: Any, in_dims: Any, first: Tensor, second: Tensor, *rest: Any) -> Any:
-    """The rule of vmap that takes the elements one by one."""
+def _one_by_one(function: Any, info: Any, in_dims: Any, *factors: Tensor, pattern: Pattern) -> Any:
+    """The rule of vmap that takes the elements of both factors one by one."""
     outs = []
     for i in range(info.batch_size):
-        one = first if in_dims[0] is None else first.select(in_dims[0], i)
-        two = second if in_dims[1] is None else second.select(in_dims[1], i)
-        outs.append(apply(function, one, two, *rest))
+        pair = (
+            factor if dim is None else factor.select(dim, i)
+            for factor, dim in zip(factors, in_dims, strict=False)
+        )
+        outs.append(apply(function, *pair, pattern))
     return torch.stack(outs), 0
 
 
@@ -81,7 +84,7 @@ class SparseProduct(Function):
         if ctx.needs_input_grad[1]:
             pattern = ctx.pattern
             grad_x = apply(
-                SparseProduct, value[pattern.permutation.long()], grad, pattern.transpose
+                SparseProduct, value[pattern.transposition.entries.long()], grad, pattern.transpose
             )
         return grad_value, grad_x, None
 
@@ -89,7 +92,7 @@ class SparseProduct(Function):
     def jvp(ctx: Any, value_t: Any, x_t: Any, _: Any) -> Any:
         """The product rule."""
         with tangents_of(ctx) as (value, x):
-            return _sum(
+            return add_tangents(
                 None if value_t is None else apply(SparseProduct, value_t, x, ctx.pattern),
                 None if x_t is None else apply(SparseProduct, value, x_t, ctx.pattern),
             )
@@ -98,7 +101,7 @@ class SparseProduct(Function):
     def vmap(info: Any, in_dims: Any, value: Tensor, x: Tensor, pattern: Pattern) -> Any:
         """Batches of ``x`` side by side, matrices one by one."""
         if in_dims[0] is not None:
-            return _each(SparseProduct, info, in_dims, value, x, pattern)
+            return _one_by_one(SparseProduct, info, in_dims, value, x, pattern=pattern)
         out = apply(SparseProduct, value, _fold(x, in_dims[1], info.batch_size), pattern)
         return out.view(info.batch_size, -1, *out.shape[1:]), 0
 
@@ -109,12 +112,12 @@ class SampledProduct(Function):
     @staticmethod
     def forward(g: Tensor, x: Tensor, pattern: Pattern) -> Tensor:
         """The product, columns in blocks so that memory stays small."""
-        total = g.new_zeros(pattern.col.numel())
-        for one, other in zip(g, x, strict=True):
-            for start in range(0, x.size(-1), 32):
-                block = slice(start, start + 32)
-                total += (one[:, block][pattern.row] * other[:, block][pattern.col]).sum(1)
-        return total
+        total: Any = 0.0
+        for left, right in zip(g.split(32, -1), x.split(32, -1), strict=True):
+            for i in range(g.size(0)):
+                products = left[i][pattern.row] * right[i][pattern.col]
+                total = total + products.sum(1)
+        return total if isinstance(total, Tensor) else g.new_zeros(pattern.col.numel())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -133,14 +136,16 @@ class SampledProduct(Function):
         if ctx.needs_input_grad[0]:
             grad_g = apply(SparseProduct, grad, x, pattern)
         if ctx.needs_input_grad[1]:
-            grad_x = apply(SparseProduct, grad[pattern.permutation.long()], g, pattern.transpose)
+            grad_x = apply(
+                SparseProduct, grad[pattern.transposition.entries.long()], g, pattern.transpose
+            )
         return grad_g, grad_x, None
 
     @staticmethod
     def jvp(ctx: Any, g_t: Any, x_t: Any, _: Any) -> Any:
         """The product rule."""
         with tangents_of(ctx) as (g, x):
-            return _sum(
+            return add_tangents(
                 None if g_t is None else apply(SampledProduct, g_t, x, ctx.pattern),
                 None if x_t is None else apply(SampledProduct, g, x_t, ctx.pattern),
             )
@@ -148,8 +153,4 @@ class SampledProduct(Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, pattern: Pattern) -> Any:
         """One by one: each element has entries of its own."""
-        return _each(SampledProduct, info, in_dims, g, x, pattern)
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return other if one is None else one if other is None else one + other
+        return _one_by_one(SampledProduct, info, in_dims, g, x, pattern=pattern)

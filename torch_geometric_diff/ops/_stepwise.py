@@ -8,6 +8,7 @@ from torch import Tensor
 from .._utils.checks import row_mask
 from .._utils.functorch import is_differentiated
 from ._random import dropout_threshold, make_seeds
+from ._sparse import no_seeds
 from .kernels import reference
 from .recurrence import Recurrence
 
@@ -31,7 +32,7 @@ def propagate_by(
     threshold = dropout_threshold(dropout) if training else 0
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     batch = (x if x.dim() == 3 else x.unsqueeze(0)).to(dtype)
-    seeds = make_seeds(seed, len(batch)).tolist() if threshold or seed is not None else []
+    seeds = make_seeds(seed, len(batch)) if threshold or seed is not None else no_seeds(len(batch))
     masks = reference.Masks(batch, threshold, seeds, recurrence.num_steps, rows)
     table = [_as_numbers(row) for row in recurrence.rows()]
     fixed_rows = None

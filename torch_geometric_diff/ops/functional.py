@@ -14,12 +14,18 @@ from .._utils.checks import (
     check_real,
     row_mask,
 )
-from .._utils.functorch import is_differentiated, is_transformed, uncompiled, untransformed
-from ._autograd import Bounds, Plan
-from ._dispatch import run
+from .._utils.functorch import (
+    cacheable,
+    is_differentiated,
+    is_transformed,
+    refuse_tracing,
+    uncompiled,
+)
+from ._autograd import run
+from ._dispatch import Bounds, Plan
 from ._matrix import SparseMatrix
 from ._random import dropout_threshold, make_seeds
-from ._receptive_field import Reach
+from ._receptive_field import ReceptiveField
 from ._sparse import no_seeds
 from ._stepwise import propagate_by
 from .kernels import cpu, kernel_for
@@ -59,7 +65,8 @@ def propagate(
     of columns at a time. Everything can be differentiated again, and by ``torch.func``.
 
     Args:
-        x (Tensor): Node features. float16 and bfloat16 are computed in float32.
+        x (Tensor): Node features, whose type decides: entries of float64 beside float32 features
+            are rounded. float16 and bfloat16 are computed in float32.
         operator (SparseOperator or PartitionedOperator): The matrix :math:`\mathbf{P}`.
         recurrence (Recurrence): The coefficients.
         dropout (float, optional): The probability :math:`p \in [0, 1)` to drop a **feature** before
@@ -123,29 +130,18 @@ def propagate(
         if table is not None:
             table = _with_fixed(table)
         if constant is not None:
-            with untransformed():
+            with cacheable():
                 constant = Table(_with_fixed(constant.values), 2)
-    if seed is None and threshold == 0:
-        seeds = no_seeds(batch.size(1))
-    else:
-        with untransformed():
-            seeds = make_seeds(seed, batch.size(1))
-    near = None
+    nothing = seed is None and threshold == 0
+    seeds = no_seeds(batch.size(1)) if nothing else make_seeds(seed, batch.size(1))
+    field = None
     if nodes is not None and fixed is None and bounds is None and recurrence.is_power:
-        near = _reach(batch, operator, nodes, recurrence.num_steps)
-    plan = Plan(
-        operator,
-        seeds,
-        threshold,
-        constant,
-        bounds,
-        learned=recurrence.learned,
-        reach=near,
-    )
-    out = run(batch, operator.value if operator.requires_grad else None, table, plan)
+        field = _receptive_field(batch, operator, nodes, recurrence.num_steps)
+    plan = Plan(operator, threshold, constant, bounds, recurrence.learned, field)
+    out = run(batch, operator.value if operator.requires_grad else None, table, seeds, plan)
     out = out if x.dim() == 3 else out.squeeze(1)
     out = out if recurrence.steps is not None else out.squeeze(0)
-    return (out if near is not None else select(out, nodes)).to(x.dtype)
+    return (out if field is not None else select(out, nodes)).to(x.dtype)
 
 
 def _propagate_in_parts(
@@ -200,7 +196,7 @@ def _propagate_in_parts(
     return select(out, nodes).to(x.dtype)
 
 
-_in_parts = uncompiled(_propagate_in_parts)
+_in_parts = uncompiled(_propagate_in_parts, "its ranks exchange rows")
 
 
 def diffuse(
@@ -268,12 +264,14 @@ def select(x: Tensor, nodes: Tensor | None) -> Tensor:
     return x if nodes is None else x.index_select(-2, nodes)
 
 
-def _reach(x: Tensor, operator: SparseMatrix, nodes: Tensor, num_steps: int) -> Reach | None:
+def _receptive_field(
+    x: Tensor, operator: SparseMatrix, nodes: Tensor, num_steps: int
+) -> ReceptiveField | None:
     if torch.compiler.is_compiling() or kernel_for(x.device) is not cpu:
         return None
     if operator.requires_grad or x.size(-1) < WIDE or is_transformed(nodes):
         return None
-    return operator.reach(nodes, num_steps)
+    return operator.receptive_field(nodes, num_steps)
 
 
 def check_features(x: Any) -> None:
@@ -283,6 +281,7 @@ def check_features(x: Any) -> None:
         raise TypeError(f"Expected 'x' to be a floating Tensor (got {got})")
     if x.layout != torch.strided:
         raise TypeError(f"Expected 'x' to be a dense Tensor (got layout {x.layout})")
+    refuse_tracing("propagate")
     check_has_values("x", x)
     if x.dim() not in (2, 3):
         raise ValueError(f"Expected 'x' of shape [N, F] or [B, N, F] (got {list(x.shape)})")
@@ -304,7 +303,7 @@ def _checked(
     nodes: Tensor | None,
 ) -> tuple[int, Bounds | None, Tensor | None]:
     """The threshold of dropout, the bounds and the mask of fixed rows, once all is checked."""
-    _check(x, operator)
+    check_input(x, operator)
     threshold = dropout_threshold(check_dropout(dropout)) if training else 0
     bounds = _checked_bounds(bounds)
     if threshold:
@@ -316,7 +315,8 @@ def _checked(
     return threshold, bounds, fixed
 
 
-def _check(x: Tensor, operator: SparseMatrix | PartitionedOperator) -> None:
+def check_input(x: Tensor, operator: SparseMatrix | PartitionedOperator) -> None:
+    """Refuse features that are not those of the nodes of an operator."""
     check_features(x)
     if not isinstance(operator, (SparseMatrix, PartitionedOperator)):
         raise TypeError(
@@ -340,7 +340,7 @@ def _checked_bounds(bounds: Bounds | None) -> Bounds | None:
         return None
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
         raise TypeError(f"Expected 'bounds' to be a pair of numbers (got {bounds!r})")
-    low, high = (check_real("bounds", each, lambda v: v == v, "hold numbers") for each in bounds)
+    low, high = (check_real("bounds", bound, lambda v: v == v, "hold numbers") for bound in bounds)
     if low > high:
         raise ValueError(f"Expected 'bounds' to ascend (got {bounds})")
     return low, high
@@ -372,10 +372,10 @@ def _goes_stepwise(
 def _fix_rows(
     mask: Tensor, x: Tensor, operator: Matrix, bounds: Bounds | None
 ) -> tuple[Tensor, Matrix]:
-    """Held rows as an input of their own: the matrix does not reach them, every step adds them."""
+    """Fixed rows as an input of their own: the matrix does not reach them, every step adds them."""
     rows = mask.unsqueeze(1)
-    kept = x if bounds is None else x.clamp(*bounds)  # or a step would be off by what it cut
-    inputs = torch.cat([x.masked_fill(rows, 0), kept.masked_fill(~rows, 0)])
+    values = x if bounds is None else x.clamp(*bounds)  # or a step would be off by what it cut
+    inputs = torch.cat([x.masked_fill(rows, 0), values.masked_fill(~rows, 0)])
     return inputs, operator.without_rows(mask)
 
 

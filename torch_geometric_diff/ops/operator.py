@@ -1,6 +1,7 @@
 """The matrix of one diffusion step, built once."""
 
 import contextlib
+import functools
 import warnings
 from numbers import Real
 from typing import Any
@@ -11,11 +12,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from .._utils.checks import check_has_values
-from .._utils.functorch import is_differentiated, plain
+from .._utils.functorch import cacheable, is_differentiated, uncompiled, unwrap
 from ..graph.adjacency import NORMALIZATIONS, loops_of, parse_edges, wide_dtype
-from ._build import Recipe, build
+from ._build import Recipe, build, laplacian_of
 from ._matrix import SparseMatrix
-from ._pattern import kept
 from ._stability import DENSE_NODES, Stability, edge_bound, largest_stable_step, user_stacklevel
 from .functional import diffuse
 from .partition import PartitionedOperator
@@ -48,8 +48,8 @@ def _as_number(step_size: float | Tensor) -> float | Tensor:
 
 
 class SparseOperator(SparseMatrix):
-    r"""A square sparse matrix :math:`\mathbf{A}` that acts on the features of a graph's nodes, held
-    once as CSR, with its transpose (the same object when it is symmetric).
+    r"""A square sparse matrix :math:`\mathbf{A}` that acts on the features of a graph's nodes,
+    stored once as CSR, with its transpose (the same object when it is symmetric).
 
     The entries are taken as they are, of any sign; entries at the same place are summed.
 
@@ -145,7 +145,7 @@ class DiffusionOperator(SparseOperator):
         \mathbf{P} = \mathbf{I} - h \, \mathbf{L}, \qquad
         \mathbf{L} = \mathrm{diag}(\mathbf{W} \mathbf{1}) - \mathbf{W},
 
-    held once as CSR, with its transpose (the same object when :math:`\mathbf{P}` is symmetric).
+    stored once as CSR, with its transpose (the same object when :math:`\mathbf{P}` is symmetric).
     Here :math:`w_{ij}` is the normalized weight of the edge from :math:`j` to :math:`i` and
     :math:`h` is ``step_size``. Rows of :math:`\mathbf{P}` sum to 1, so constants are fixed points,
     on directed graphs too. From `"Diffusion Mechanism in Residual Neural Network: Theory and
@@ -212,69 +212,110 @@ class DiffusionOperator(SparseOperator):
         edges = parse_edges(adj, edge_weight, num_nodes)
         built = build(edges, Recipe(normalization, "step", self.step_size, add_self_loops), dtype)
         self._set(built, reorder)
-        self._largest_degree, self._is_transposed = built.largest_degree, False
-        self._stability = Stability()
+        self._laplacian, self._is_transposed, self._is_step = built.laplacian, False, True
+        self._begin()
+        if torch.compiler.is_compiling():
+            return
+        self._derived("largest degree", lambda: built.largest_degree)
         if self._may_diverge(self.step_size):
             learned = edge_weight is not None and is_differentiated(edge_weight)
             weight = None if learned else edge_weight
-            how = (weight, num_nodes, normalization, add_self_loops)
-            self._stability = Stability.of(adj, *how)
+            stability = Stability.of(adj, weight, num_nodes, normalization, add_self_loops)
+            self._derived("stability", lambda: stability)
             self.check_stability(self.step_size)
 
-    _STATE = (*SparseOperator._STATE, "step_size", "_largest_degree", "_is_transposed")
+    _STATE = (*SparseOperator._STATE, "step_size", "_is_transposed", "_is_step")
+
+    def __getstate__(self) -> dict[str, Any]:
+        laplacian = self._laplacian if self._as_built else self.laplacian()
+        return super().__getstate__() | {"laplacian": laplacian, "_is_step": self.is_step}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stability = Stability()
+        self._laplacian = state["laplacian"]
+        self._begin()
 
-    def _forget(self) -> None:
-        super()._forget()
-        self._differences: tuple[Tensor, Tensor] | None = None
+    def _begin(self) -> None:
+        """Take the entries for those of the Laplacian and the step size."""
+        self._first = self.value, None if torch.compiler.is_compiling() else self.value._version
+
+    @property
+    def _as_built(self) -> bool:
+        """Whether nobody has changed the entries since."""
+        value, version = self._first
+        is_compiling = torch.compiler.is_compiling()
+        return self.value is value and (is_compiling or version in (None, value._version))
+
+    @property
+    def is_step(self) -> bool:
+        """Whether the rows of the matrix, or of its transpose, sum to 1: nobody changed them."""
+        return self._is_step and self._as_built
+
+    def _copy(self, value: Tensor) -> Self:
+        other = super()._copy(value)
+        if not self._as_built:
+            other._laplacian, other._is_step = self.laplacian(), False
+        other._begin()
+        if not torch.compiler.is_compiling():
+            stability, degree = self._stability, self._cache.get("largest degree")
+            other._derived("stability", lambda: stability)
+            if degree is not None:
+                other._derived("largest degree", lambda: degree)
+        return other
 
     def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
         """The operator of the same graph with another step size, which may be learned."""
         step_size = _as_number(step_size)
-        if self._is_transposed:
-            return self.t().with_step_size(step_size).t()
-        other = self._copy()
-        other.step_size = step_size
-        if isinstance(step_size, Tensor):
-            step_size = step_size.reshape(()).to(self.value)
-        identity, laplacian = self._laplacian()
-        other.value = (identity - step_size * laplacian).to(self.dtype)
-        other.check_stability(other.step_size)
+        laplacian = self.laplacian()
+        scale = step_size.reshape(()).to(laplacian) if isinstance(step_size, Tensor) else step_size
+        value = (self._pattern.diagonal.to(laplacian) - scale * laplacian).to(self.dtype)
+        other = self._copy(value)
+        other.step_size, other._laplacian = step_size, laplacian
+        other.check_stability(step_size)
         return other
 
-    def _laplacian(self) -> tuple[Tensor, Tensor]:
-        """The entries of the identity and of the Laplacian, in at least float32."""
-        if self._differences is not None:
-            return self._differences
-        with kept():
-            half = self.dtype in (torch.float16, torch.bfloat16)
-            dtype = torch.float32 if half else self.dtype
-            loop, laplacian = self._wide_laplacian()
-            found = loop.to(dtype), laplacian.to(dtype)
-        if not self.requires_grad:
-            self._differences = found
-        return found
+    def laplacian(self) -> Tensor:
+        r"""The entries of :math:`\mathbf{L} = (\mathbf{I} - \mathbf{P}) / h` in the pattern of the
+        operator, in the widest type.
+        """
+        if self._as_built and self._laplacian is not None:
+            return self._laplacian
+        if self.requires_grad or torch.compiler.is_compiling():
+            return self._find_laplacian()
+        with cacheable():
+            return self._derived("laplacian", self._find_laplacian)
 
-    def _wide_laplacian(self) -> tuple[Tensor, Tensor]:
-        """Which entries are the diagonal's, and those of the Laplacian, whose rows sum to zero."""
+    def _find_laplacian(self) -> Tensor:
         step_size = self.step_size
         if isinstance(step_size, Tensor):
             step_size = step_size.reshape(()).to(self.value)
-        row = self.rows()
-        loop = row == self.col
-        weight = self.value.to(wide_dtype(self.device)).masked_fill(loop, 0.0) / step_size
-        degree = weight.new_zeros(self.num_nodes).index_add(0, row, weight)
-        return loop, torch.where(loop, degree[row], -weight)
+        if self._as_built:
+            return laplacian_of(self._pattern, self.value, step_size, self._is_transposed)
+        value = self.value.to(wide_dtype(self.device))
+        return (self._pattern.diagonal.to(value) - value) / step_size
 
     def t(self) -> Self:
         """The transposed operator; the same object if the matrix is symmetric."""
         other = super().t()
         if other is not self:
             other._is_transposed = not self._is_transposed
+            if other._laplacian is not None:
+                other._laplacian = self._transposed(other._laplacian)
         return other
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """The operator on another device or with another floating type, as ``Tensor.to``."""
+        other = super().to(*args, **kwargs)
+        if other is not self:
+            is_half = torch.finfo(other.dtype).bits < 32  # tiny steps underflow
+            laplacian = self.laplacian() if is_half else self._laplacian
+            if laplacian is not None:
+                other._laplacian = laplacian.to(other.device)
+        return other
+
+    @property
+    def _largest_degree(self) -> float:
+        return self._derived("largest degree", lambda: largest_degree(self))
 
     @property
     def gershgorin_step_size(self) -> float:
@@ -298,26 +339,29 @@ class DiffusionOperator(SparseOperator):
 
         Within 1 % for a symmetric :math:`\mathbf{L}`, for one that a scaling makes symmetric (an
         undirected graph normalized by rows), and for a directed graph whose strongly connected
-        components have up to 300 nodes each. In larger components the eigenvalue is found
-        iteratively and, up to 5,000 nodes, tried out by 1,000 steps: steps 1 % longer grow, steps
-        1 % shorter do not, to a rate of 0.2 % a step. What grows more slowly, or lies in a larger
-        component that is far from normal, may be missed, and no warning then comes. Never less than
-        :attr:`gershgorin_step_size`, up to which nothing grows.
+        components have up to 300 nodes each. For other directed graphs it is
+        :attr:`gershgorin_step_size`, up to which nothing grows: longer steps may be stable, and no
+        warning comes.
         """
         if not self._largest_degree:
             return float("inf")
-        limit = self._stability.limit
-        if limit is None or self.requires_grad:
-            found = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
-            limit = max(found, self.gershgorin_step_size)
+        limit = self._limit()
+        return limit if limit > self.gershgorin_step_size else self.gershgorin_step_size
+
+    @property
+    def _stability(self) -> Stability:
+        return self._derived("stability", Stability)
+
+    def _limit(self) -> float:
+        """The estimate, NaN if there is none."""
+        if self._stability.limit is None or self.requires_grad:
+            limit = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
             self._stability.limit = limit
-        return limit
+        return self._stability.limit  # type: ignore[return-value]
 
     def _scipy_laplacian(self) -> scipy.sparse.csr_matrix:
-        if self._is_transposed:
-            return self.t()._scipy_laplacian()
         with torch.no_grad():
-            value = plain(self._wide_laplacian()[1]).cpu().double().numpy()
+            value = unwrap(self.laplacian()).cpu().double().numpy()
         arrays = value, self.col.cpu().numpy(), self.rowptr.cpu().numpy()
         return scipy.sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes))
 
@@ -327,11 +371,11 @@ class DiffusionOperator(SparseOperator):
 
     def _may_diverge(self, step_size: float | Tensor) -> bool:
         """Whether some step does not average, and nothing keeps us from looking closer."""
-        if torch.compiler.is_compiling() or not self._largest_degree or not _is_plain(self.value):
+        if torch.compiler.is_compiling() or not _is_readable(self.value):
             return False
         if isinstance(step_size, Tensor):
             # reading a learned step off an accelerator would wait for it at every call
-            if step_size.device.type != "cpu" or not _is_plain(step_size):
+            if step_size.device.type != "cpu" or not _is_readable(step_size):
                 return False
             step_size = float(step_size.detach())
         return step_size * self._largest_degree > 1 + 1e-6
@@ -342,12 +386,12 @@ class DiffusionOperator(SparseOperator):
         Two bounds, of one pass over the edges, tell most steps; only between them the spectrum is
         estimated, once a graph.
         """
-        if self._stability.warned or not self._may_diverge(step_size):
+        if not self._may_diverge(step_size) or self._stability.warned:
             return
-        stability, largest = self._stability, self._largest_degree or 0.0
+        stability, largest = self._stability, self._largest_degree
         step_size = float(step_size.detach()) if isinstance(step_size, Tensor) else step_size
         bound, about = None, "is"
-        if self._is_self_adjoint():
+        if self.is_step and self._is_self_adjoint():
             # the largest eigenvalue is at least N / (N - 1) times the largest degree
             least = 2 * (1 - 1 / self.num_nodes) / largest
             if step_size > least * (1 + 1e-2) and self.num_nodes > DENSE_NODES:
@@ -357,8 +401,8 @@ class DiffusionOperator(SparseOperator):
         if bound is None:
             if stability.limit is not None and self.requires_grad:
                 return  # learned entries: the estimate was another's
-            bound = self.max_stable_step_size
-        if step_size > bound * (1 + 1e-2):
+            bound = self._limit()
+        if step_size > bound * (1 + 1e-2):  # never if it is NaN
             stability.warned = True
             warnings.warn(
                 f"Diffusion diverges: 'step_size' is {step_size:.4g}, and the largest stable step "
@@ -382,9 +426,16 @@ def kind_of(operator: Any) -> type:
     return type(operator)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+@functools.partial(uncompiled, reason="it reads the entries of the operator")
+def largest_degree(operator: DiffusionOperator) -> float:
+    """The largest weighted degree."""
+    diagonal = unwrap(operator.laplacian().detach())[operator.pattern.diagonal]
+    return float(diagonal.max()) if diagonal.numel() else 0.0
+
+
+def _is_readable(tensor: Tensor) -> bool:
     """Whether a Tensor's values can be read."""
-    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not tensor.is_meta and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 with contextlib.suppress(AttributeError):  # torch.load reads an operator with weights_only=True

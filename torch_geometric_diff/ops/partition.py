@@ -72,6 +72,7 @@ class PartitionedOperator:
     step_size: float | None
     is_symmetric: bool
     requires_grad = False
+    is_step = True  # its rows sum to 1, if it has a step size
     ranks: Ranks
     _halo: Halo
     _largest_degree: float

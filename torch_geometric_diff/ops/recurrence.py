@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from .._utils.checks import check_has_values, check_integer, check_real, is_finite
-from .._utils.functorch import untransformed
-from ._extremes import may_leave
+from .._utils.functorch import cacheable
 
 LETTERS = "adbcw"  # of the coefficients, in the order of the rows of a table
 A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
@@ -30,14 +29,14 @@ A, D, B, INPUTS = 0, 1, 2, 3  # rows of a table; the inputs' start at the last
 Coefficients = float | Sequence[float] | Tensor
 
 
-def _kept(make: Callable[..., "Recurrence"]) -> Callable[..., "Recurrence"]:
-    """Keep the recurrences that were asked for last, with their tables, by their numbers."""
-    remember = functools.lru_cache(256)(make)
+def _cached(make: Callable[..., "Recurrence"]) -> Callable[..., "Recurrence"]:
+    """Cache the recurrences that were asked for last, with their tables, by their numbers."""
+    cached = functools.lru_cache(256, typed=True)(make)
 
     @functools.wraps(make)
     def recurrence(*settings: Any) -> "Recurrence":
-        learned = any(isinstance(each, Tensor) for each in settings)
-        return (make if learned or torch.compiler.is_compiling() else remember)(*settings)
+        learned = any(isinstance(number, Tensor) for number in settings)
+        return (make if learned or torch.compiler.is_compiling() else cached)(*settings)
 
     return recurrence
 
@@ -51,7 +50,8 @@ class Recurrence:
         \mathbf{y} = \sum_{k=0}^{K} w_k \mathbf{z}_k
 
     with :math:`\mathbf{z}_0 = \mathbf{x}` and :math:`\mathbf{z}_{-1} = \mathbf{0}`. Coefficients
-    may be numbers, one for all steps, sequences, or Tensors, which may be learned.
+    may be numbers, one for all steps, sequences, or Tensors, which may be learned. A recurrence
+    cannot be changed: sequences become tuples.
 
     Args:
         num_steps (int): The number of steps :math:`K \ge 0`.
@@ -76,6 +76,17 @@ class Recurrence:
         tensor([0.0000, 0.9000, 0.9000], dtype=torch.float64)
     """
 
+    num_steps: int
+    a: Any
+    b: Any
+    c: Any
+    d: Any
+    w: Any
+    steps: tuple[int, ...] | None
+    _constant: "Table | None"
+
+    _FIELDS = ("num_steps", "a", "b", "c", "d", "w", "steps", "_constant")
+
     def __init__(
         self,
         num_steps: int,
@@ -87,6 +98,7 @@ class Recurrence:
         steps: Sequence[int] | None = None,
     ) -> None:
         num_steps = check_integer("num_steps", num_steps, 0)
+        a, b, c, d, w = map(_unchanging, (a, b, c, d, w))
         for name, value in zip("abcd", (a, b, c, d), strict=True):
             _check_coefficients(name, value, num_steps)
         if w is not None and steps is not None:
@@ -94,16 +106,21 @@ class Recurrence:
         if w is not None:
             _check_coefficients("w", w, num_steps + 1, scalar=False)
         if steps is not None:
-            steps = [check_integer("steps", k, 0) for k in steps]
+            steps = tuple(check_integer("steps", k, 0) for k in steps)
             if not steps or max(steps) > num_steps:
                 raise ValueError(
                     f"Expected 'steps' to lie in [0, {num_steps}], the steps of the recurrence "
                     f"(got {steps})"
                 )
-        self.num_steps = num_steps
-        self.a, self.b, self.c, self.d, self.w = a, b, c, d, w
-        self.steps = steps
-        self._constant: Table | None = None
+        values = (num_steps, a, b, c, d, w, steps, None)
+        for name, value in zip(self._FIELDS, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"A recurrence cannot be changed: make another for another '{name}'")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
 
     @property
     def learned(self) -> str:
@@ -128,9 +145,9 @@ class Recurrence:
     @property
     def is_power(self) -> bool:
         """Whether it is one or more plain steps."""
-        plain = not self.is_learned and self.w is None and self.steps is None and self.a == 1
-        alone = not self.has_own_states and _is_zero(self.c)
-        return bool(plain and alone and self.num_steps > 0)
+        last = self.w is None and self.steps is None and self.num_steps > 0
+        unmixed = not self.has_own_states and _is_zero(self.c)
+        return last and unmixed and not self.is_learned and self.a == 1
 
     @property
     def num_outputs(self) -> int:
@@ -141,9 +158,9 @@ class Recurrence:
     def constant(self) -> "Table":
         """The table of coefficients that are not learned, made once."""
         if self._constant is None:
-            with untransformed():
-                self._constant = Table(self.table())
-        return self._constant
+            with cacheable():
+                object.__setattr__(self, "_constant", Table(self.table()))
+        return self._constant  # type: ignore[return-value]
 
     def table(self) -> Tensor:
         """The coefficients as the kernels read them (see the module), float64 on the CPU."""
@@ -176,7 +193,7 @@ class Recurrence:
         return [first, *(value if isinstance(value, Iterable) else [value] * self.num_steps)]
 
     @staticmethod
-    @_kept
+    @_cached
     def power(num_steps: int) -> "Recurrence":
         r""":math:`\mathbf{P}^K \mathbf{x}`: Euler diffusion, and SGC with the normalized adjacency
         (`"Simplifying Graph Convolutional Networks" <https://arxiv.org/abs/1902.07153>`_).
@@ -184,7 +201,7 @@ class Recurrence:
         return Recurrence(num_steps)
 
     @staticmethod
-    @_kept
+    @_cached
     def ppr(num_steps: int, alpha: float | Tensor) -> "Recurrence":
         r"""Personalized PageRank, :math:`\mathbf{z}_{k+1} = (1 - \alpha) \mathbf{P} \mathbf{z}_k +
         \alpha \mathbf{x}` (APPNP, `"Predict then Propagate" <https://arxiv.org/abs/1810.05997>`_).
@@ -192,7 +209,7 @@ class Recurrence:
         return Recurrence(num_steps, a=1 - alpha, c=alpha)
 
     @staticmethod
-    @_kept
+    @_cached
     def ssgc(num_steps: int, alpha: float | Tensor) -> "Recurrence":
         r"""The mean of the powers, :math:`\alpha \mathbf{x} + \frac{1 - \alpha}{K} \sum_{k=1}^K
         \mathbf{P}^k \mathbf{x}` (`"Simple Spectral Graph Convolution"
@@ -219,24 +236,32 @@ class Table:  # not a tuple: torch.func would look for Tensors inside
         self.values = values
         self.inputs = inputs
         self._t: Table | None = None
-        self._may_leave: bool | None = None
+        self._may_grow: bool | None = None
 
     @property
-    def may_leave(self) -> bool:
-        """See :func:`~torch_geometric_diff.ops._extremes.may_leave`."""
-        if self._may_leave is None:
-            with untransformed():
-                self._may_leave = may_leave(self.values)
-        return self._may_leave
+    def may_grow(self) -> bool:
+        """See :func:`may_grow`."""
+        if self._may_grow is None:
+            with cacheable():
+                self._may_grow = may_grow(self.values)
+        return self._may_grow
 
     @property
     def t(self) -> "Table":
         """The table of the transpose, made once."""
         if self._t is None:
-            with untransformed():
+            with cacheable():
                 values = transposed(self.values, self.inputs)
                 self._t = Table(values, len(values) - INPUTS - self.inputs)
         return self._t
+
+
+def may_grow(table: Tensor) -> bool:
+    """Whether the states of a recurrence may be larger than what becomes of them: with coefficients
+    of one sign, none above 1, they are not.
+    """
+    least, most = table.aminmax()
+    return bool(least < 0) or bool(most > 1)
 
 
 def transposed(table: Tensor, inputs: int) -> Tensor:
@@ -249,6 +274,12 @@ def transposed(table: Tensor, inputs: int) -> Tensor:
     head = [back[:B].roll(1, 1), back[B:].roll(2, 1)]  # a_{K+1-j}, d_{K+1-j} and b_{K+2-j}
     ends = table[INPUTS:].flip(1)
     return torch.cat([*head, ends[inputs:], ends[:inputs]])
+
+
+def _unchanging(value: Any) -> Any:
+    """Coefficients that nobody else can change; Tensors may be learned, and stay."""
+    is_sequence = isinstance(value, Iterable) and not isinstance(value, (Tensor, str))
+    return tuple(value) if is_sequence else value
 
 
 def _is_zero(value: Coefficients) -> bool:

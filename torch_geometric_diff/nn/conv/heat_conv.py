@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._utils.checks import check_real
-from ...ops.heat_kernel import heat_recurrence
+from ..._utils.functorch import uncompiled
+from ...ops.heat_kernel import heat, heat_recurrence
 from ._laplacian import Diffusion
 from .base import as_text
 
@@ -104,13 +105,15 @@ class HeatConv(Diffusion):
         super().reset_parameters()
         self.t = self.initial_t
 
+    @partial(uncompiled, reason="the number of its steps depends on values")
     def forward(self, x: Tensor, edge_index: Any, edge_weight: Optional[Tensor] = None) -> Tensor:
         """Diffuse ``x`` over the graph, see the class."""
-        graph, expansion = (
-            (edge_index, edge_weight),
-            partial(heat_recurrence, t=self.t, tol=self.tol),
-        )
-        return self._propagate(self._check(x, graph), graph, self._recipe(), expansion)
+        graph = (edge_index, edge_weight)
+        x, recipe = self._check(x, graph), self._recipe()
+        if self._is_observed():
+            expansion = partial(heat_recurrence, t=self.t, tol=self.tol)
+            return self._propagate(x, graph, recipe, expansion)
+        return heat(x, self._operator(x, graph, recipe), self.t, tol=self.tol)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(t={as_text(self.t)}, tol={self.tol:g})"

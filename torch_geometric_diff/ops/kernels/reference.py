@@ -72,7 +72,7 @@ def propagate(
             return x
         return torch.stack([matrix @ each for each in x])
 
-    masks = Masks(x, threshold, seeds.tolist(), table.size(1) - 1)
+    masks = Masks(x[0], threshold, seeds, table.size(1) - 1)
     return run(x, product, table.tolist(), masks, reverse, bounds)
 
 
@@ -86,7 +86,7 @@ class Masks:
         self,
         x: Tensor,
         threshold: int,
-        seeds: list[int],
+        seeds: Tensor,
         num_steps: int,
         rows: Tensor | None = None,
     ) -> None:
@@ -102,11 +102,8 @@ class Masks:
 
     def keep(self, step: int) -> Tensor:
         """Which entries a step keeps."""
-        each = [
-            keep_mask(seed, step - 1, self.rows, self.channels, self.threshold, self.device)
-            for seed in self.seeds
-        ]
-        return torch.stack(each)
+        size = (self.rows, self.channels)
+        return keep_mask(self.seeds, step - 1, *size, self.threshold, self.device)
 
 
 def _times(z: Tensor, factor: Tensor) -> Tensor:
