@@ -56,14 +56,18 @@ class Case:
         function: The public function, of Tensors that may all be differentiated.
         dense: The same in dense float64 algebra.
         inputs: The Tensors, float64.
-        refuses: Columns of the table where it says no, and what it says.
+        refuses: Columns of the table where it says no, and the package's own sentence there.
+        beside: Columns that do not apply, and why.
+        constant: Whether no gradient passes: what comes out asks for none.
     """
 
     name: str
     function: Callable[..., Tensor]
     dense: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
-    refuses: dict[str, tuple[type[Exception], str]] = field(default_factory=dict)
+    refuses: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
+    constant: bool = False
 
 
 def features(*shape: int) -> Tensor:
@@ -354,20 +358,17 @@ with warnings.catch_warnings():
     }
 DERIVATIVES = ("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev", "jacfwd")
 DERIVATIVES += ("hessian", "jacfwd twice", "jacrev twice", "vmap of grad")
-NEIGHBOURS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), (Exception, "under vmap"))
-NEIGHBOURS |= dict.fromkeys(("compile", "export"), (Exception, "knn_graph.*"))
-NO_GRADIENT: dict[str, tuple[type[Exception], str]] = dict.fromkeys(
-    ("backward", "backward twice", "inference first", "compile"),
-    (RuntimeError, "does not require grad"),
+NOT_COMPILED = dict.fromkeys(("compile, one graph", "export"), "cannot be part of an? .* graph: ")
+NEIGHBORS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), "under vmap") | NOT_COMPILED
+A_NUMBER = dict.fromkeys(
+    (*DERIVATIVES[2:], "vmap", "vmap, all", "jacobian, vectorized"), "no transform follows"
 )
-A_NUMBER = NO_GRADIENT | dict.fromkeys(
-    (*DERIVATIVES[2:], "vmap", "vmap, all", "compile", "export"),
-    (Exception, "no transform follows"),
+OF_DATA = {"compile, one graph": "torch.compile does not make PyG's Data"}
+A_FLOAT = dict.fromkeys(
+    ("compile, one graph", "export"), "it returns no Tensor, or writes a file: no part of a graph"
 )
-OF_DATA: dict[str, tuple[type[Exception], str]] = {"compile": (Exception, "Data")}
 COEFFICIENTS = features(K + 1)
 THETA, PPR = features(4, 2), APPNP(K, 0.2)
-NO_BUILD = dict.fromkeys(("compile", "export"), (Exception, "."))  # steps depend on the graph
 PLAIN, LEARNED = DiffConv(K), DiffConv(K, learn_step_size=True)
 CACHED = {dtype: DiffConv(K, cached=True) for dtype in SPARSE}
 
@@ -397,14 +398,14 @@ CASES = [
         heat_ours,
         heat_dense,
         (X, torch.tensor(0.7).double()),
-        refuses=dict.fromkeys(("compile", "export"), (Exception, "learned time is not compiled")),
+        refuses=NOT_COMPILED,
     ),
     Case(
         "operator @ x",
         lambda x, w: SparseOperator(EDGES, w, num_nodes=N) @ x,
         lambda x, w: dense_weight(EDGES, w, N) @ x,
         (X, WEIGHT),
-        refuses={"compile": (Exception, "SparseOperator")},
+        beside={"compile, one graph": "torch.compile does not see @ of an object"},
     ),
     Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
     Case(
@@ -438,28 +439,28 @@ CASES = [
         lambda x, w: HeatConv(0.5, tol=1e-13)(x, EDGES, w),
         heat_layer,
         (X, WEIGHT),
-        refuses=NO_BUILD,
+        refuses=NOT_COMPILED,
     ),
     Case(
         "knn_graph, distances",
         distances,
         distances_dense,
         (features(N, 3),),
-        refuses=NEIGHBOURS,
+        refuses=NEIGHBORS,
     ),
     Case(
         "gaussian_knn_graph",
         lambda x: gaussian_knn_graph(x, 3, 1.0)[1],
         gaussian_dense,
         (features(N, 3),),
-        refuses=NEIGHBOURS,
+        refuses=NEIGHBORS,
     ),
     Case(
         "gaussian_knn_graph, local and symmetric",
         gaussian_symmetric,
         gaussian_symmetric_dense,
         (features(N, 3),),
-        refuses=NEIGHBOURS,
+        refuses=NEIGHBORS,
     ),
     Case("propagate, held rows", held_ours, held_dense, (X,)),
     Case(
@@ -480,17 +481,19 @@ CASES = [
         lambda x: SPARSE[torch.float64].to_dense() @ x,
         (X,),
         refuses=dict.fromkeys(
-            (*DERIVATIVES, "inference first", "vmap", "vmap, all", "requires_grad"),
-            (ValueError, "no gradient"),
+            (*DERIVATIVES, "inference first", "vmap", "vmap, all", "requires_grad")
+            + ("jacobian, vectorized",),
+            "no gradient passes",
         )
-        | dict.fromkeys(("compile", "export"), (Exception, "[Ss]parse")),
+        | NOT_COMPILED,
+        constant=True,
     ),
     Case(
         "HeatConv, learned time",
         with_parameter(HeatConv(0.5, learn_t=True, tol=1e-13), "log_t"),
         heat_learned,
         (X, WEIGHT, torch.tensor(-0.3).double()),
-        refuses=NO_BUILD,
+        refuses=NOT_COMPILED,
     ),
     Case("DiffResNet", in_type(NETWORK), network, (X, WEIGHT)),
     Case("RandomPropagation", in_type(VIEWS), views, (X, WEIGHT)),
@@ -507,49 +510,53 @@ CASES = [
         lambda y, w: SPREAD(y, EDGES, edge_weight=w),
         labels,
         (features(N, 2).sigmoid(), WEIGHT),
-        refuses=NO_GRADIENT,
+        constant=True,
     ),
     Case(
         "CorrectAndSmooth",
         correct_and_smooth(True),
         corrected,
         (features(N, 2).sigmoid(), WEIGHT),
-        refuses=NO_GRADIENT,
+        constant=True,
     ),
     Case(
         "CorrectAndSmooth, fixed scale",
         correct_and_smooth(False),
         lambda y, w: corrected(y, w, False),
         (features(N, 2).sigmoid(), WEIGHT),
-        refuses=NO_GRADIENT,
+        constant=True,
     ),
     Case(
         "PersonalizedPageRank",
         written(PersonalizedPageRank(0.2, K)),
         torch.no_grad()(appnp),
         (X, WEIGHT),
-        refuses=NO_GRADIENT | OF_DATA,
+        beside=OF_DATA,
+        constant=True,
     ),
     Case(
         "SIGN",
         written(SIGN([1, K]), f"x{K}"),
         torch.no_grad()(lambda x, w: normalized(x, w, K)),
         (X, WEIGHT),
-        refuses=NO_GRADIENT | OF_DATA,
+        beside=OF_DATA,
+        constant=True,
     ),
     Case(
         "Heat",
         written(Heat(0.5, tol=1e-13)),
         torch.no_grad()(heat_layer),
         (X, WEIGHT),
-        refuses=NO_GRADIENT | NO_BUILD,
+        refuses=NOT_COMPILED,
+        constant=True,
     ),
     Case(
         "GaussianKNNGraph",
         written(GaussianKNNGraph(3, 1.0), "edge_weight"),
         gaussian_dense,
         (features(N, 3),),
-        refuses=NEIGHBOURS | OF_DATA,
+        refuses=NEIGHBORS,
+        beside=OF_DATA,
     ),
     Case(
         "distance_diameter_ratio",
@@ -557,6 +564,8 @@ CASES = [
         ratio,
         (X,),
         refuses=A_NUMBER,
+        beside=A_FLOAT,
+        constant=True,
     ),
     Case(
         "separability",
@@ -564,13 +573,17 @@ CASES = [
         share,
         (X,),
         refuses=A_NUMBER,
+        beside=A_FLOAT,
+        constant=True,
     ),
     Case(
         "diffuse_features",
         streamed,
         lambda x: euler(x, WEIGHT),
         (X,),
-        refuses=A_NUMBER | {"compile": (Exception, ".")},  # the first that is met says it
+        refuses=A_NUMBER,
+        beside=A_FLOAT,
+        constant=True,
     ),
 ]
 

@@ -8,23 +8,29 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from battery import test_estimators
 from battery.cases import CASES
 from battery.estimators import ESTIMATORS, Estimator
-from battery.test_battery import COLUMNS
+from battery.test_battery import COLUMNS, outcome
 
 HEAD = """# Under every transform
 
-Made by `PYTHONPATH=tests python -m battery.table`. Every cell is a test of
-`python -m pytest tests/battery`. *yes*: equal to dense float64 algebra; *no*: refused with an error
-that says so. `torch.jit.script` is refused by every layer.
+Made by `PYTHONPATH=tests python -m battery.table`, which runs every cell; each is a test of
+`python -m pytest tests/battery` too. *yes*: equal to dense float64 algebra; *no*: refused with the
+package's own sentence; *constant*: equal, and no gradient passes. Numbers in brackets: does not
+apply, see below. *compile* may break graphs, *compile, one graph* may not. `torch.jit.script` is
+refused by every layer, and `torch.jit.trace` by every function of a graph.
 """
 
 
 def table() -> str:
     """A row for each function, a column for each transform."""
     lines = [HEAD, "| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
+    reasons = [*dict.fromkeys(why for case in CASES for why in case.beside.values())]
     for case in CASES:
-        cells = ("no" if column in case.refuses else "yes" for column in COLUMNS)
+        cells = [outcome(case, column) for column in COLUMNS]
+        cells = [f"({1 + reasons.index(c)})" if c in reasons else c for c in cells]
         lines.append(f"| {case.name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *estimators()]) + "\n"
+        print(case.name, file=sys.stderr)
+    notes = ["", *(f"({i}) {why}  " for i, why in enumerate(reasons, 1))]
+    return "\n".join([*lines, *notes, *estimators()]) + "\n"
 
 
 ABOUT = """

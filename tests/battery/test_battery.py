@@ -1,6 +1,6 @@
 """Every public function under every transform: the right value, or a refusal that names itself.
 
-``python -m tests.battery.table`` writes the table of the docs from these columns.
+``python -m battery.table`` runs the columns and writes the table of the docs from what happened.
 """
 
 import copy
@@ -15,6 +15,7 @@ from dense import as_form
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 from torch_geometric_diff.nn import CorrectAndSmooth
+from torch_geometric_diff.ops import SparseOperator, diffuse
 
 LOOSE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -119,14 +120,35 @@ def dtype(kind: torch.dtype) -> Any:
     return column
 
 
-def compiled(case: Case) -> tuple[Any, Any]:
-    torch._dynamo.reset()
-    function = torch.compile(case.function, backend="aot_eager", fullgraph=True)
+def compiled(fullgraph: bool) -> Any:
+    """Values and gradients, of a second call too, which may find what the first left."""
+
+    def column(case: Case) -> tuple[Any, Any]:
+        torch._dynamo.reset()
+        function = torch.compile(case.function, backend="aot_eager", fullgraph=fullgraph)
+        outs: list[Any] = []
+        for run in (function, function, case.dense):
+            inputs = case.inputs if case.constant else leaves(case)
+            out = run(*inputs)
+            grads = () if case.constant else torch.autograd.grad(out.square().sum(), inputs)
+            outs.append((out, grads))
+        compare(outs[0], outs[2])
+        return outs[1], outs[2]
+
+    return column
+
+
+def vectorized(case: Case) -> tuple[Any, Any]:
+    """By batches of gradients, in both modes of ``torch.autograd.functional.jacobian``."""
     outs = []
-    for one in (function, case.dense):
+    for function in (case.function, case.dense):
+        jacobian = torch.autograd.functional.jacobian
         inputs = leaves(case)
-        out = one(*inputs)
-        outs.append((out, torch.autograd.grad(out.square().sum(), inputs)))
+        outs.append([jacobian(function, inputs, vectorize=True)])
+        out = function(*inputs)
+        if out.requires_grad:
+            many = torch.stack([out, 2 * out.detach()]).detach()
+            outs[-1].append(torch.autograd.grad(out, inputs, many, is_grads_batched=True))
     return tuple(outs)
 
 
@@ -189,8 +211,10 @@ COLUMNS = {
     "vmap": of_values(lambda f, case: batched(f, case, 0)),
     "vmap, all": of_values(lambda f, case: batched(f, case, None)),
     "vmap of grad": by(lambda f, case: batched(grad(f, everything(case)), case, None)),
-    "compile": compiled,
+    "compile": compiled(False),
+    "compile, one graph": compiled(True),
     "export": exported,
+    "jacobian, vectorized": vectorized,
     "float32": dtype(torch.float32),
     "float16": dtype(torch.float16),
     "bfloat16": dtype(torch.bfloat16),
@@ -206,18 +230,62 @@ ALWAYS = {"value", "backward", "backward twice", "float32", "bfloat16", "inferen
 ALWAYS |= {"requires_grad", "threads"}
 
 
+def outcome(case: Case, column: str) -> str:
+    """What happens in a cell: *yes*, the right value; *no*, the package's own refusal; *constant*,
+    the right value, and no gradient passes; or why it does not apply. Anything else raises.
+    """
+    if column in case.beside:
+        return case.beside[column]
+    if column in case.refuses:
+        with pytest.raises(Exception, match=case.refuses[column]):
+            COLUMNS[column](case)
+        return "no"
+    if case.constant and column in ("backward", "backward twice", "inference first"):
+        if column == "inference first":
+            with torch.inference_mode():
+                case.function(*case.inputs)
+        inputs = leaves(case)
+        out = case.function(*inputs)
+        assert not out.requires_grad
+        compare(out, case.dense(*inputs))
+        return "constant"
+    compare(*COLUMNS[column](case), LOOSE.get(getattr(torch, column, None), 1e-8))
+    return "yes"
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_battery(case: Case, column: str) -> None:
     if column not in ALWAYS and torch.__version__ < "2.9":
         pytest.skip("torch.func, torch.compile, torch.export and float16 want torch 2.9 or newer")
-    if column in case.refuses:
-        error, text = case.refuses[column]
-        with pytest.raises(error, match=text):
-            COLUMNS[column](case)
+    outcome(case, column)
+
+
+@pytest.mark.parametrize("randomness", ["same", "different", "error"])
+@pytest.mark.parametrize("what", ["features", "weights", "neither"])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_randomness_of_vmap(randomness: str, what: str, gradient: bool) -> None:
+    """Masks of each element as its seed alone would draw them, one for all, or a refusal."""
+    x, weight = torch.ones(N, 2, dtype=torch.float64), WEIGHT
+
+    def function(scale: torch.Tensor) -> torch.Tensor:
+        features = x * scale if what == "features" else x
+        weights = weight * scale if what == "weights" else weight
+        out = diffuse(features, SparseOperator(EDGES, weights, num_nodes=N), 1, 0.5)
+        return out + 0 * scale
+
+    if gradient:
+        function = torch.func.jacrev(function)
+    ones = torch.ones(4, dtype=torch.float64)
+    if randomness == "error":
+        with pytest.raises(RuntimeError, match="randomness error mode"):
+            vmap(function, randomness=randomness)(ones)
         return
-    tolerance = LOOSE.get(getattr(torch, column, None), 1e-8)
-    compare(*COLUMNS[column](case), tolerance)
+    out = vmap(function, randomness=randomness)(ones)
+    if gradient and what == "neither":
+        return
+    same = [torch.equal(out[0], other) for other in out[1:]]
+    assert all(same) if randomness == "same" else not any(same)
 
 
 def call(layer: torch.nn.Module, form: str = "edge_index") -> torch.Tensor:
@@ -235,7 +303,7 @@ def call(layer: torch.nn.Module, form: str = "edge_index") -> torch.Tensor:
 @pytest.mark.parametrize("name", LAYERS)
 def test_copies_and_pickles(name: str) -> None:
     layer, _ = LAYERS[name]
-    expected = call(layer)
+    expected = call(layer)  # copies are made after a call
     for other in (copy.deepcopy(layer), pickled(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(call(other), expected)
 

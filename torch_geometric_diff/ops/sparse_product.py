@@ -1,13 +1,16 @@
 """The product of a constant sparse matrix and a dense one."""
 
+import functools
+
 import torch
 from torch import Tensor
 
-from .._utils.functorch import is_differentiated
+from .._utils.functorch import is_differentiated, uncompiled
 from ._sparse import product
 from .kernels import cpu, kernel_for
 
 
+@functools.partial(uncompiled, reason="torch.compile does not take sparse Tensors")
 def sparse_mm(matrix: Tensor, x: Tensor) -> Tensor:
     r"""The product of a constant ``torch.sparse`` CSR matrix and a dense one, several times as fast
     on the CPU as torch's own: columns are worked on in tiles that stay in cache.
@@ -58,4 +61,4 @@ def multiply(matrix: Tensor, x: Tensor) -> Tensor:
     return _product(csr, batch).squeeze_(0)  # in place: no view
 
 
-_product = torch.compiler.disable(product)  # torch.compile cannot look at views of sparse Tensors
+_product = uncompiled(product, "it cannot look at views of sparse Tensors")
