@@ -29,7 +29,7 @@ from .operator import DiffusionOperator, kind_of
 from .recurrence import Recurrence
 
 DENSE_NODES = 512  # up to which dense algebra serves long times
-LONG = 1000.0  # t rho from which on float32 would lose more than the third digit of the tolerance
+LONG = 64.0  # t rho from which on float32 loses more than a few of its last bits
 MOST_DERIVATIVES = 4  # in the time: so many more terms keep them exact
 LONGEST = {"chebyshev": 5e7, "powers": 1e6, "dense": 1e10}  # t rho: steps, or digits, run out
 
@@ -55,7 +55,7 @@ def heat(
     polynomials, about :math:`\sqrt{t \lambda_{\max} \log (1 / \mathrm{tol})}` steps in one kernel;
     one that is not in powers of a matrix that averages (uniformization), about
     :math:`t \max_i d_i` steps, of which none can cancel another. Long times,
-    :math:`t \max_i d_i > 1000`, are computed in float64, and in dense algebra on up to 512 nodes.
+    :math:`t \max_i d_i > 64`, are computed in float64, and in dense algebra on up to 512 nodes.
 
     The number of steps depends on values: within ``torch.compile`` the graph breaks here, and
     ``fullgraph=True`` is refused.
