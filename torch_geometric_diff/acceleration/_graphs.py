@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from .._utils.functorch import apply
+from .._utils.functorch import apply, cacheable
 from ..ops import Recurrence
-from ..ops._autograd import Plan, run
+from ..ops._autograd import run
 from ..ops._build import compress
+from ..ops._dispatch import Plan
 from ..ops._matrix import SparseMatrix
-from ..ops._pattern import Pattern, kept
+from ..ops._pattern import Pattern
 from ..ops._sparse import SparseProduct, no_seeds, product
 
 TINY = 400  # edges up to which messages cost no more than a product
@@ -80,7 +81,7 @@ def once(key: Any, make: Callable[[], Any], *tensors: Tensor) -> Any:
     except KeyError:
         if len(home.made) >= MOST:
             home.made.clear()
-        with kept():
+        with cacheable():
             home.made[whole] = made = make()
         return made
 
@@ -164,8 +165,8 @@ class Sums:
         if rows != columns:  # without the empty last rows, or columns
             square = self.pattern
             self.pattern = Pattern(square.rowptr[: rows + 1], square.col)
-            transpose = Pattern(square.rowptr_t[: columns + 1], square.col_t)
-            self.pattern._transpose = transpose, square.permutation
+            rowptr, col, entries = square.transposition
+            self.pattern._transpose = Pattern(rowptr[: columns + 1], col), entries
             self.pattern._is_symmetric = False
 
     def entries(self, weight: Tensor | None, dtype: torch.dtype, mean: bool) -> Tensor:
@@ -182,8 +183,7 @@ class Sums:
 
     def matrix(self, value: Tensor) -> SparseMatrix:
         """The matrix of these entries."""
-        matrix = SparseMatrix.of_csr((self.pattern.rowptr, self.pattern.col, value))
-        matrix._pattern = self.pattern  # with the transpose that it may have found
+        matrix = SparseMatrix.of_entries(self.pattern, value)
         return matrix
 
 
@@ -228,8 +228,8 @@ class Graph(NamedTuple):
         if not matrix.value.requires_grad:
             y = _times(x, matrix, False)
         elif self.rows == self.columns:
-            plan = Plan(matrix, no_seeds(1), 0, Recurrence.power(1).constant)
-            y = run(_batch(x).unsqueeze(0), matrix.value, None, plan).squeeze_(0)
+            plan = Plan(matrix, 0, Recurrence.power(1).constant)
+            y = run(_batch(x).unsqueeze(0), matrix.value, None, no_seeds(1), plan).squeeze_(0)
         else:
             y = apply(SparseProduct, matrix.value, _batch(x), matrix.pattern)
         # in place: a view could not be changed in place afterwards

@@ -271,7 +271,7 @@ def _arguments(plan: _Plan, inputs: list[Tensor | None]) -> dict[str, Any]:
         "weight": weight,
         "bias": bias,
         "value": value,
-        "mask": (*step_keys(plan.seed or 0, 1), plan.threshold),
+        "mask": (*map(int, step_keys(torch.tensor(plan.seed or 0), 1)), plan.threshold),
         "threads": torch.get_num_threads(),
     }
 

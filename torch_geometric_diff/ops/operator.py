@@ -363,7 +363,9 @@ class DiffusionOperator(SparseOperator):
         with torch.no_grad():
             value = unwrap(self.laplacian()).cpu().double().numpy()
         arrays = value, self.col.cpu().numpy(), self.rowptr.cpu().numpy()
-        return scipy.sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes))
+        matrix = scipy.sparse.csr_matrix(arrays, shape=(self.num_nodes, self.num_nodes), copy=True)
+        matrix.sum_duplicates()  # of a compiled graph; SciPy's components would never end
+        return matrix
 
     def _is_self_adjoint(self) -> bool:
         """Whether the matrix is symmetric, its entries learned or not."""

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch_geometric.nn.dense.linear import Linear
 
 from ..._utils.checks import check_integer
-from ..._utils.functorch import is_differentiated
+from ..._utils.functorch import cacheable, is_differentiated
 from ..._utils.modules import is_untouched
 from ...ops import PartitionedOperator, Recurrence, SparseOperator
 from ...ops import propagate as run_recurrence
-from ...ops._pattern import kept
 from .base import Propagation
 
 LINEAR = (Linear, torch.nn.Linear)
@@ -135,9 +134,13 @@ class LinearPropagation(Propagation):
             return None
         propagated = self._propagated
         if propagated is None or not propagated.is_of(x, operator, recurrence):
+<<<<<<< HEAD
             if not _is_constant(operator, recurrence):
                 return None
             with kept(), torch.no_grad():
+=======
+            with cacheable(), torch.no_grad():
+>>>>>>> df78074 (Users of ops follow its names)
                 out = run_recurrence(x, operator, recurrence)
                 versions = x._version, operator.value._version
                 propagated = _Propagated(x.detach(), operator, recurrence, versions, out)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from ..._utils.functorch import plain
+from ..._utils.functorch import unwrap
 from ...graph.adjacency import (
     Edges,
     add_loops,
@@ -80,7 +80,7 @@ class DiffusionStep(NamedTuple):
             row, col, weight, num_nodes = edges
             degree = weight.detach().masked_fill(row == col, 0)
             degree = degree.new_zeros(num_nodes).index_add(0, row, degree)
-            largest = float(plain(degree).max()) if num_nodes else 0.0
+            largest = float(unwrap(degree).max()) if num_nodes else 0.0
             graph, normalization = torch.stack([col, row]), None
             step_size = 1 / largest if largest > 0 else 1.0
         return DiffusionOperator(

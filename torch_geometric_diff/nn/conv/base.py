@@ -12,9 +12,9 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
 
 from ..._utils.checks import check_has_values, check_real, is_finite
+from ..._utils.functorch import cacheable
 from ...graph.adjacency import is_sparse_adjacency, sparse_matrix
 from ...ops import PartitionedOperator, Recurrence, SparseOperator, propagate
-from ...ops._pattern import kept
 from ...ops._sparse import SparseProduct
 from ...ops._stepwise import propagate_by
 from ...ops.functional import check_features, select
@@ -163,7 +163,7 @@ class Propagation(MessagePassing):
             raise ValueError("'cached=True' does not go with learned 'edge_weight'")
         settings = (recipe, self.flow, _precision(x), x.device)
         if cache is None or cache.settings != settings:
-            with kept():
+            with cacheable():
                 cache = CachedOperator(self._build(x, graph, recipe), graph, settings)
             self._cached = cache
         elif not cache.is_of(graph):
