@@ -134,13 +134,9 @@ class LinearPropagation(Propagation):
             return None
         propagated = self._propagated
         if propagated is None or not propagated.is_of(x, operator, recurrence):
-<<<<<<< HEAD
             if not _is_constant(operator, recurrence):
                 return None
-            with kept(), torch.no_grad():
-=======
             with cacheable(), torch.no_grad():
->>>>>>> df78074 (Users of ops follow its names)
                 out = run_recurrence(x, operator, recurrence)
                 versions = x._version, operator.value._version
                 propagated = _Propagated(x.detach(), operator, recurrence, versions, out)
