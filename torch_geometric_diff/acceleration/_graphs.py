@@ -15,9 +15,9 @@ from torch.autograd import Function, forward_ad
 
 from .._utils.functorch import apply, cacheable
 from ..ops import Recurrence
-from ..ops._autograd import run
 from ..ops._build import compress
 from ..ops._dispatch import Plan
+from ..ops._library import run
 from ..ops._matrix import SparseMatrix
 from ..ops._pattern import Pattern
 from ..ops._sparse import SparseProduct, no_seeds, product

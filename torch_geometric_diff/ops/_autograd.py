@@ -17,13 +17,11 @@ from .._utils.functorch import (
     apply,
     is_differentiated,
     is_grads_batch,
-    is_transformed,
     tangents_of,
     unwrap_dead,
 )
 from ._derivatives import Times
 from ._dispatch import Plan, call_gradients
-from ._library import propagate_in_graph
 from ._sparse import SampledProduct, SparseProduct, no_seeds
 from .kernels import kernel_for, reference
 from .recurrence import INPUTS, A, B, D, Table, transposed
@@ -31,27 +29,7 @@ from .recurrence import INPUTS, A, B, D, Table, transposed
 Needs = tuple[bool, bool, bool]
 
 
-def run(x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan) -> Tensor:
-    """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for.
-
-    Args:
-        x: The inputs.
-        value: Learned entries.
-        table: The coefficients, if some are learned.
-        seeds: The seed of the masks of every element of the batch.
-        plan: What does not differentiate.
-    """
-    if torch.compiler.is_compiling():
-        return propagate_in_graph(x, value, table, seeds, plan)
-    if not any(map(is_differentiated, (x, value, table))):
-        if not plan.threshold or not is_transformed(seeds):
-            return plan.call(x, value, table, seeds)
-    if plan.bounds is not None:
-        return _clamped(x, value, table, seeds, plan)
-    return apply(_Propagate, x, value, table, seeds, plan)
-
-
-class _Propagate(Function):
+class Propagate(Function):
     """The call in eager mode, under autograd and ``torch.func``."""
 
     @staticmethod
@@ -78,7 +56,7 @@ class _Propagate(Function):
         seeds = no_seeds(g.size(1)) if seeds is None else seeds
         if not (needs[1] or needs[2]):
             back = None if table is None else transposed(table, ctx.inputs)
-            grad_x = apply(_Propagate, g, transpose(value, plan), back, seeds, plan.t())
+            grad_x = apply(Propagate, g, transpose(value, plan), back, seeds, plan.t())
             return grad_x, None, None, None, None
         fused = kernel_for(x.device) is not reference and not plan.reverse
         if torch.is_grad_enabled() or not fused or is_grads_batch(g):
@@ -95,7 +73,7 @@ class _Propagate(Function):
     @staticmethod
     def jvp(ctx: Any, x_t: Any, value_t: Any, table_t: Any, *_: Any) -> Any:
         with tangents_of(ctx) as (x, value, table, seeds):
-            out = None if x_t is None else apply(_Propagate, x_t, value, table, seeds, ctx.plan)
+            out = None if x_t is None else apply(Propagate, x_t, value, table, seeds, ctx.plan)
             if value_t is None and table_t is None:
                 return out
             along = _tangent(x, value, value_t, table, table_t, seeds, ctx.plan)
@@ -109,7 +87,7 @@ class _Propagate(Function):
         if in_dims[1] is None and in_dims[2] is None:
             x = _batch(x, in_dims[0], 1, count).flatten(1, 2)
             seeds = _batch(seeds, in_dims[3], 0, count).flatten().contiguous()
-            out = apply(_Propagate, x, value, table, seeds, plan)
+            out = apply(Propagate, x, value, table, seeds, plan)
             return out.unflatten(1, (count, -1)), 1
         outs = []
         for i in range(count):
@@ -117,7 +95,7 @@ class _Propagate(Function):
                 tensor if dim is None else tensor.select(dim, i)
                 for tensor, dim in zip((x, value, table, seeds), in_dims[:4], strict=True)
             )
-            outs.append(apply(_Propagate, *element, plan))
+            outs.append(apply(Propagate, *element, plan))
         return torch.stack(outs), 0
 
 
@@ -139,9 +117,9 @@ def _with_table(
 ) -> Tensor:
     """The call with another table than the plan's, learned or not."""
     if is_differentiated(table) or is_grads_batch(table):
-        return apply(_Propagate, x, value, table, seeds, plan.with_table(None))
+        return apply(Propagate, x, value, table, seeds, plan.with_table(None))
     plan = plan.with_table(Table(table, len(x)))
-    return apply(_Propagate, x, value, None, seeds, plan)
+    return apply(Propagate, x, value, None, seeds, plan)
 
 
 def _states(x: Tensor, value: Tensor | None, table: Tensor, seeds: Tensor, plan: Plan) -> Tensor:
@@ -249,7 +227,7 @@ def _tangent(
     return out + _mixed(change[INPUTS + inputs :], z)
 
 
-def _clamped(
+def clamped(
     x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan
 ) -> Tensor:
     """Step by step, for a clamp is not linear; keeps every state."""

@@ -9,11 +9,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._utils.functorch import apply, is_differentiated, is_transformed
+from ._autograd import Propagate, clamped, gradients
 from ._dispatch import Plan, Rows, call_gradients, call_kernel
 from ._matrix import SparseMatrix
 from ._pattern import CSR, Pattern
 from .kernels import kernel_for, reference
 from .recurrence import INPUTS, LETTERS, Table, may_grow, transposed
+
+
+def run(x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan) -> Tensor:
+    """[I, B, N, F] to [O, B, N, F], by the path that differentiates as is asked for.
+
+    Args:
+        x: The inputs.
+        value: Learned entries.
+        table: The coefficients, if some are learned.
+        seeds: The seed of the masks of every element of the batch.
+        plan: What does not differentiate.
+    """
+    if torch.compiler.is_compiling():
+        return propagate_in_graph(x, value, table, seeds, plan)
+    if not any(map(is_differentiated, (x, value, table))):
+        if not plan.threshold or not is_transformed(seeds):
+            return plan.call(x, value, table, seeds)
+    if plan.bounds is not None:
+        return clamped(x, value, table, seeds, plan)
+    return apply(Propagate, x, value, table, seeds, plan)
 
 
 def propagate_in_graph(
@@ -89,8 +111,6 @@ def gradients_op(
         need = (True, learns_value, LETTERS)
         grads = call_gradients(x, g, rows, csr_t, (table, threshold, seeds, need))
     else:
-        from ._autograd import gradients
-
         pattern = Pattern(rowptr, col)
         pattern._transpose = Pattern(rowptr_t, col_t), entries_t
         plan = Plan(SparseMatrix.of_entries(pattern, value), threshold, Table(table, len(x)))

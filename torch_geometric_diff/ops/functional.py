@@ -21,8 +21,8 @@ from .._utils.functorch import (
     refuse_tracing,
     uncompiled,
 )
-from ._autograd import run
 from ._dispatch import Bounds, Plan
+from ._library import run
 from ._matrix import SparseMatrix
 from ._random import dropout_threshold, make_seeds
 from ._receptive_field import ReceptiveField
