@@ -652,3 +652,73 @@ def test_the_report():
     assert "left: " in lines[2] and "from_dense" in lines[3]
     assert repr(accelerate(Linear(2, 2))) == "0 layers replaced, 0 left"
     assert torch_geometric_diff.accelerate is accelerate
+
+
+# Sums of steps in one recurrence. ################################################################
+
+
+class Steps(Own):
+    """What layers may do with a state beside adding it up."""
+
+    def __init__(self, use=0):
+        super().__init__()
+        self.use = use
+
+    def forward(self, x, edge_index, edge_weight=None):
+        first = x
+        edge_index, norm = gcn_norm(edge_index, edge_weight, x.size(0), dtype=x.dtype)
+        x = self.propagate(edge_index, x=x, norm=norm)
+        y = self.propagate(edge_index, x=x, norm=norm)
+        if self.use == 0:
+            return x, [first + y, 2 * x]
+        if self.use == 1:
+            return torch.stack([first, x, y], dim=1).sum(1)
+        if self.use == 2:
+            return (x - y).relu() + x[0] + y.size(0) - 0.5 * y / 3
+        if self.use == 3:
+            return self.propagate(edge_index, x=0.5 * x + first, norm=norm) + y
+        if self.use == 4:
+            return x.mean(0) * y if bool((x > 0.1).any()) else y
+        if self.use == 5:
+            return self.propagate(edge_index, x=y, norm=2 * norm) * self.temp[:1] + self.temp.sum()
+        if self.use == 6:
+            return torch.where(x > y, x, y) @ y.t()
+        if self.use == 7:
+            return first * self.temp[0] + x * self.temp[1] + self.temp[1] * y + self.temp[2] * y
+        return torch.nn.functional.dropout(x, 0.0) + y
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("use", range(9))
+def test_states(use, dtype, monkeypatch):
+    edge_index, weight = graph(dtype)
+    layer = Steps(use).to(dtype)
+    plain, x = copy.deepcopy(layer), torch.rand(N, 4, dtype=dtype)
+    accelerate(layer)
+
+    def flat(layer, x, edge_index, *weights):
+        out = layer(x, edge_index, *weights)
+        parts = [out[0], *out[1]] if isinstance(out, tuple) else [out]
+        assert all(type(part) is torch.Tensor for part in parts)
+        return torch.cat([part.reshape(-1) for part in parts]) + 0 * layer.temp.sum()
+
+    plain.__dict__["call"], layer.__dict__["call"] = flat, flat
+    for given in ([], [weight.requires_grad_()]):
+        found, expected = [], []
+        for out, each in ((found, layer), (expected, plain)):
+            one = x.clone().requires_grad_()
+            y = flat(each, one, edge_index, *given)
+            scale = torch.linspace(-1, 2, y.numel(), dtype=dtype)
+            out += [y, *torch.autograd.grad((y * scale).sum(), [one, each.temp, *given])]
+        assert_same(found, expected)
+
+
+def test_a_sum_of_steps_is_one_recurrence(monkeypatch):
+    from torch_geometric_diff.acceleration import _states
+
+    calls, plain = [], _states.propagate
+    monkeypatch.setattr(_states, "propagate", lambda *each: calls.append(1) or plain(*each))
+    edge_index, _ = graph()
+    layer = accelerate(Own()).model
+    layer(torch.rand(N, 3), edge_index)
+    assert len(calls) == 1

@@ -24,6 +24,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from ._graphs import Graph, is_cheap, is_plain, memoized
 from ._loops import FirstStep, in_one_recurrence, is_interrupted
 from ._proof import Case, Left, Messages, messages_of
+from ._states import LOCAL, State, in_states, next_state, only_adds_up, settled
 
 _METHODS = ("message", "aggregate", "update")
 _HOOKS = tuple(
@@ -155,17 +156,21 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
     @functools.wraps(plain)
     def propagate(self: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Tensor:
         out = None if args or not is_eager() else quick_sums(self, edge_index, kwargs)
-        return plain(self, edge_index, *args, **kwargs) if out is None else out
+        return plain(self, edge_index, *args, **settled(kwargs)) if out is None else out
 
     def quick_sums(self: Any, edge_index: Any, given: dict[str, Any]) -> Tensor | None:
         x = given.get(messages.x)
+        state = x if type(x) is State else None
+        if state is not None:  # of the features that it began with, to see the graph
+            given = {**given, messages.x: state.chain.known[0]}
+            x = given[messages.x]
         first = x[0] if isinstance(x, (tuple, list)) and x else x
         if type(edge_index) is not Tensor or edge_index.layout != torch.strided:
             return None
         if not isinstance(first, Tensor) or first.dim() < 2:
             return None
-        interrupted = is_interrupted(self)
-        if not interrupted and is_cheap(edge_index, first.size(-1)):
+        interrupted, adds_up = is_interrupted(self), getattr(LOCAL, "layer", None) is self
+        if not (interrupted or adds_up) and is_cheap(edge_index, first.size(-1)):
             return None
         if cls.message is not message or is_observed(self) or not given.keys() <= known:
             return None
@@ -175,6 +180,10 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         x, graph, factor = found
         if interrupted and factor == 1 and graph.rows == graph.columns:
             raise FirstStep(x, graph)
+        if adds_up and factor == 1 and graph.rows == graph.columns:
+            return next_state(x, graph, state)
+        if state is not None:
+            x = state.value()
         out = graph.product(x)
         return out if out is None or factor == 1 else out * factor
 
@@ -182,6 +191,8 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
     namespace = namespace_of(cls, propagate)
     forward = with_memory(cls.forward)
     forward = in_one_recurrence(cls.forward, forward) or forward
+    if only_adds_up(cls.forward, _is_pure) and changes_nothing(cls.forward):
+        forward = in_states(forward or cls.forward, cls.forward.__code__.co_names)
     if forward is not None:
         namespace["forward"] = _eagerly(forward, cls.forward)
     if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:

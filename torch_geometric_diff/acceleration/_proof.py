@@ -15,7 +15,7 @@ from torch_geometric.nn.conv import MessagePassing
 
 _METHODS = {"mul", "multiply", "view", "reshape", "unsqueeze"}
 _COLUMN = ((-1, 1), ((-1, 1),), ([-1, 1],))  # arguments of a view of one column
-_CATCHES = {"SETUP_FINALLY", "SETUP_WITH", "PUSH_EXC_INFO", "BEFORE_WITH"}
+CATCHES = {"SETUP_FINALLY", "SETUP_WITH", "PUSH_EXC_INFO", "BEFORE_WITH"}
 # what `propagate` is made of, beside messages
 _MACHINERY = "aggregate _check_input _set_size _lift _index_select _index_select_safe".split()
 
@@ -169,7 +169,7 @@ def _parameters(cls: type[MessagePassing], name: str) -> dict[str, inspect.Param
     if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
         raise Left(f"its {name!r} is no plain function")
     for each in dis.get_instructions(code):
-        if each.opname in _CATCHES or inspect.iscode(each.argval):
+        if each.opname in CATCHES or inspect.iscode(each.argval):
             raise Left(f"its {name!r} is more than one expression")
         if "GLOBAL" in each.opname and not (
             each.argval == "torch" and function.__globals__.get("torch") is torch
