@@ -243,7 +243,7 @@ def _batch(x: Tensor) -> Tensor:
 def _times(x: Tensor, matrix: SparseMatrix, transpose: bool) -> Tensor:
     """The product of a constant matrix, or its transpose, with ``x``."""
     if x.requires_grad or forward_ad._current_level >= 0:
-        return super(Function, _Times).apply(x, matrix, transpose)  # type: ignore[misc]
+        return super(Function, _Times).apply(x, matrix, transpose)
     y = product(matrix.csr(transpose), _batch(x))
     return y.squeeze_(0) if x.dim() == 2 else y
 

@@ -320,7 +320,7 @@ def become(layer: MessagePassing) -> None:
             continue
         if mine is not None and not layer.explain:
             del layer.propagate  # as an explanation that has ended left it
-        layer.__class__ = new  # type: ignore[assignment]
+        layer.__class__ = new
         return
     raise reasons[-1]
 
