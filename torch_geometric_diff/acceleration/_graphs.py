@@ -21,6 +21,7 @@ from ..ops._library import run
 from ..ops._matrix import SparseMatrix
 from ..ops._pattern import Pattern
 from ..ops._sparse import SparseProduct, no_seeds, product
+from ..ops.kernels import cpu, kernel_for
 
 TINY = 400  # edges up to which messages cost no more than a product
 PAYS = 64  # columns summed over a small graph that cost as much as its matrix
@@ -218,20 +219,26 @@ class Graph(NamedTuple):
         return torch.promote_types(x.dtype, self.weight.dtype)
 
     def product(self, x: Tensor) -> Tensor | None:
-        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above."""
+        """The sums of the messages of ``x``, shape [N, F] or [B, N, F]; None as above, or where no
+        kernel takes a matrix of this shape.
+        """
         dtype = self.dtype(x)
         wide = dtype if dtype in (torch.float32, torch.float64) else torch.float32
-        matrix = self.matrix(wide)
+        learned, square = None, self.rows == self.columns
+        native = kernel_for(x.device) is cpu
+        matrix = self.matrix(wide) if square or native else None
         if matrix is None:
             return None
+        if matrix.value.requires_grad:
+            learned = matrix.value
         x = x.to(wide)
-        if not matrix.value.requires_grad:
+        if native and learned is None:
             y = _times(x, matrix, False)
-        elif self.rows == self.columns:
+        elif square:
             plan = Plan(matrix, 0, Recurrence.power(1).constant)
-            y = run(_batch(x).unsqueeze(0), matrix.value, None, no_seeds(1), plan).squeeze_(0)
+            y = run(_batch(x).unsqueeze(0), learned, None, no_seeds(1), plan).squeeze_(0)
         else:
-            y = apply(SparseProduct, matrix.value, _batch(x), matrix.pattern)
+            y = apply(SparseProduct, learned, _batch(x), matrix.pattern)
         # in place: a view could not be changed in place afterwards
         return (y.squeeze_(0) if y.dim() > x.dim() else y).to(dtype)
 
