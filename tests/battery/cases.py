@@ -368,7 +368,7 @@ A_FLOAT = dict.fromkeys(
     ("compile, one graph", "export"), "it returns no Tensor, or writes a file: no part of a graph"
 )
 COEFFICIENTS = features(K + 1)
-THETA, PPR = features(4, 2), APPNP(K, 0.2)
+THETA, PPR, HEAT = features(4, 2), APPNP(K, 0.2), HeatConv(0.5, tol=1e-13)
 PLAIN, LEARNED = DiffConv(K), DiffConv(K, learn_step_size=True)
 CACHED = {dtype: DiffConv(K, cached=True) for dtype in SPARSE}
 
@@ -436,7 +436,7 @@ CASES = [
     ),
     Case(
         "HeatConv",
-        lambda x, w: HeatConv(0.5, tol=1e-13)(x, EDGES, w),
+        lambda x, w: HEAT(x, EDGES, w),
         heat_layer,
         (X, WEIGHT),
         refuses=NOT_COMPILED,
