@@ -360,9 +360,7 @@ DERIVATIVES = ("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev"
 DERIVATIVES += ("hessian", "jacfwd twice", "jacrev twice", "vmap of grad")
 NOT_COMPILED = dict.fromkeys(("compile, one graph", "export"), "cannot be part of an? .* graph: ")
 NEIGHBORS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), "under vmap") | NOT_COMPILED
-A_NUMBER = dict.fromkeys(
-    (*DERIVATIVES[2:], "vmap", "vmap, all", "jacobian, vectorized"), "no transform follows"
-)
+A_NUMBER = dict.fromkeys((*DERIVATIVES[2:], "vmap", "vmap, all"), "no transform follows")
 OF_DATA = {"compile, one graph": "torch.compile does not make PyG's Data"}
 A_FLOAT = dict.fromkeys(
     ("compile, one graph", "export"), "it returns no Tensor, or writes a file: no part of a graph"
@@ -547,7 +545,8 @@ CASES = [
         written(Heat(0.5, tol=1e-13)),
         torch.no_grad()(heat_layer),
         (X, WEIGHT),
-        refuses=NOT_COMPILED,
+        refuses={"export": NOT_COMPILED["export"]},
+        beside=OF_DATA,
         constant=True,
     ),
     Case(

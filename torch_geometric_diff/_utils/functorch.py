@@ -40,9 +40,7 @@ def uncompiled(function: Callable, reason: str = "it reads the memory of its Ten
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.compiler.is_compiling():
-            return function(*args, **kwargs)
-        if not torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
             raise NotImplementedError(f"'{name}' cannot be part of an exported graph: {reason}")
         return disabled(*args, **kwargs)
 
