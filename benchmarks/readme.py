@@ -158,7 +158,7 @@ def accelerated() -> str:
 
 
 def accuracy() -> str:
-    """Some models on the citation graphs."""
+    """Some models on the citation graphs; cells of fewer than 100 splits say of how many."""
     found = groups("per_class")
     lines = [
         f"| | {' | '.join(dataset for dataset, _, _ in found)} |",
@@ -169,7 +169,8 @@ def accuracy() -> str:
         cells = []
         for models in found.values():
             values = 100 * np.array([row["test_acc"] for row in models[name]])
-            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
+            fewer = f" ({len(values)})" if len(values) < 100 else ""
+            cells.append(f"{values.mean():.1f} ± {values.std():.1f}{fewer}")
         lines.append(f"| {ACCURACY[name]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
