@@ -304,10 +304,8 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path, operator, x) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     context = multiprocessing.get_context("spawn")
-    begun = context.Event()
-    process = context.Process(
-        target=preprocessing_child.waiting, args=(folder, begun, context.Event())
-    )
+    begun, never = context.Event(), context.Event()  # which end when nobody here holds them
+    process = context.Process(target=preprocessing_child.waiting, args=(folder, begun, never))
     process.start()
     assert begun.wait(120)
     process.kill()

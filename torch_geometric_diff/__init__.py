@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; the same names as in _
     from .ops import SparseOperator as SparseOperator
     from .ops import diffuse as diffuse
     from .ops import heat as heat
-    from .ops import propagate as propagate  # type: ignore[no-redef]
+    from .ops import propagate as propagate
     from .ops.kernels import kernels as kernels
     from .preprocessing import diffuse_features as diffuse_features
 

@@ -62,7 +62,7 @@ class Case(NamedTuple):
     width: int
     arch: int
     dtype: str
-    index: str
+    index: str  # type: ignore[assignment]
 
 
 def _rows(long: bool, index: str) -> Rows:
@@ -277,7 +277,7 @@ def faults(row: dict[str, Any]) -> list[str]:
 
 def representative(found: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
     """Of each kernel the launches with the fewest and the most flags."""
-    some = {}
+    some: dict[tuple[str, str], Any] = {}
     for name in sorted({kernel for kernel, _ in found}):
         mine = [flags for kernel, flags in found if kernel == name]
         mine.sort(key=lambda flags: (len(flags.split()), flags))
@@ -290,7 +290,7 @@ class Group(NamedTuple):
 
     widths: tuple[int, ...]
     dtype: str
-    index: str
+    index: str  # type: ignore[assignment]
     arch: int
     every: bool  # whether every combination of flags, or representative ones
 
@@ -334,7 +334,17 @@ def table(archs: list[int], quick: bool, workers: int | None = None) -> list[dic
 
 def as_text(rows: list[dict[str, Any]]) -> str:
     """A line for every row."""
-    head = ("kernel", "flags", "width", "arch", "dtype", "index", "registers", "spills", "shared")
+    head: tuple[str, ...] = (
+        "kernel",
+        "flags",
+        "width",
+        "arch",
+        "dtype",
+        "index",
+        "registers",
+        "spills",
+        "shared",
+    )
     head = (*head, "gather_bytes", "vector_loads", "occupancy")
     return "\n".join(
         "\t".join(str(row[name]) for name in head)

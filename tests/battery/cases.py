@@ -369,6 +369,7 @@ COEFFICIENTS = features(K + 1)
 THETA, PPR, HEAT = features(4, 2), APPNP(K, 0.2), HeatConv(0.5, tol=1e-13)
 PLAIN, LEARNED = DiffConv(K), DiffConv(K, learn_step_size=True)
 CACHED = {dtype: DiffConv(K, cached=True) for dtype in SPARSE}
+WEIGHTS = {dtype: WEIGHT.to(dtype) for dtype in SPARSE}
 
 CASES = [
     Case("diffuse", lambda x: diffuse(x, operator(), K), lambda x: euler(x, WEIGHT), (X,)),
@@ -408,7 +409,7 @@ CASES = [
     Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
     Case(
         "DiffConv, cached",
-        lambda x: CACHED[x.dtype](x, EDGES, WEIGHT.to(x.dtype)),
+        lambda x: CACHED[x.dtype](x, EDGES, WEIGHTS[x.dtype]),
         lambda x: euler(x, WEIGHT),
         (X,),
     ),

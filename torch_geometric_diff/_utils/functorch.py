@@ -87,7 +87,7 @@ def is_transformed(x: Tensor) -> bool:
     )
 
 
-_BATCHED = torch._C._parse_dispatch_key("Batched")
+_BATCHED: Any = torch._C._parse_dispatch_key("Batched")
 
 
 def is_grads_batch(x: Tensor | None) -> bool:

@@ -61,7 +61,7 @@ def _accelerated(cls: type[MessagePassing], kind: type) -> type[MessagePassing]:
         given = signature.bind(self, *args, **kwargs).arguments
         if given.get("return_attention_weights") is None and is_eager():
             return quick(self, *args, **kwargs)
-        layer = cls.__new__(cls)  # with the same parts, and PyG's methods
+        layer = object.__new__(cls)  # with the same parts, and PyG's methods
         layer.__dict__.update(self.__dict__)
         return plain(layer, *args, **kwargs)
 

@@ -42,8 +42,10 @@ def propagate_in_graph(
     x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, plan: Plan
 ) -> Tensor:
     """[I, B, N, F] to [O, B, N, F]."""
-    matrix, pattern, permutation = plan.matrix, plan.matrix.pattern, None
-    layout, transpose = (pattern.rowptr, pattern.col, None), pattern.transposition
+    matrix, pattern = plan.matrix, plan.matrix.pattern
+    permutation: Tensor | None = None
+    layout: Any = (pattern.rowptr, pattern.col, None)
+    transpose: Any = pattern.transposition
     if value is None and matrix.is_reordered:
         permutation, layout, transpose = matrix.reordered
     low, high = (None, None) if plan.bounds is None else plan.bounds

@@ -253,7 +253,8 @@ def _dropped(weights: Tensor, plan: _Plan) -> Tensor:
         return weights
     if plan.seed is None:  # compiled, where no seed can be read
         return torch.nn.functional.dropout(weights, plan.threshold / 65536)
-    keep = keep_mask(plan.seed, 1, *weights.shape, plan.threshold, weights.device)
+    edges, heads = weights.shape
+    keep = keep_mask(plan.seed, 1, edges, heads, plan.threshold, weights.device)
     return torch.where(keep, weights * dropout_scale(plan.threshold), 0.0)
 
 

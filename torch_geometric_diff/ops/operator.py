@@ -357,7 +357,7 @@ class DiffusionOperator(SparseOperator):
         if self._stability.limit is None or self.requires_grad:
             limit = largest_stable_step(self._scipy_laplacian(), self._is_self_adjoint())
             self._stability.limit = limit
-        return self._stability.limit  # type: ignore[return-value]
+        return self._stability.limit
 
     def _scipy_laplacian(self) -> scipy.sparse.csr_matrix:
         with torch.no_grad():

@@ -310,7 +310,8 @@ class _Plan:  # not a tuple: torch.func would look for Tensors inside
     def run(self, x: Tensor) -> Tensor:
         """Step by step, each with its exchange."""
         steps, operator = self.table.values.size(1) - 1, self.operator
-        masks = _Masks(x[0], self.threshold, self.seeds, steps, operator.nodes)
+        seeds = torch.tensor(self.seeds, dtype=torch.long)
+        masks = _Masks(x[0], self.threshold, seeds, steps, operator.nodes)
         rows, reverse = self.table.values.tolist(), self.reverse
         return reference.run(
             x, lambda z: operator.products(z, reverse), rows, masks, reverse, self.bounds

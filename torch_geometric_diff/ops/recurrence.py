@@ -112,9 +112,9 @@ class Recurrence:
                     f"Expected 'steps' to lie in [0, {num_steps}], the steps of the recurrence "
                     f"(got {steps})"
                 )
-        values = (num_steps, a, b, c, d, w, steps, None)
-        for name, value in zip(self._FIELDS, values, strict=True):
-            object.__setattr__(self, name, value)
+        values: tuple[Any, ...] = (num_steps, a, b, c, d, w, steps, None)
+        for field, content in zip(self._FIELDS, values, strict=True):
+            object.__setattr__(self, field, content)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"A recurrence cannot be changed: make another for another '{name}'")
@@ -184,7 +184,7 @@ class Recurrence:
             weights = [[float(k == step) for k in states] for step in self.steps]
         else:
             last = [float(k == self.num_steps) for k in states]
-            weights = [last if self.w is None else self.w]  # type: ignore[list-item]
+            weights = [last if self.w is None else self.w]
         return [*map(self._from_first, (self.a, self.d, self.b, self.c), (0, 0, 0, 1)), *weights]
 
     def _from_first(self, value: Any, first: float) -> Any:

@@ -113,7 +113,7 @@ class HeatConv(Diffusion):
         if self._is_observed():
             expansion = partial(heat_recurrence, t=self.t, tol=self.tol)
             return self._propagate(x, graph, recipe, expansion)
-        return heat(x, self._operator(x, graph, recipe), self.t, tol=self.tol)  # type: ignore[arg-type]
+        return heat(x, self._operator(x, graph, recipe), self.t, tol=self.tol)
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(t={as_text(self.t)}, tol={self.tol:g})"
