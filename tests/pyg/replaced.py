@@ -8,8 +8,11 @@ from torch_geometric_diff import nn
 
 NAMES = ("APPNP", "SGConv", "SSGConv", "LabelPropagation", "CorrectAndSmooth")
 
-for _name in NAMES:
-    _theirs, _ours = getattr(pyg, _name), getattr(nn, _name)
-    for _module in [m for key, m in sys.modules.items() if key.startswith("torch_geometric.")]:
-        if vars(_module).get(_name) is _theirs:
-            setattr(_module, _name, _ours)
+
+def pytest_configure() -> None:
+    """Where this is a plugin, and nowhere else: an import alone changes nothing."""
+    for name in NAMES:
+        theirs, ours = getattr(pyg, name), getattr(nn, name)
+        for module in [m for key, m in sys.modules.items() if key.startswith("torch_geometric.")]:
+            if vars(module).get(name) is theirs:
+                setattr(module, name, ours)

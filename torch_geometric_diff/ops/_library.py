@@ -47,7 +47,7 @@ def propagate_in_graph(
     layout: Any = (pattern.rowptr, pattern.col, None)
     transpose: Any = pattern.transposition
     if value is None and matrix.is_reordered:
-        permutation, layout, transpose = matrix.reordered
+        permutation, layout, transpose = matrix.reordered  # type: ignore[misc]
     low, high = (None, None) if plan.bounds is None else plan.bounds
     return propagate_op(
         x, matrix.value if value is None else value, *layout, *transpose, permutation,

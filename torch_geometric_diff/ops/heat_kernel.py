@@ -82,8 +82,8 @@ def heat(
     Example:
         >>> operator = DiffusionOperator(torch.tensor([[0, 1], [1, 0]]), normalization=None)
         >>> heat(torch.tensor([[0.0], [2.0]]), operator, t=100.0)
-        tensor([[1.0000],
-                [1.0000]])
+        tensor([[1.],
+                [1.]])
     """
     if not issubclass(kind_of(operator), DiffusionOperator):
         raise TypeError(
