@@ -181,11 +181,14 @@ def elsewhere(case: Case) -> tuple[Any, Any]:
 
 
 def followed(case: Case) -> tuple[Any, Any]:
-    """The same bits, whether a gradient follows or not."""
+    """The same to rounding, whether a gradient follows or not: of learned entries nobody knows
+    whether they are symmetric, which decides how heat is expanded.
+    """
     out = case.function(*leaves(case))
-    assert torch.equal(out.detach(), case.function(*case.inputs))
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(out.detach(), case.function(*case.inputs), **close)
     with torch.no_grad():
-        assert torch.equal(out.detach(), case.function(*leaves(case)))
+        torch.testing.assert_close(out.detach(), case.function(*leaves(case)), **close)
     return out, case.dense(*case.inputs)
 
 
