@@ -182,9 +182,8 @@ def _expansion(
     terms = expand(rate, _enough(rate, tol, symmetric))
     terms[1:] *= 2 if symmetric else 1
     tail = terms[::-1].cumsum()[::-1]  # what is lost if the sum ends before k
-    steps = max(int(np.argmax(tail <= tol)) - 1, 0)
-    if time is not None or operator.requires_grad:
-        steps += MOST_DERIVATIVES
+    # those that derivatives need are there always: values must not depend on what is learned
+    steps = max(int(np.argmax(tail <= tol)) - 1, 0) + MOST_DERIVATIVES
     at = torch.tensor(now, dtype=torch.float64, device="cpu") if time is None else time
     w = _Coefficients.apply(at * radius, steps, expand, 0) * torch.exp((radius - center) * at)
     w = w / terms[: steps + 1].sum()  # so that constants stay
