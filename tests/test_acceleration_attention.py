@@ -109,6 +109,24 @@ def test_copies_compile_and_func(conv, graph):
 
 
 @pytest.mark.parametrize("conv", [pyg.GATConv, pyg.GATv2Conv])
+def test_second_derivatives_and_autocast(conv, graph, calls):
+    layer, other = pair(conv, heads=2)
+    x, edge_index = graph
+    x.requires_grad_()
+    seconds = []
+    for each in (layer, other):
+        (first,) = torch.autograd.grad(each(x, edge_index).square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), [x, *each.parameters()]))
+    torch.testing.assert_close(*seconds)
+    assert len(calls) == 1
+    x = x.detach().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = [each.float()(x, edge_index) for each in (layer, other)]
+    assert outs[0].dtype == outs[1].dtype
+    torch.testing.assert_close(*outs)
+
+
+@pytest.mark.parametrize("conv", [pyg.GATConv, pyg.GATv2Conv])
 def test_bipartite(conv, graph):
     layer = conv((6, 4), 8, heads=2, add_self_loops=False).double()
     other = copy.deepcopy(layer)

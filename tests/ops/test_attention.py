@@ -98,6 +98,31 @@ def test_differentiates_twice(score):
     assert torch.autograd.gradgradcheck(run, (t, s, v))
 
 
+@pytest.mark.parametrize("score", attention.SCORES)
+def test_inputs_made_of_one_another(score):
+    edges = EdgeList(torch.tensor([[0, 1, 2, 2, 1], [1, 1, 1, 0, 0]]), 3)
+    w = torch.randn(2, 3, dtype=torch.float64, requires_grad=True) if score == "joint" else None
+    mix = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(x, mix):
+        source = x * mix
+        target = source + x
+        if score == "additive":
+            target, source = target.sum(-1), source.sum(-1)
+        return edge_attention(target, source, edges, x, score=score, weight=w)
+
+    inputs = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True), mix
+    out = run(*inputs).sin().sum()
+    torch.testing.assert_close(  # the first derivative, whether a second follows or not
+        torch.autograd.grad(out, inputs, retain_graph=True),
+        torch.autograd.grad(out, inputs, create_graph=True),
+    )
+    assert torch.autograd.gradgradcheck(run, inputs)
+    jacobian = torch.autograd.functional.jacobian
+    plain, vectorized = (jacobian(run, inputs, vectorize=v) for v in (False, True))
+    torch.testing.assert_close(plain, vectorized)
+
+
 @pytest.mark.parametrize("conv, score", [(GATConv, "additive"), (GATv2Conv, "joint")])
 def test_is_pygs(conv, score):
     layer = conv(6, 8, heads=4, add_self_loops=False, bias=False).double()
@@ -132,6 +157,9 @@ def test_extreme_scores():
 
 
 def test_refusals():
+    for index in (3, -1):
+        with pytest.raises(ValueError, match="Expected the indices of 'edge_index' to lie in"):
+            EdgeList(torch.tensor([[0, index], [1, 2]]), 3)
     edges, parts = draw("additive", 2, 1, 3)
     with pytest.raises(ValueError, match="Expected 'score' to be one of"):
         edge_attention(edges=edges, score="cosine", **parts)

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 from torch_geometric.nn.aggr import SumAggregation
@@ -105,6 +106,8 @@ def _scores(layer: Any, edge_index: Any, ends: Any, given: dict[str, Any]) -> _S
         return None
     if not source.is_floating_point() or source.device.type != "cpu":
         return None
+    if target.dtype != source.dtype or torch.is_autocast_enabled("cpu"):
+        return None  # PyG promotes each product
     nodes = source.size(0)
     edges = once(("attention", nodes), lambda: EdgeList(edge_index, nodes), edge_index)
     return _Scores(target, source, edges)

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .._utils.checks import check_dropout, check_integer, check_real, is_finite
-from .._utils.functorch import is_differentiated, is_transformed
+from .._utils.functorch import is_differentiated, is_grads_batch, is_transformed
 from .._utils.native import _C
-from ..graph.adjacency import parse_edges
+from ..graph.adjacency import check_values, parse_edges
 from ._build import Built, compress
 from ._pattern import Pattern, native
 from ._random import draw_seeds, dropout_scale, dropout_threshold, keep_mask, step_keys
@@ -39,6 +39,7 @@ class EdgeList:
 
     def __init__(self, adj: Any, num_nodes: int | None = None) -> None:
         edges = parse_edges(adj, None, num_nodes)
+        check_values(edges, signed=True)
         self.target, self.source, self.num_nodes = edges.row, edges.col, edges.num_nodes
         self._by_end: dict[bool, tuple[Tensor, Tensor, Tensor]] = {}
         self._entries: tuple[Pattern, Tensor] | None = None
@@ -310,16 +311,25 @@ class _Attention(Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         *inputs, out, largest, inverse = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():
-            composed = _composed(inputs, ctx.plan)
-            some = [t for t, need in zip(inputs, wanted, strict=True) if need]
-            found = iter(
-                torch.autograd.grad(composed, some, grads[0], create_graph=True, allow_unused=True)
-            )
-            return None, *(next(found) if need else None for need in wanted)
+        if torch.is_grad_enabled() or is_grads_batch(grads[0]):
+            return None, *_composed_backward(ctx.plan, inputs, grads[0], wanted)
         if largest.numel() == 0:
             return None, *(None if t is None else torch.zeros_like(t) for t in inputs)
         return None, *_backward(ctx.plan, inputs, grads[0], out, largest, inverse, wanted)
+
+
+def _composed_backward(
+    plan: _Plan, inputs: list[Tensor | None], grad: Tensor, wanted: tuple[bool, ...]
+) -> list[Tensor | None]:
+    """The gradients by torch's operations, which differentiate again and take batches."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # views, as one input may have been made of another: its gradient is not asked for here
+        views = [None if t is None else t.view_as(t) for t in inputs]
+        some = [t for t, need in zip(views, wanted, strict=True) if need]
+        out = _composed(views, plan)
+        grads = iter(torch.autograd.grad(out, some, grad, create_graph=again, allow_unused=True))
+    return [next(grads) if need else None for need in wanted]
 
 
 def _backward(

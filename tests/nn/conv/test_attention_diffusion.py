@@ -103,6 +103,13 @@ def test_dropout_falls_on_weights(graph):
 
 
 def test_refusals():
+    layer, edge_index = AttentionDiffusion(F), torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match="Expected 'x' to be dense, of shape"):
+        layer(torch.ones(2, 3, F), edge_index)
+    with pytest.raises(ValueError, match="Expected 'x' of shape"):
+        layer(torch.ones(2, F + 1), edge_index)
+    with pytest.raises(TypeError, match="Expected 'x' to be a floating Tensor"):
+        layer(torch.ones(2, F, dtype=torch.long), edge_index)
     with pytest.raises(ValueError, match="Expected 'step_size' to lie in \\(0, 1\\]"):
         AttentionDiffusion(F, step_size=1.5)
     with pytest.raises(ValueError, match="Expected 't' to lie in"):

@@ -10,6 +10,7 @@ from torch.nn import Linear
 from ..._utils.checks import check_dropout, check_integer, check_real
 from ...ops import Recurrence, propagate
 from ...ops.attention import EdgeList, edge_attention
+from ..sparse_linear import check_input
 
 
 class AttentionDiffusion(torch.nn.Module):
@@ -92,6 +93,12 @@ class AttentionDiffusion(torch.nn.Module):
 
     def forward(self, x: Tensor, edge_index: Any) -> Tensor:
         """Diffuse ``x`` over the graph, see the class."""
+        check_input(x, self.in_channels)
+        if x.dim() != 2 or x.layout != torch.strided:
+            raise ValueError(
+                f"Expected 'x' to be dense, of shape [N, {self.in_channels}] (got {x.layout} of "
+                f"shape {list(x.shape)})"
+            )
         edges = self._edges(edge_index, x.size(-2))
         operator = edges.operator(self.attention(x, edges))
         return propagate(x, operator, self._recurrence())
