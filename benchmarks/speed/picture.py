@@ -21,7 +21,17 @@ OWN = re.compile(
 )
 KINDS = {  # of work: its suites and its marker
     "diffusion and propagation layers": (
-        ("kernels", "columns", "propagation", "small", "ogb", "scale", "accelerate", "gpu"),
+        (
+            "kernels",
+            "columns",
+            "propagation",
+            "small",
+            "ogb",
+            "scale",
+            "partition",
+            "accelerate",
+            "gpu",
+        ),
         "o",
     ),
     "training": (("train", "fewshot"), "^"),

@@ -213,7 +213,8 @@ def test_write_puts_the_best_into_the_settings(
 ) -> None:
     from benchmarks.nodes import settings
 
-    (tmp_path / "digits.toml").write_bytes((settings.FOLDER / "digits.toml").read_bytes())
+    for name in ("digits.toml", "default.toml"):
+        (tmp_path / name).write_bytes((settings.FOLDER / name).read_bytes())
     for module in (settings, tune):
         monkeypatch.setattr(module, "FOLDER", tmp_path)
     before = {name: load_settings("digits", name) for name in METHODS if name != MODEL}
