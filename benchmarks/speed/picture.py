@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Names of ours, of parts of ours and of ours in another form: no peers.
 OWN = re.compile(
     r"ours\b|operator, |knn_graph$|DiffusionClassifier$|graph alone$|threads: |\d+ col"
+    r"|\d+ ranks|one process"
 )
 KINDS = {  # of work: its suites and its marker
     "diffusion and propagation layers": (

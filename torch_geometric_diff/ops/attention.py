@@ -326,7 +326,7 @@ def _composed_backward(
     with torch.enable_grad():
         # views, as one input may have been made of another: its gradient is not asked for here
         views = [None if t is None else t.view_as(t) for t in inputs]
-        some = [t for t, need in zip(views, wanted, strict=True) if need]
+        some = [t for t, need in zip(views, wanted, strict=True) if t is not None and need]
         out = _composed(views, plan)
         grads = iter(torch.autograd.grad(out, some, grad, create_graph=again, allow_unused=True))
     return [next(grads) if need else None for need in wanted]
