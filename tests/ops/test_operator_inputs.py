@@ -124,7 +124,9 @@ def test_trained_after_inference_mode(undirected):
     edge_index, weight = random_graph(20, 60, undirected=undirected)
     x = torch.randn(20, 3, dtype=torch.float64)
     with torch.inference_mode():
+        learned = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
         operator = DiffusionOperator(edge_index, weight, num_nodes=20)
+        built_otherwise = DiffusionOperator(edge_index, weight, num_nodes=20, step_size=learned)
         conv = DiffConv(2, cached=True)
         for found in (diffuse(x, operator, 2), conv(x, edge_index, weight)):
             assert found.is_inference()
@@ -137,9 +139,11 @@ def test_trained_after_inference_mode(undirected):
         leaf = x.clone().requires_grad_()
         act(leaf).square().sum().backward()
         assert leaf.grad.isfinite().all()
-    step_size = torch.tensor(0.1, requires_grad=True)
-    diffuse(x, operator.with_step_size(step_size), 2).square().sum().backward()
-    assert step_size.grad.isfinite()
+    assert not built_otherwise.value.requires_grad
+    for op in (operator, built_otherwise):
+        step_size = torch.tensor(0.1, requires_grad=True)
+        diffuse(x, op.with_step_size(step_size), 2).square().sum().backward()
+        assert step_size.grad.isfinite()
 
 
 @pytest.mark.parametrize("kind", [DiffusionOperator, SparseOperator])

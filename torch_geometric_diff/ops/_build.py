@@ -60,6 +60,10 @@ def build(edges: RawEdges, recipe: Recipe, dtype: torch.dtype | None = None) -> 
         if not is_differentiated(edges.weight):
             with cacheable():
                 return _build_native(edges, recipe, scale, dtype)
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
+        # the entries may take part in training later
+        with torch.inference_mode(False), torch.no_grad():
+            return _build_torch(edges, recipe, dtype)
     return _build_torch(edges, recipe, dtype)
 
 
