@@ -171,7 +171,13 @@ def edge_attention(
     if seed is not None:
         seed = check_integer("seed", seed, 0)
     elif threshold and not torch.compiler.is_compiling():
-        seed = int(draw_seeds(1))
+        drawn = draw_seeds(1)
+        if is_transformed(drawn):
+            raise NotImplementedError(
+                "'edge_attention' has no masks for each element under vmap: use "
+                "randomness='same', or a 'seed'"
+            )
+        seed = int(drawn)
     plan = _Plan(edges, score, factor, threshold, seed)
     wide = torch.float64 if target.dtype == torch.float64 else torch.float32
     inputs = [None if t is None else t.to(wide) for t in (target, source, value, weight, bias)]

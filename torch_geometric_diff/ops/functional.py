@@ -159,6 +159,7 @@ def _propagate_in_parts(
     """:func:`propagate` on one rank of several: the transposed recurrence is the gradient where
     coefficients are constant, and nothing cuts off; else every state is kept.
     """
+    seed = seed.tolist() if isinstance(seed, Tensor) else seed  # a layer drew it
     with operator.ranks.agreement() as facts:
         checked = _checked(x, operator, recurrence, dropout, training, fixed, bounds, nodes)
         threshold, bounds, fixed = checked

@@ -1,5 +1,6 @@
 """Types, devices, tracing and recomputation: as PyG's layers, or a sentence."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -132,3 +133,123 @@ def test_recomputation_that_tells_nothing_is_refused() -> None:
         gradients(True, "reentrant")
     for a, b in zip(gradients(False, "reentrant"), gradients(False, None), strict=True):
         assert torch.equal(a, b)
+
+
+def first_run_and_again(function: Callable[[Callable, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """A gradient as it is, and by a forward pass that is run again."""
+    grads = []
+    for run in (lambda f, x: f(x), partial(checkpoint, use_reentrant=False)):
+        torch.manual_seed(0)
+        x = X.clone().requires_grad_()
+        grads.append(torch.autograd.grad(function(run, x).sum(), x)[0])
+    return grads[0], grads[1]
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_recomputation_of_a_vmap(own: bool, randomness: str) -> None:
+    over = partial(torch.func.vmap, randomness=randomness)
+
+    def once(run: Callable, x: Tensor) -> Tensor:
+        conv = nn.DiffConv(3, 0.2, 0.5, generator=torch.Generator() if own else None)
+        return run(lambda z: over(lambda s: conv(z * s, EDGES).sin())(torch.arange(1.0, 4)), x)
+
+    def nested(run: Callable, x: Tensor) -> Tensor:
+        conv = nn.DiffConv(3, 0.2, 0.5, generator=torch.Generator() if own else None)
+
+        def both(z: Tensor) -> Tensor:
+            inner = over(lambda s, q: conv(z * s * q, EDGES).sin(), in_dims=(0, None))
+            scales = torch.arange(1.0, 4)
+            return over(inner, in_dims=(None, 0))(scales, scales) + conv(z, EDGES)
+
+        return run(both, x)
+
+    for function in (once, nested):
+        assert torch.equal(*first_run_and_again(function))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_recomputation_of_networks_side_by_side(own: bool) -> None:
+    def function(run: Callable, x: Tensor) -> Tensor:
+        makers = [torch.Generator().manual_seed(i) if own else None for i in range(2)]
+        settings = {"diffuse": "features", "dropout": 0.5}
+        torch.manual_seed(1)
+        models = [nn.DiffResNet(F, C, 2, 0.2, **settings, generator=g) for g in makers]
+        return run(lambda z: nn.DiffResNet.side_by_side(models, z, EDGES).sin(), x)
+
+    assert torch.equal(*first_run_and_again(function))
+
+
+GENERATOR = torch.Generator()
+RANDOM = {
+    "DiffConv": nn.DiffConv(3, 0.2, 0.5, generator=GENERATOR),
+    "DiffConv, observed": nn.DiffConv(3, 0.2, 0.5, generator=GENERATOR),
+    "DiffConv, learned step": nn.DiffConv(3, 0.2, 0.5, learn_step_size=True, generator=GENERATOR),
+    "DiffResNet": nn.DiffResNet(F, C, 2, 0.2, dropout=0.5, generator=GENERATOR),
+}
+RANDOM["DiffConv, observed"].register_message_forward_hook(lambda *_: None)
+
+
+def alone(model: torch.nn.Module, xs: Tensor) -> list[Tensor]:
+    """Elements of a batch one by one, each by the seed that comes next."""
+    GENERATOR.manual_seed(5)
+    return [model(x, EDGES) for x in xs]
+
+
+@pytest.mark.parametrize("model", RANDOM.values(), ids=RANDOM)
+def test_own_generator_under_vmap(model: torch.nn.Module) -> None:
+    """Masks for each element, one for all, or torch's own refusal."""
+    xs, call = torch.stack([X, X, X]), lambda x: model(x, EDGES)
+    GENERATOR.manual_seed(5)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.func.vmap(call, randomness="different")(xs), torch.stack(alone(model, xs))
+        )
+        GENERATOR.manual_seed(5)
+        same = torch.func.vmap(call, randomness="same")(xs)
+        first = alone(model, xs)[:1]
+    torch.testing.assert_close(same, torch.stack(first * 3))
+    with pytest.raises(RuntimeError, match="randomness error mode"):
+        torch.func.vmap(call)(xs)
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_own_generator_under_transforms(randomness: str) -> None:
+    """jacrev of vmap, vmap of grad, nested vmap: as by the generator of torch."""
+    scales = torch.arange(1.0, 4)
+    outs = []
+    for generator in (torch.Generator(), None):
+        conv = nn.DiffConv(3, 0.2, 0.5, generator=generator)
+
+        def each(s: Tensor, x: Tensor, conv: nn.DiffConv = conv) -> Tensor:
+            return conv(x * s, EDGES, WEIGHT * s).sin()
+
+        def total(x: Tensor, s: Tensor, each: Callable = each) -> Tensor:
+            return each(s, x).sum()
+
+        over = partial(torch.func.vmap, randomness=randomness)
+        ways = [
+            lambda over=over, each=each: torch.func.jacrev(
+                lambda x: over(each, in_dims=(0, None))(scales, x)
+            )(X[:, :2]),
+            lambda over=over, total=total: over(torch.func.grad(total), in_dims=(None, 0))(
+                X, scales
+            ),
+            lambda over=over, each=each: over(lambda s: over(lambda q: each(s * q, X))(scales))(
+                scales
+            ),
+        ]
+        own = []
+        for way in ways:
+            (torch.manual_seed if generator is None else generator.manual_seed)(3)
+            own.append(way())
+        outs.append(own)
+    for a, b in zip(*outs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_attention_has_one_mask_for_all() -> None:
+    layer = nn.AttentionDiffusion(F, attention_dropout=0.5)
+    call = partial(torch.func.vmap, lambda x: layer(x, EDGES))
+    with pytest.raises(NotImplementedError, match="'edge_attention' has no masks for each"):
+        call(randomness="different")(torch.stack([X, X]))

@@ -9,8 +9,8 @@ from torch.nn import Linear, Module
 
 from ..._utils.modules import is_untouched
 from ...ops import diffuse as diffuse_features
-from ...ops._random import draw_seeds
 from ..conv._linear import add_bias, apply_weight, is_narrowing
+from ..conv._seeds import draw_layer_seeds
 from ..conv.diff_conv import DiffConv
 from ..sparse_linear import check_input
 from .residual_block import ResidualBlock
@@ -138,7 +138,7 @@ class DiffResNet(Module):
         def diffuse(h: Tensor) -> Tensor:
             conv, seeds = first.conv, None
             if conv.drops:
-                seeds = [int(draw_seeds(1, model.conv.generator)) for model in models]
+                seeds = torch.cat([draw_layer_seeds(1, model.conv.generator) for model in models])
             operator = conv.operator(h, edge_index, edge_weight)
             h = diffuse_features(h, operator, conv.num_steps, conv.dropout, seeds, conv.training)
             if nodes is None:
