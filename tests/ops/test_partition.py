@@ -9,6 +9,9 @@ import torch
 from dense import random_graph
 from torch import Tensor
 
+from torch_geometric_diff.nn import DiffConv
+from torch_geometric_diff.ops import DiffusionOperator, PartitionedOperator, heat
+
 SIZES = [1, 2, 3, 4]
 
 
@@ -68,3 +71,18 @@ def test_sources(size: int, tmp_path: Any) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_refusals(size: int) -> None:
     ranks.launch(size, ranks.check_refusals)
+
+
+def test_steps_too_small_to_hold_the_laplacian() -> None:
+    edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    operator = PartitionedOperator.from_edges(edge_index, num_nodes=3, step_size=1e-6)
+    learned = DiffConv(3, learn_step_size=True)
+    for function in (lambda x: heat(x, operator), lambda x: learned(x, operator)):
+        with pytest.raises(ValueError, match="'step_size' of at least"):
+            function(torch.eye(3))
+    x = torch.eye(3, dtype=torch.float64)
+    whole = heat(x, DiffusionOperator(edge_index, num_nodes=3, dtype=torch.float64))
+    exact = PartitionedOperator.from_edges(
+        edge_index, num_nodes=3, step_size=1e-6, dtype=torch.float64
+    )
+    torch.testing.assert_close(heat(x, exact), whole, rtol=0, atol=1e-6)

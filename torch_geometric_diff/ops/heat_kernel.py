@@ -106,7 +106,8 @@ def heat(
 
 
 def heat_recurrence(operator: DiffusionOperator, t: float | Tensor, tol: float) -> Recurrence:
-    """The recurrence of :func:`heat` for the operator itself, whose step must not be tiny."""
+    """The recurrence of :func:`heat` for the operator itself."""
+    check_digits(operator)
     tol, now, time = _check(t, tol)
     center, radius = interval = _interval(operator)
     if radius == 0:
@@ -114,6 +115,16 @@ def heat_recurrence(operator: DiffusionOperator, t: float | Tensor, tol: float) 
     # M = r P + (c / rho - r) I
     r = 1 / (radius * float(operator.step_size))
     return _expansion(operator, interval, now, time, tol, r, center / radius - r)
+
+
+def check_digits(operator: DiffusionOperator) -> None:
+    """Refuse an operator whose diagonal, close to 1, has lost the Laplacian."""
+    least = 1e5 * torch.finfo(operator.dtype).eps * operator.gershgorin_step_size
+    if operator.step_size < least < math.inf:
+        raise ValueError(
+            f"Expected an operator with a 'step_size' of at least {least:.3g}, as its entries in "
+            f"{operator.dtype} tell too little of the Laplacian (got {operator.step_size:.3g})"
+        )
 
 
 def _check(t: float | Tensor, tol: float) -> tuple[float, float, Tensor | None]:

@@ -328,3 +328,45 @@ def test_learned_step_size_acts_on_a_ready_operator() -> None:
     assert torch.allclose(out, conv(x, edge_index), atol=1e-6)
     out.square().sum().backward()
     assert conv.step_size.grad.abs() > 0
+
+
+@pytest.mark.parametrize("how", ["plain", "cached", "given", "messages", "compiled", "weights"])
+@pytest.mark.parametrize("normalization", ["sym", "row", None])
+@pytest.mark.parametrize("first", [1e-10, 1e-6, 1e-3])
+def test_small_learned_step_that_grows(first: float, normalization: str | None, how: str) -> None:
+    """A step of I - h L in float32 holds few digits of L, or none, if h is small."""
+    edge_index, weight = graph()
+    scale = 1e-4 if normalization is None else 1.0  # of weights, and one by that of steps
+    weight, settings = scale * weight, {"normalization": normalization}
+    x = torch.randn(N, 3, dtype=torch.float64)
+    conv = DiffConv(8, first, learn_step_size=True, cached=how == "cached", **settings)
+    with torch.no_grad():
+        conv.step_size.fill_(0.1 / scale)
+    own = weight.float().requires_grad_(how == "weights")
+    if how == "given":
+        given = DiffusionOperator(edge_index, own, num_nodes=N, step_size=first, **settings)
+        out = conv(x.float(), given)
+    elif how == "messages":
+        conv.register_message_forward_hook(lambda *_: None)
+        out = conv(x.float(), edge_index, own)
+    elif how == "compiled":
+        out = torch.compile(conv, backend="eager", fullgraph=True)(x.float(), edge_index, own)
+        torch._dynamo.reset()
+    else:
+        for _ in range(2):
+            out = conv(x.float(), edge_index, own)
+    step = conv.step_size.detach().double().requires_grad_()
+    exact = weight.requires_grad_(how == "weights")
+    matrix = dense_step(dense_weight(edge_index, exact, N), step, normalization)
+    expected = torch.linalg.matrix_power(matrix, 8) @ x.float().double()
+    torch.testing.assert_close(out.double(), expected, rtol=2e-6, atol=2e-6)
+    learned = (
+        ([conv.step_size, own], [step, exact]) if how == "weights" else ([conv.step_size], [step])
+    )
+    for found, right in zip(
+        torch.autograd.grad(out.square().sum(), learned[0]),
+        torch.autograd.grad(expected.square().sum(), learned[1]),
+        strict=True,
+    ):
+        size = float(right.abs().max())
+        torch.testing.assert_close(found.double(), right, rtol=0, atol=2e-5 * size)

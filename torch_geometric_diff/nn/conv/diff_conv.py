@@ -1,6 +1,7 @@
 """Diffusion as a message passing layer."""
 
 from functools import partial
+from math import isinf
 from typing import Any, Optional
 
 import torch
@@ -8,11 +9,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..._utils.checks import check_dropout, check_integer
-from ...ops import DiffusionOperator, Recurrence
+from ..._utils.functorch import cacheable
+from ...ops import DiffusionOperator, Recurrence, SparseOperator
+from ...ops.heat_kernel import check_digits
 from ...ops.operator import check_step_size
+from ._cache import Graph
 from ._laplacian import Diffusion
 from ._recipes import DiffusionStep
-from .base import as_text
+from .base import Recipe, as_text
+
+LEAST_STEP = 0.1  # of the longest one that averages, below which an operator loses digits
 
 
 class DiffConv(Diffusion):
@@ -140,6 +146,10 @@ class DiffConv(Diffusion):
             nodes=nodes,
         )
 
+    def _operator(self, x: Tensor, graph: Graph, recipe: Recipe) -> SparseOperator:
+        operator = super()._operator(x, graph, recipe)
+        return _of_any_step(operator) if isinstance(self.step_size, Tensor) else operator
+
     def _recurrence(self) -> Any:
         if not isinstance(self.step_size, Tensor):
             return Recurrence.power(self.num_steps)
@@ -168,3 +178,22 @@ def _steps_of_size(operator: DiffusionOperator, num_steps: int, step_size: Tenso
     operator.check_stability(step_size)
     r = step_size.reshape(()) / operator.step_size
     return Recurrence(num_steps, a=r, d=1 - r)
+
+
+def _of_any_step(operator: Any) -> SparseOperator:
+    """The operator with a step size that is not tiny: much longer steps than its own are made of
+    what its diagonal, close to 1, has lost of the Laplacian.
+    """
+    if not isinstance(operator, DiffusionOperator):  # in parts
+        check_digits(operator)
+        return operator
+    if torch.compiler.is_compiling():  # a graph does not branch on values
+        degree = operator.laplacian().detach().amax() if operator.nnz else torch.ones(())
+        return operator.with_step_size(torch.where(degree > 0, 1 / degree, 1.0))
+    longest, step_size = operator.gershgorin_step_size, operator.step_size
+    if isinstance(step_size, Tensor) or not LEAST_STEP * longest > step_size or isinf(longest):
+        return operator
+    if operator.requires_grad:
+        return operator.with_step_size(longest)
+    with cacheable():
+        return operator._derived("longest step", lambda: operator.with_step_size(longest))

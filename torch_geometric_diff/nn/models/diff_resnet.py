@@ -136,7 +136,8 @@ class DiffResNet(Module):
                 )
 
         def diffuse(h: Tensor) -> Tensor:
-            conv, seeds = first.conv, None
+            seeds: Any = None
+            conv = first.conv
             if conv.drops:
                 seeds = torch.cat([draw_layer_seeds(1, model.conv.generator) for model in models])
             operator = conv.operator(h, edge_index, edge_weight)
