@@ -17,8 +17,9 @@ from .kernels import cpu, kernel_for
 
 CSR = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
-_BUFFER = 1 << 26  # bytes of the rows of a tile that a rank holds at once
-_COLUMNS = 16  # of the narrowest tile: a cache line of float32
+_BUFFER = 1 << 26  # bytes of the rows of a tile, where a rank's entries do not take more
+_BYTES_PER_ENTRY = 4  # of such a tile, half of what an entry takes
+_COLUMNS = 8  # of the narrowest tile: half a cache line of float32
 
 
 class Ranks:
@@ -122,14 +123,23 @@ class Halo:
         sent: Which of them the other ranks read, rank by rank.
         sent_counts: How many each of them reads.
         counts: How many rows it reads of each.
+        num_entries: The number of entries of its rows.
     """
 
     def __init__(
-        self, ranks: Ranks, num_rows: int, sent: Tensor, sent_counts: list[int], counts: list[int]
+        self,
+        ranks: Ranks,
+        num_rows: int,
+        sent: Tensor,
+        sent_counts: list[int],
+        counts: list[int],
+        num_entries: int,
     ) -> None:
         self.ranks, self.num_rows = ranks, num_rows
         self.sent, self.sent_counts, self.counts = sent, sent_counts, counts
-        self.most_rows = int(ranks.gather([num_rows + self.size]).max())
+        sizes = ranks.gather([num_rows + self.size, num_entries])
+        self.most_rows, most_entries = sizes.max(dim=0).values.tolist()
+        self.buffer = max(_BUFFER, _BYTES_PER_ENTRY * most_entries)
         self._returned: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -199,7 +209,7 @@ class Halo:
     def _tiles(self, x: Tensor) -> list[slice]:
         """Columns in tiles, the same on all ranks: two or more of them, and no wide buffer."""
         columns, row = x.size(-1), max(self.most_rows, 1) * x.element_size()
-        fit = _BUFFER // row // _COLUMNS * _COLUMNS
+        fit = self.buffer // row // _COLUMNS * _COLUMNS
         half = -(-columns // 2 // _COLUMNS) * _COLUMNS
         width = max(min(fit, half), _COLUMNS)
         return [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
