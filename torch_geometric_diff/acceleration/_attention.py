@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
 
 from ..ops.attention import EdgeList, edge_attention
-from ._graphs import is_plain, once
-from ._layers import KINDS, is_eager, is_observed, namespace_of, with_memory
+from ._graphs import entries_of, is_plain, once
+from ._layers import KINDS, is_eager, is_matrix, is_observed, namespace_of, with_memory
 from ._proof import Left
 
 _METHODS = ("forward", "edge_update", "message", "aggregate", "update")
@@ -98,9 +99,10 @@ def _scores(layer: Any, edge_index: Any, ends: Any, given: dict[str, Any]) -> _S
     source, target = ends
     if given.get("edge_attr") is not None or given.get("size") is not None:
         return None
-    if type(edge_index) is not Tensor or not is_plain(edge_index) or edge_index.dim() != 2:
+    edge_index = _edges(layer, edge_index)
+    if edge_index is None or target is None:
         return None
-    if target is None or source.shape != target.shape or source.numel() == 0:
+    if source.shape != target.shape or source.numel() == 0:
         return None
     if layer.flow != "source_to_target" or (layer.training and layer.dropout >= 1):
         return None
@@ -111,6 +113,16 @@ def _scores(layer: Any, edge_index: Any, ends: Any, given: dict[str, Any]) -> _S
     nodes = source.size(0)
     edges = once(("attention", nodes), lambda: EdgeList(edge_index, nodes), edge_index)
     return _Scores(target, source, edges)
+
+
+def _edges(layer: Any, graph: Any) -> Tensor | None:
+    """The edges of a graph of any form, whose values nobody reads; None where it is no such one."""
+    if is_matrix(graph):
+        entries = entries_of(graph) if layer.lin_edge is None else None
+        return None if entries is None else entries.edge_index
+    if type(graph) is EdgeIndex:
+        graph = graph.as_tensor()
+    return graph if type(graph) is Tensor and is_plain(graph) and graph.dim() == 2 else None
 
 
 KINDS.append(attention)

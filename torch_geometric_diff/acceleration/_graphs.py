@@ -1,7 +1,9 @@
 """What is made of a graph once, and again when the graph changes.
 
 A Tensor is known by its identity, its place in memory and the version that torch counts up whenever
-it is changed in place. What was made of it ends with it: nothing here keeps a graph alive.
+it is changed in place; an EdgeIndex and a SparseTensor by those of the Tensors that they are made
+of, and a torch.sparse Tensor by its entries, as it may share memory with Tensors that count for
+themselves. What was made of a graph ends with it: nothing here keeps one alive.
 """
 
 import functools
@@ -12,8 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch_geometric import EdgeIndex
+from torch_geometric.typing import SparseTensor
 
 from .._utils.functorch import apply, cacheable
+from ..graph.adjacency import sparse_entries
 from ..ops import Recurrence
 from ..ops._build import compress
 from ..ops._dispatch import Plan
@@ -30,31 +35,83 @@ MOST = 16  # things made of one Tensor: more come from Tensors beside it that co
 
 
 class _State:
-    """A Tensor as it is now, and what was made of it."""
+    """A graph, or a Tensor, as it is now, and what was made of it."""
 
-    __slots__ = ("columns", "made", "place", "tensor", "version")
+    __slots__ = ("columns", "graph", "made", "stamp")
 
-    def __init__(self, tensor: Tensor, gone: Callable) -> None:
-        self.tensor = weakref.ref(tensor, gone)
-        self.version, self.place = tensor._version, tensor.data_ptr()
+    def __init__(self, graph: Any, gone: Callable) -> None:
+        self.graph, self.stamp = weakref.ref(graph, gone), _stamp_to_keep(graph)
         self.made: dict[Any, Any] = {}
         self.columns = 0  # that were summed without a matrix
 
 
 _STATES: dict[int, _State] = {}
+_MEMBERS = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+}
 
 
-def _state(tensor: Tensor) -> _State | None:
-    """The state of a Tensor; None where torch does not count changes."""
-    key = id(tensor)
-    state = _STATES.get(key)
-    if state is not None and state.tensor() is tensor and state.version == tensor._version:
-        if state.place == tensor.data_ptr():
-            return state
-    if tensor.is_inference():
+class _Contents:
+    """What a torch.sparse Tensor holds, equal where all numbers are."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, members: list[Tensor]) -> None:
+        self.members = [member.detach() for member in members]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Contents and all(
+            one.shape == two.shape and one.dtype == two.dtype and torch.equal(one, two)
+            for one, two in zip(self.members, other.members, strict=True)
+        )
+
+
+def _stamp_to_keep(graph: Any) -> Any:
+    """A stamp that does not change with the graph."""
+    stamp = _stamp(graph)
+    if type(stamp) is _Contents:
+        stamp.members = [member.clone() for member in stamp.members]
+    return stamp
+
+
+def _stamp(graph: Any) -> Any:
+    """What differs after each change of a graph; None where torch counts no changes."""
+    if isinstance(graph, SparseTensor):
+        states = *map(_state, _parts(graph)), _state_of_value(graph)
+        return None if None in states else (*states, *graph.sparse_sizes())
+    if graph.is_inference():
         return None
-    forget = _STATES.pop  # the module may end before the Tensor
-    _STATES[key] = state = _State(tensor, lambda _: forget(key, None))
+    if graph.layout != torch.strided:
+        members = _MEMBERS.get(graph.layout)
+        return None if members is None else _Contents([getattr(graph, m)() for m in members])
+    if type(graph) is EdgeIndex:
+        return graph._version, _state(graph.as_tensor()), graph.sparse_size()
+    return graph._version, graph.data_ptr()
+
+
+def _parts(graph: Any) -> tuple[Tensor, Tensor]:
+    """What the places of the entries of a SparseTensor are read from."""
+    storage = graph.storage
+    return storage._rowptr if storage._row is None else storage._row, storage._col
+
+
+def _state_of_value(graph: Any) -> Any:
+    value = graph.storage.value()
+    return () if value is None else _state(value)
+
+
+def _state(graph: Any) -> _State | None:
+    """The state of a graph; None where torch does not count changes."""
+    key = id(graph)
+    state, stamp = _STATES.get(key), _stamp(graph)
+    if state is not None and state.graph() is graph and state.stamp == stamp:
+        return state
+    if stamp is None:
+        return None
+    forget = _STATES.pop  # the module may end before the graph
+    _STATES[key] = state = _State(graph, lambda _: forget(key, None))
     return state
 
 
@@ -70,9 +127,9 @@ def is_cheap(edge_index: Tensor, channels: int) -> bool:
     return state.columns < PAYS
 
 
-def once(key: Any, make: Callable[[], Any], *tensors: Tensor) -> Any:
-    """What ``make`` returns, made once for these Tensors as they are."""
-    states = [_state(tensor) for tensor in tensors]
+def once(key: Any, make: Callable[[], Any], *graphs: Any) -> Any:
+    """What ``make`` returns, made once for these graphs and Tensors as they are."""
+    states = [_state(graph) for graph in graphs]
     home = states[-1]
     if home is None or None in states:
         return make()
@@ -88,7 +145,7 @@ def once(key: Any, make: Callable[[], Any], *tensors: Tensor) -> Any:
 
 
 class _Result(NamedTuple):
-    """The values of a function: Tensors with their versions, or the index of an argument."""
+    """The values of a function: graphs with their stamps, or the index of an argument."""
 
     values: list[Any]
     is_tuple: bool
@@ -98,10 +155,10 @@ class _Result(NamedTuple):
         out = []
         for value in self.values:
             if isinstance(value, tuple):
-                tensor, version = value
-                if tensor._version != version:
+                graph, stamp = value
+                if _stamp(graph) != stamp:
                     return None
-                out.append(tensor)
+                out.append(graph)
             else:
                 out.append(None if value is None else given[value])
         return tuple(out) if self.is_tuple else out[0]
@@ -114,8 +171,8 @@ def _result(out: Any, given: tuple) -> _Result | None:
         same = [i for i, each in enumerate(given) if each is value]
         if value is None or same:
             values.append(same[0] if same and value is not None else None)
-        elif type(value) is Tensor and not value._is_view() and not value.requires_grad:
-            values.append((value, value._version))
+        elif is_constant(value) and not (isinstance(value, Tensor) and value._is_view()):
+            values.append((value, _stamp_to_keep(value)))
         else:
             return None
     return _Result(values, isinstance(out, tuple))
@@ -129,19 +186,20 @@ def memoized(function: Callable, skip: int = 0) -> Callable:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = (*args[skip:], *kwargs.values())
-        tensors = [x for x in given if isinstance(x, Tensor)]
-        if not tensors or not all(is_plain(x) and not x.is_inference() for x in tensors):
+        graphs = [x for x in given if isinstance(x, (Tensor, SparseTensor))]
+        if not graphs or not all(map(is_constant, graphs)):
             return function(*args, **kwargs)
-        device = tensors[0].device.type
-        key: Any = [None if isinstance(x, Tensor) else x for x in given]
+        device = graphs[0].device
+        device = (device() if callable(device) else device).type
+        key: Any = [None if isinstance(x, (Tensor, SparseTensor)) else x for x in given]
         key += [*kwargs, torch.get_default_dtype(), torch.is_autocast_enabled(device)]
         key = (function, tuple(key))
         for _ in range(2):  # the second time if a value was changed in place
-            result = once(key, lambda: _result(function(*args, **kwargs), given), *tensors)
+            result = once(key, lambda: _result(function(*args, **kwargs), given), *graphs)
             out = None if result is None else result.get(given)
             if out is not None:
                 return out
-            state = _state(tensors[-1])
+            state = _state(graphs[-1])
             if state is not None and result is not None:
                 state.made.clear()
         return function(*args, **kwargs)
@@ -156,6 +214,46 @@ def is_plain(tensor: Tensor) -> bool:
         and tensor.layout == torch.strided
         and not (tensor.requires_grad and torch.is_grad_enabled())
     )
+
+
+def is_constant(graph: Any) -> bool:
+    """Whether a graph of any form, or a Tensor, is known by its stamp, and no gradient follows."""
+    if isinstance(graph, SparseTensor):
+        learned = graph.requires_grad()
+    elif type(graph) in (Tensor, torch.nn.Parameter, EdgeIndex):
+        learned = graph.requires_grad
+    else:
+        return False
+    return not (learned and torch.is_grad_enabled()) and _stamp(graph) is not None
+
+
+class Entries(NamedTuple):
+    """A sparse matrix as edges, a weight of each or None, and its size."""
+
+    edge_index: Tensor
+    weight: Tensor | None
+    rows: int
+    columns: int
+
+
+def entries_of(graph: Any) -> Entries | None:
+    """The entries of a sparse matrix, listed once; None where PyG has to look at them."""
+    if isinstance(graph, SparseTensor):
+        weight, size = graph.storage.value(), graph.sparse_sizes()
+        if weight is not None and weight.dim() != 1:
+            return None
+        edges = once("edges", lambda: _listed(graph)[0], *_parts(graph))
+        return Entries(edges, weight, *size)
+    if graph.dim() != 2 or graph.dense_dim() or not is_constant(graph):
+        return None
+    if graph.layout == torch.sparse_coo and not graph.is_coalesced():
+        return None
+    return Entries(*once("edges", lambda: _listed(graph), graph), *graph.shape)
+
+
+def _listed(graph: Any) -> tuple[Tensor, Tensor | None]:
+    row, col, weight, _ = sparse_entries(graph)
+    return torch.stack([col, row]), None if weight is None else weight.detach()
 
 
 class Sums:

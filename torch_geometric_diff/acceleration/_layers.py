@@ -17,19 +17,21 @@ import torch.nn.modules.module as torch_module
 import torch_geometric.utils as utils
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 from torch_geometric.nn.conv import ChebConv, MessagePassing
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.typing import SparseTensor, torch_sparse
 
-from ._graphs import Graph, is_cheap, is_plain, memoized
-from ._loops import FirstStep, in_one_recurrence, is_interrupted
+from ._graphs import Graph, entries_of, is_cheap, is_plain, memoized
+from ._loops import FirstStep, in_one_recurrence, is_interrupted, is_product
 from ._proof import Case, Left, Messages, messages_of
 from ._states import LOCAL, State, in_states, next_state, only_adds_up, settled
 
 _METHODS = ("message", "aggregate", "update")
 _HOOKS = tuple(
     f"_{part}_forward_{when}"
-    for part in ("propagate", "message", "aggregate", "edge_update")
+    for part in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
     for when in ("pre_hooks", "hooks")
 )
 # functions of a graph alone, which change nothing
@@ -44,6 +46,50 @@ _PURE = {
         utils.get_laplacian,
     )
 }
+
+
+def _quick_product(plain: Callable) -> Callable:
+    """PyG's, or torch_sparse's, product of a sparse matrix and a dense one by the kernel."""
+
+    @functools.wraps(plain)
+    def multiply(src: Any, other: Any, reduce: str = "sum") -> Any:
+        other = settled(other)
+        graph = matrix_graph(src, other, reduce) if is_eager() else None
+        out = None if graph is None else graph.product(other)
+        return plain(src, other, reduce) if out is None else out
+
+    return multiply
+
+
+def matrix_graph(adj: Any, x: Any, reduce: str) -> Graph | None:
+    """A sparse matrix whose product with ``x`` is asked for; None for what PyG has to do."""
+    if type(x) not in (Tensor, torch.nn.Parameter) or reduce not in ("sum", "add", "mean"):
+        return None
+    if x.numel() == 0 or x.dtype not in (torch.float32, torch.float64):
+        return None
+    most = 3 if isinstance(adj, SparseTensor) else 2 if is_matrix(adj) else 0
+    if not 2 <= x.dim() <= most:
+        return None
+    entries = None if torch.is_autocast_enabled(x.device.type) else entries_of(adj)
+    if entries is None or entries.columns != x.size(-2) or entries.edge_index.device != x.device:
+        return None
+    if entries.weight is not None and entries.weight.dtype != x.dtype:
+        return None
+    if is_cheap(entries.edge_index, x.size(-1)):
+        return None
+    edge_index, weight, rows, columns = entries
+    return Graph(edge_index, weight, "source_to_target", rows, columns, reduce == "mean")
+
+
+def is_matrix(adj: Any) -> bool:
+    """Whether a graph is a sparse matrix."""
+    return isinstance(adj, SparseTensor) or (type(adj) is Tensor and adj.layout != torch.strided)
+
+
+_PRODUCTS = {utils.spmm: _quick_product(utils.spmm)}
+with contextlib.suppress(AttributeError):  # torch_sparse is not there
+    _PRODUCTS[torch_sparse.matmul] = _quick_product(torch_sparse.matmul)
+_QUICK = _PURE | _PRODUCTS
 
 
 def is_eager() -> bool:
@@ -76,6 +122,50 @@ def is_observed(layer: MessagePassing, node_dim: int = -2) -> bool:
         or aggregation._backward_pre_hooks
         or torch_module._has_any_global_hook()
     )
+
+
+def as_edges(
+    layer: Any, messages: Messages, graph: Any, given: dict[str, Any]
+) -> tuple[Tensor, Tensor, dict[str, Any]] | None:
+    """Edges, the features of their sources, and what is given beside them; None where PyG does
+    something else with a graph of this form.
+    """
+    x = given.get(messages.x)
+    first = x[0] if isinstance(x, (tuple, list)) and x else x
+    if not isinstance(first, Tensor) or first.dim() < 2:
+        return None
+    if type(graph) is EdgeIndex:
+        return graph.as_tensor(), first, {**given, "size": graph.sparse_size()}
+    if type(graph) is Tensor and graph.layout == torch.strided:
+        return graph, first, given
+    if not is_matrix(graph) or layer.flow != "source_to_target" or "edge_type" in messages.scalars:
+        return None
+    if getattr(graph, "layout", None) == torch.sparse_csc:
+        return None  # PyG lists no entries of it
+    if layer.fuse and not (is_interrupted(layer) and is_product(layer._plain_class)):
+        return None  # PyG calls a product of its own, which is a quick one here
+    entries = entries_of(graph)
+    if entries is None or (entries.weight is not None and entries.weight.dtype != first.dtype):
+        return None
+    edge_index, weight, rows, columns = entries
+    given = {**given, "size": (columns, rows)}
+    if "edge_weight" in messages.scalars and given.get("edge_weight") is None:
+        given["edge_weight"] = weight
+    return edge_index, first, given
+
+
+def take_step(
+    found: tuple[Tensor, Graph, float], state: State | None, interrupted: bool, adds_up: bool
+) -> Any:
+    """The sums of messages, or what stands for them in a layer whose steps are one recurrence."""
+    x, graph, factor = found
+    if factor == 1 and graph.rows == graph.columns:
+        if interrupted:
+            raise FirstStep(x, graph)
+        if adds_up:
+            return next_state(x, graph, state)
+    out = graph.product(x if state is None else state.value())
+    return out if out is None or factor == 1 else out * factor
 
 
 def graph_of(
@@ -158,37 +248,28 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
         out = None if args or not is_eager() else quick_sums(self, edge_index, kwargs)
         return plain(self, edge_index, *args, **settled(kwargs)) if out is None else out
 
-    def quick_sums(self: Any, edge_index: Any, given: dict[str, Any]) -> Tensor | None:
+    def quick_sums(self: Any, graph: Any, given: dict[str, Any]) -> Any:
         x = given.get(messages.x)
         state = x if type(x) is State else None
         if state is not None:  # of the features that it began with, to see the graph
             given = {**given, messages.x: state.chain.known[0]}
-            x = given[messages.x]
-        first = x[0] if isinstance(x, (tuple, list)) and x else x
-        if type(edge_index) is not Tensor or edge_index.layout != torch.strided:
+        edges = as_edges(self, messages, graph, given)
+        if edges is None:
             return None
-        if not isinstance(first, Tensor) or first.dim() < 2:
-            return None
+        edge_index, first, given = edges
         interrupted, adds_up = is_interrupted(self), getattr(LOCAL, "layer", None) is self
         if not (interrupted or adds_up) and is_cheap(edge_index, first.size(-1)):
             return None
         if cls.message is not message or is_observed(self) or not given.keys() <= known:
             return None
         found = graph_of(self, messages, edge_index, given)
-        if found is None:
-            return None
-        x, graph, factor = found
-        if interrupted and factor == 1 and graph.rows == graph.columns:
-            raise FirstStep(x, graph)
-        if adds_up and factor == 1 and graph.rows == graph.columns:
-            return next_state(x, graph, state)
-        if state is not None:
-            x = state.value()
-        out = graph.product(x)
-        return out if out is None or factor == 1 else out * factor
+        return None if found is None else take_step(found, state, interrupted, adds_up)
 
     known = {"size", messages.x, *messages.scalars}
     namespace = namespace_of(cls, propagate)
+    products = with_memory(getattr(cls, "message_and_aggregate", None))
+    if products is not None:
+        namespace["message_and_aggregate"] = _eagerly(products, cls.message_and_aggregate)
     forward = with_memory(cls.forward)
     forward = in_one_recurrence(cls.forward, forward) or forward
     if only_adds_up(cls.forward, _is_pure) and changes_nothing(cls.forward):
@@ -244,7 +325,7 @@ def with_memory(function: Any) -> Callable | None:
         return None
     outer = function.__globals__
     names = function.__code__.co_names
-    others: dict[str, Any] = {x: _PURE[outer[x]] for x in names if _is_pure(outer.get(x))}
+    others: dict[str, Any] = {x: _QUICK[outer[x]] for x in names if _is_pure(outer.get(x))}
     ours = function.__module__.startswith("torch_geometric.")
     if not others or not (ours or changes_nothing(function)):
         return None
@@ -260,7 +341,7 @@ def with_memory(function: Any) -> Callable | None:
 
 
 def _is_pure(function: Any) -> bool:
-    return isinstance(function, FunctionType) and function in _PURE
+    return isinstance(function, FunctionType) and function in _QUICK
 
 
 def changes_nothing(function: FunctionType) -> bool:

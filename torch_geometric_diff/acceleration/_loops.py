@@ -33,6 +33,11 @@ def is_interrupted(layer: Any) -> bool:
     return getattr(_LOCAL, "layer", None) is layer
 
 
+def is_product(cls: Any) -> bool:
+    """Whether a class multiplies a sparse matrix with the features, and does nothing else."""
+    return cls.message_and_aggregate in _PRODUCTS
+
+
 def in_one_recurrence(forward: Any, quick: Callable | None) -> Callable | None:
     """A method that takes all steps of ``forward`` at once; None if it is not one of PyG's that are
     known. Up to the first step it is ``quick``, which has equal results.
@@ -128,3 +133,5 @@ _LOOPS: dict[Any, Callable] = {
     pyg.SSGConv.forward: _ssg_conv,
     pyg.LabelPropagation.forward: _label_propagation,
 }
+_PRODUCTS = {kind.message_and_aggregate for kind in (pyg.APPNP, pyg.SGConv, pyg.SSGConv)}
+_PRODUCTS.add(pyg.LabelPropagation.message_and_aggregate)

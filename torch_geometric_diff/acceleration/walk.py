@@ -83,8 +83,9 @@ def accelerate(model: Module) -> Acceleration:
     ``state_dict`` and all other methods are theirs. Results are equal up to rounding. What is made
     of a graph, such as its normalization, is made once and again when torch counts a change of its
     Tensors (not if memory is changed behind torch's back, through ``.data`` or NumPy). Under hooks
-    on messages, explanations, ``torch.compile``, ``torch.jit`` and ``torch.func``, and for graphs
-    in other forms than an ``edge_index``, layers do what PyG does.
+    on messages, explanations, ``torch.compile``, ``torch.jit`` and ``torch.func`` layers do what
+    PyG does. Graphs may have any form that a layer takes: an ``edge_index``, an
+    :class:`~torch_geometric.EdgeIndex`, a ``torch.sparse`` matrix or a ``SparseTensor``.
 
     Args:
         model (torch.nn.Module): The model; it is changed in place.

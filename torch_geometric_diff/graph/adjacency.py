@@ -51,7 +51,8 @@ def _expand(ptr: Tensor) -> Tensor:
     return torch.repeat_interleave(ptr.diff())
 
 
-def _from_sparse(adj: Any) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
+def sparse_entries(adj: Any) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int]]:
+    """Rows, columns and values of the entries of a sparse matrix, and its size."""
     if not isinstance(adj, Tensor):  # torch_sparse.SparseTensor
         row, col, weight = adj.coo()
         return row, col, weight, (adj.size(0), adj.size(1))
@@ -87,7 +88,7 @@ def parse_edges(
                 "Expected 'edge_weight' to be None beside a sparse 'edge_index', whose values are "
                 "the weights (got both); set the values of the sparse matrix instead"
             )
-        row, col, weight, size = _from_sparse(adj)
+        row, col, weight, size = sparse_entries(adj)
         num_nodes = _square(size, num_nodes)
     elif isinstance(adj, Tensor):
         if adj.dim() != 2 or adj.size(0) != 2:
