@@ -39,6 +39,7 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+strip_signature_backslash = True  # napoleon writes `classes_` so that it keeps its underscore
 napoleon_custom_sections = ["Shapes"]
 
 html_theme = "furo"

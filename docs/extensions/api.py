@@ -2,13 +2,15 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from public import PACKAGE, public_names
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
+from sphinx.pycode import ModuleAnalyzer
 
 import torch_geometric_diff
 
@@ -162,7 +164,21 @@ def write(app: Sphinx) -> None:
             path.write_text(text)
 
 
+def one_signature(analyze: Callable[[ModuleAnalyzer], None]) -> Callable[[ModuleAnalyzer], None]:
+    """Read a module, and forget overloads: a function is shown with all that it takes."""
+
+    def forgetful(self: ModuleAnalyzer) -> None:
+        analyze(self)
+        self.overloads = {}
+
+    return forgetful
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages before anything is read."""
+    ModuleAnalyzer.analyze = one_signature(ModuleAnalyzer.analyze)  # type: ignore[method-assign]
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,17 +1,21 @@
 """The built pages in a browser: no error, no dead link, no page wider than its window."""
 
 import asyncio
+import inspect
 import os
+import re
 import subprocess
 import sys
 import urllib.parse
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import CHROMIUM, open_page
 
+import torch_geometric_diff
 from docs.public import public_names
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -25,7 +29,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages, built as `make docs` builds them; or those of the folder ``SITE``."""
     if os.environ.get("SITE"):
         return Path(os.environ["SITE"]).resolve()
-    for name in ("sphinx", "myst_parser", "furo", "latex2mathml", "matplotlib", "sklearn", "ogb"):
+    for name in (
+        "sphinx",
+        "myst_parser",
+        "furo",
+        "sphinx_copybutton",
+        "latex2mathml",
+        "matplotlib",
+        "sklearn",
+        "ogb",
+    ):
         pytest.importorskip(name, reason=name)
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
@@ -82,10 +95,55 @@ def test_links_lead_somewhere_and_nothing_is_fetched_from_elsewhere(site: Path) 
     assert not dead, "\n".join(dead)
 
 
-def test_every_public_name_has_its_place(site: Path) -> None:
+def test_every_public_name_has_a_page_with_its_signature(site: Path) -> None:
     for module, names in public_names().items():
-        anchors = Links(site / "api" / f"{module}.html").anchors
-        assert {f"{module}.{name}" for name in names} <= anchors
+        listed = Links(site / "api" / f"{module}.html").follows
+        for name in names:
+            full = f"{module}.{name}"
+            assert f"{full}.html" in listed, f"{module} does not list '{name}'"
+            path = site / "api" / f"{full}.html"
+            assert full in Links(path).anchors
+            text = path.read_text(encoding="utf-8")
+            signature = text.partition(f'id="{full}"')[2].partition("</dt>")[0]
+            value = getattr(import_module(module), name)
+            for parameter in inspect.signature(value).parameters:
+                assert f">{parameter}<" in signature, (
+                    f"{full} has no '{parameter}' in its signature"
+                )
+            assert "__init__" not in text
+
+
+def test_front_door_is_on_the_first_page(site: Path) -> None:
+    follows = Links(site / "api" / "index.html").follows
+    for name in torch_geometric_diff.__all__:
+        assert name == "__version__" or any(link.endswith(f".{name}.html") for link in follows)
+    assert any(link.startswith("api/index.html") for link in Links(site / "index.html").follows)
+
+
+def test_attributes_exist_and_keep_their_underscore(site: Path) -> None:
+    found = 0
+    for module, names in public_names().items():
+        for name in names:
+            value = getattr(import_module(module), name)
+            section = (
+                (inspect.getdoc(value) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+            )
+            text = (site / "api" / f"{module}.{name}.html").read_text(encoding="utf-8")
+            for attribute in re.findall(r"^    (\w+) \(", section, re.MULTILINE):
+                found += 1
+                assert f"<strong>{attribute}</strong>" in text, f"{name}.{attribute}"
+    assert found > 20
+
+
+def test_formulas_are_drawn_in_full(site: Path) -> None:
+    formulas = 0
+    for path in site.rglob("*.html"):
+        for formula in re.findall(r"<math.*?</math>", path.read_text(encoding="utf-8"), re.DOTALL):
+            formulas += 1
+            assert not re.search(r"<m[ion][^>]*>(&<|&amp;|\\\\)", formula), (
+                f"{path.name}: {formula}"
+            )
+    assert formulas > 100
 
 
 def complaints(events: list[dict[str, Any]]) -> list[str]:
