@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import check_writable, command_line, environment, write_atomically
-from benchmarks.speed.harness import Harness, Row
+from benchmarks.speed.harness import BesideHarness, Harness, Row
 
 SUITES = (
     "kernels",
@@ -29,6 +29,7 @@ SUITES = (
     "classifier",
     "partition",
 )
+BESIDE = ("propagation", "columns", "small", "accelerate")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +41,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--plot", type=Path, help="draw the ratios into this PNG")
     p.add_argument(
         "--products", action="store_true", help="with --suite build: at ogbn-products' size, alone"
+    )
+    p.add_argument(
+        "--beside",
+        action="store_true",
+        help="ours alone, beside a process that keeps one core busy: the ratio to the time on one "
+        "idle thread, with the same bits",
     )
     p.add_argument("--threads", type=int, help="threads of torch (default: all)")
     return p
@@ -96,10 +103,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.products and args.suite != "build":
         raise ValueError(f"Expected '--suite build' beside '--products' (got '{args.suite}')")
     suite = importlib.import_module(f".{args.suite}", __package__)
+    if args.beside and args.suite not in BESIDE:
+        raise ValueError(f"Expected one of the suites {BESIDE} beside '--beside'")
     machine, harness = environment(), Harness()
     print(machine)
     print(f"copy bandwidth {harness.bandwidth / 1e9:.1f} GB/s")
-    found = suite.products() if args.products else suite.run(harness, args.quick)
+    if args.beside:
+        with BesideHarness() as other:
+            found = suite.run(other, args.quick)
+    else:
+        found = suite.products() if args.products else suite.run(harness, args.quick)
     rows = [{"suite": args.suite, **row} for row in found]
     print(table(rows))
     if args.json:

@@ -1,9 +1,14 @@
 """Timing of candidates in turn, so that a busy machine shifts all of them alike."""
 
+import contextlib
 import functools
+import os
+import signal
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +19,8 @@ Row = dict[str, Any]
 
 class Harness:
     """Compares candidates."""
+
+    is_beside = False
 
     @functools.cached_property
     def bandwidth(self) -> float:
@@ -62,6 +69,87 @@ class Harness:
             }
             for name, taken in times.items()
         ]
+
+
+class BesideHarness(Harness):
+    """Times ours alone: on one idle thread, and on all threads beside a process that keeps one core
+    busy. Both have to give the same bits.
+
+    Use as a context, in which that process lives.
+    """
+
+    is_beside = True
+
+    def __enter__(self) -> "BesideHarness":
+        core = max(os.sched_getaffinity(0))
+        command = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+        self._other = subprocess.Popen([sys.executable, "-c", command])
+        self._other.send_signal(signal.SIGSTOP)
+        self._threads = max(torch.get_num_threads(), 2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._other.kill()
+        self._other.wait()
+        torch.set_num_threads(self._threads)
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[None]:
+        self._other.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+        try:
+            yield
+        finally:
+            self._other.send_signal(signal.SIGSTOP)
+
+    def compare(
+        self,
+        case: str,
+        candidates: Mapping[str, Callable[[], object]],
+        *,
+        ours: str,
+        repeats: int = 5,
+    ) -> list[Row]:
+        """As :meth:`Harness.compare`; the ratio is the time beside the other process as a multiple
+        of that on one idle thread.
+        """
+        rows = []
+        for name, function in candidates.items():
+            if name != ours and not name.startswith("ours"):
+                continue
+            alone, beside, same = [], [], True
+            for turn in range(max(repeats, 5) + 1):
+                torch.set_num_threads(1)
+                start = time.perf_counter()
+                expected = _tensors(function())
+                first = time.perf_counter() - start
+                torch.set_num_threads(self._threads)
+                with self._busy():
+                    start = time.perf_counter()
+                    found = _tensors(function())
+                    second = time.perf_counter() - start
+                same &= all(map(_same_bits, found, expected))
+                if turn > 0:
+                    alone.append(first)
+                    beside.append(second)
+            if not same:
+                raise AssertionError(f"Expected the same bits on one and two threads: {case}")
+            median, ratio = statistics.median(alone), statistics.median
+            row = {"case": case, "name": name, "repeats": len(alone), "aim": 1.3}
+            row |= {"seconds": median, "bits compared": bool(expected)}
+            row["ratio"] = ratio(b / a for a, b in zip(alone, beside, strict=True))
+            rows.append(row)
+        return rows
+
+
+def _tensors(found: Any) -> list[torch.Tensor]:
+    if isinstance(found, torch.Tensor):
+        return [found]
+    return [t for t in found if isinstance(t, torch.Tensor)] if isinstance(found, list) else []
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def copy_bandwidth(size: int = 1 << 26) -> float:

@@ -25,29 +25,42 @@ ALPHA, STEPS = 0.1, 10
 SPARSE = "PyG, SparseTensor"
 
 
-def both(layer: Module, x: Tensor, *graph: Any) -> Callable[[], None]:
-    """Forward and backward of a layer."""
-    grad = torch.rand(x.size(0), getattr(layer, "out_channels", x.size(1)))
-    leaves = [x, *layer.parameters(), *(t for t in graph if isinstance(t, Tensor))]
+def both(
+    layer: Module, x: Tensor, *graph: Any, width: int | None = None
+) -> Callable[[], list[Tensor]]:
+    """Forward and backward of a layer of ``width`` columns: the output and all gradients."""
+    if width is None:
+        width = getattr(layer, "out_channels", x.size(1))
+        if isinstance(layer, pyg.MixHopConv):
+            width *= len(layer.powers)
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.rand(x.size(0), width, generator=generator)
+    leaves = [t for t in (x, *layer.parameters(), *graph) if isinstance(t, Tensor)]
+    leaves = [t for t in leaves if t.requires_grad]
 
-    def run() -> None:
-        layer(x, *graph).backward(grad)
+    def run() -> list[Tensor]:
+        out = layer(x, *graph)
+        out.backward(grad)
+        grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
         for leaf in leaves:
             leaf.grad = None
+        return [out.detach(), *grads]
 
     return run
 
 
-def with_product(step: Step, x: Tensor) -> Callable[[], None]:
+def with_product(step: Step, x: Tensor) -> Callable[[], list[Tensor]]:
     """APPNP with a product of somebody else's."""
     grad = torch.rand(x.shape)
 
-    def run() -> None:
+    def run() -> list[Tensor]:
         z = x
         for _ in range(STEPS):
             z = (1 - ALPHA) * step(z) + ALPHA * x
         z.backward(grad)
+        grads = [] if x.grad is None else [x.grad]
         x.grad = None
+        return [z.detach(), *grads]
 
     return run
 
@@ -212,7 +225,7 @@ def run(harness: Harness, quick: bool) -> list[Row]:
         )
     ):
         rows += learned(harness, case)
-    return rows if quick else rows + memory()
+    return rows if quick or harness.is_beside else rows + memory()
 
 
 if __name__ == "__main__":

@@ -47,9 +47,14 @@ def uncompiled(function: Callable, reason: str = "it reads the memory of its Ten
     return call
 
 
+def is_tracing() -> bool:
+    """Whether ``torch.jit.trace`` runs: its own function asks the same more slowly."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
 def refuse_tracing(name: str) -> None:
     """Refuse ``torch.jit.trace``, which would take the results of C++ for constants."""
-    if torch.jit.is_tracing():
+    if is_tracing():
         raise NotImplementedError(
             f"'{name}' cannot be traced: TorchScript does not see the kernels. Use "
             "'torch.compile' or 'torch.export' instead"

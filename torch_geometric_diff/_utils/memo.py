@@ -21,10 +21,12 @@ class Identity:
 
     def is_of(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the same Tensors, none of them changed since."""
-        return len(tensors) == len(self._seen) and all(
-            ref() is x and number is not None and number == version(x)
-            for (ref, number), x in zip(self._seen, tensors, strict=True)
-        )
+        if len(tensors) != len(self._seen):
+            return False
+        for (ref, number), x in zip(self._seen, tensors, strict=True):
+            if ref() is not x or number is None or number != version(x):
+                return False
+        return True
 
 
 class PerTensor:

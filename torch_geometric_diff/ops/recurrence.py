@@ -35,8 +35,10 @@ def _cached(make: Callable[..., "Recurrence"]) -> Callable[..., "Recurrence"]:
 
     @functools.wraps(make)
     def recurrence(*settings: Any) -> "Recurrence":
-        learned = any(isinstance(number, Tensor) for number in settings)
-        return (make if learned or torch.compiler.is_compiling() else cached)(*settings)
+        for number in settings:
+            if isinstance(number, Tensor):
+                return make(*settings)
+        return (make if torch.compiler.is_compiling() else cached)(*settings)
 
     return recurrence
 

@@ -31,16 +31,22 @@ class CachedOperator:
         """Know a graph from now on, in a few forms at once."""
         self._seen = [*self._seen[-3:], Identity(_tensors(*graph))]
 
-    def is_of(self, graph: Graph) -> bool:
-        """Whether a graph is the one that it was built of, in a form that is known."""
-        if torch.compiler.is_compiling():
-            return self._has_entries(graph)
+    def knows(self, graph: Graph) -> bool:
+        """Whether a graph's Tensors are those of an earlier call, not changed since, and constant:
+        without a look at a value.
+        """
         tensors = _tensors(*graph)
-        if any(identity.is_of(tensors) for identity in self._seen):
-            return True
+        for identity in self._seen:
+            if identity.is_of(tensors):
+                return not any([tensor.requires_grad for tensor in tensors])
+        return False
+
+    def is_of(self, graph: Graph) -> bool:
+        """Whether a graph has the entries of the one that it was built of, in the same form."""
         if not self._has_entries(graph):
             return False
-        self.remember(graph)
+        if not torch.compiler.is_compiling():
+            self.remember(graph)
         return True
 
     def is_equal(self, operator: SparseOperator) -> bool:

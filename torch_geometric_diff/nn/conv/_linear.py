@@ -46,12 +46,12 @@ class _Propagated(NamedTuple):
 
     def is_of(self, x: Tensor, operator: SparseOperator, recurrence: Recurrence) -> bool:
         """Whether these features, propagated so, give the result."""
-        old = self.x
+        old, value = self.x, operator.value
         return (
             self.operator is operator
-            and not operator.value.requires_grad
+            and not value.requires_grad
             and self.recurrence is recurrence
-            and self.versions == (old._version, operator.value._version)
+            and self.versions == (old._version, value._version)
             and (old.shape, old.dtype, old.device) == (x.shape, x.dtype, x.device)
             and (
                 (old.data_ptr() == x.data_ptr() and old.stride() == x.stride())

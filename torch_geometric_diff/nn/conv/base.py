@@ -12,7 +12,7 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import spmm
 
 from ..._utils.checks import check_has_values, check_real, is_finite
-from ..._utils.functorch import cacheable
+from ..._utils.functorch import cacheable, is_tracing
 from ...graph.adjacency import is_sparse_adjacency, sparse_matrix
 from ...ops import PartitionedOperator, Recurrence, SparseOperator, propagate
 from ...ops._sparse import SparseProduct
@@ -111,7 +111,7 @@ class Propagation(MessagePassing):
                 "this layer does not support bipartite message passing. Please try other layers "
                 "such as 'SAGEConv' or 'GraphConv' instead"
             )
-        if torch.jit.is_tracing():
+        if is_tracing():
             raise TypeError(self._no_torchscript("traced"))
         check_features(x)
         for name, parameter in self._parameters.items():
@@ -156,13 +156,17 @@ class Propagation(MessagePassing):
     def _operator(self, x: Tensor, graph: Graph, recipe: Recipe) -> SparseOperator:
         if issubclass(kind_of(graph[0]), SparseOperator):
             return self._ready(*graph)
-        cache, is_compiling = self._cached, torch.compiler.is_compiling()
+        cache: Any = self._cached
+        is_compiling = torch.compiler.is_compiling()
         if not self.cached or (cache is None and is_compiling):
             return self._build(x, graph, recipe)
-        if is_learned(*graph):
-            raise ValueError("'cached=True' does not go with learned 'edge_weight'")
         settings = (recipe, self.flow, _precision(x), x.device)
-        if cache is None or cache.settings != settings:
+        is_current = cache is not None and cache.settings == settings
+        if is_current and not is_compiling and cache.knows(graph):
+            pass
+        elif is_learned(*graph):
+            raise ValueError("'cached=True' does not go with learned 'edge_weight'")
+        elif not is_current:
             with cacheable():
                 cache = CachedOperator(self._build(x, graph, recipe), graph, settings)
             self._cached = cache
@@ -219,7 +223,7 @@ class Propagation(MessagePassing):
         return (
             functions != _trusted.get(home)
             and _are_changed(home, functions)
-            or any(name in own for name in _PATCHABLE)
+            or any(map(own.__contains__, _PATCHABLE))
         )
 
     def _product(
