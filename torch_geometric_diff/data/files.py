@@ -108,52 +108,72 @@ def check_graph(arrays: Mapping[str, Any], origin: Any) -> Data:
     Raises:
         ValueError: If something is missing or does not fit; names ``origin``.
     """
+    try:
+        tensors = _tensors(arrays)
+        x = tensors["x"]
+        if x.dim() != 2 or x.is_complex() or 0 in x.shape:
+            raise ValueError(f"'x' has shape {list(x.shape)}, expected a row of features a node")
+        if not x.float().isfinite().all():
+            raise ValueError("'x' holds values that are not finite numbers")
+        edge_index = _edges(tensors["edge_index"], x.size(0))
+        y = _classes(tensors["y"], x.size(0))
+        return Data(x=x, edge_index=edge_index, y=y, **_masks(tensors, x.size(0)))
+    except ValueError as error:
+        raise ValueError(f"'{origin}': {error}") from None
 
-    def refuse(text: str) -> ValueError:
-        return ValueError(f"'{origin}': {text}")
 
+def _tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What a graph is made of, dense."""
     tensors = {}
     for name in ("x", "edge_index", "y", *MASKS):
         value = arrays.get(name)
         if value is None:
             if name in MASKS:
                 continue
-            raise refuse(f"there is no '{name}', which every model here needs")
+            raise ValueError(f"there is no '{name}', which every model here needs")
         if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
-            raise refuse(f"'{name}' is of type {value.dtype}, expected numbers")
+            raise ValueError(f"'{name}' is of type {value.dtype}, expected numbers")
         tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device="cpu")
         tensors[name] = tensor.to_dense() if tensor.layout != torch.strided else tensor
-    x, y, edge_index = tensors["x"], tensors["y"], tensors["edge_index"]
-    if x.dim() != 2 or x.is_complex() or 0 in x.shape:
-        raise refuse(f"'x' has shape {list(x.shape)}, expected a row of features a node")
-    if not x.float().isfinite().all():
-        raise refuse("'x' holds values that are not finite numbers")
+    return tensors
+
+
+def _edges(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Edges [2, E] of so many nodes; those of files may have a row an edge."""
     if edge_index.dim() == 2 and edge_index.size(0) != 2 and edge_index.size(1) == 2:
         edge_index = edge_index.t()
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
-        raise refuse(
+        raise ValueError(
             f"'edge_index' has shape {list(edge_index.shape)} and type {edge_index.dtype}, "
             "expected whole numbers [2, E]"
         )
-    num_nodes, edge_index = x.size(0), edge_index.long()
+    edge_index = edge_index.long()
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
-        raise refuse(
+        raise ValueError(
             f"'edge_index' names nodes {int(edge_index.min())} to {int(edge_index.max())}, but "
             f"'x' has {num_nodes} rows"
         )
+    return edge_index
+
+
+def _classes(y: Tensor, num_nodes: int) -> Tensor:
+    """The class of each node, below 0 where there is none."""
     if y.dim() == 2 and y.size(1) == 1:
         y = y.squeeze(1)
     if y.dim() != 1 or y.numel() != num_nodes:
-        raise refuse(f"'y' has shape {list(y.shape)}, expected one class for each of {num_nodes}")
+        raise ValueError(
+            f"'y' has shape {list(y.shape)}, expected one class for each of {num_nodes}"
+        )
     y = torch.where(y.isnan(), -1.0, y) if y.is_floating_point() else y
     if not bool((y == y.long()).all()):
-        raise refuse("'y' holds numbers that are no class")
-    if y.long().clamp(min=-1).unique().numel() - int((y < 0).any()) < 2:
-        raise refuse("'y' holds fewer than two classes")
-    return Data(x=x, edge_index=edge_index, y=y.long(), **_masks(tensors, num_nodes, refuse))
+        raise ValueError("'y' holds numbers that are no class")
+    y = y.long()
+    if y[y >= 0].unique().numel() < 2:
+        raise ValueError("'y' holds fewer than two classes")
+    return y
 
 
-def _masks(tensors: Mapping[str, Tensor], num_nodes: int, refuse: Any) -> dict[str, Tensor]:
+def _masks(tensors: Mapping[str, Tensor], num_nodes: int) -> dict[str, Tensor]:
     """Masks with a column a split; those of PyG's Heterophilous files have a row a split."""
     masks = {}
     for name in MASKS:
@@ -164,6 +184,7 @@ def _masks(tensors: Mapping[str, Tensor], num_nodes: int, refuse: Any) -> dict[s
         if mask.dim() == 2 and mask.size(0) != num_nodes and mask.size(1) == num_nodes:
             mask = mask.t()
         if mask.dim() != 2 or mask.size(0) != num_nodes:
-            raise refuse(f"'{name}' has shape {list(tensors[name].shape)}, expected [{num_nodes}]")
+            shape = list(tensors[name].shape)
+            raise ValueError(f"'{name}' has shape {shape}, expected [{num_nodes}]")
         masks[name] = mask
     return masks

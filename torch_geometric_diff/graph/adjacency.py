@@ -80,7 +80,6 @@ def parse_edges(
 
     Where there are no weights, they are :obj:`None`; else they are as they were given.
     """
-    weight: Tensor | None
     num_nodes = _as_count(num_nodes)
     if is_sparse_adjacency(adj):
         if edge_weight is not None:
@@ -88,42 +87,50 @@ def parse_edges(
                 "Expected 'edge_weight' to be None beside a sparse 'edge_index', whose values are "
                 "the weights (got both); set the values of the sparse matrix instead"
             )
-        row, col, weight, size = sparse_entries(adj)
+        row, col, edge_weight, size = sparse_entries(adj)
         num_nodes = _square(size, num_nodes)
     elif isinstance(adj, Tensor):
-        if adj.dim() != 2 or adj.size(0) != 2:
-            raise ValueError(f"Expected 'edge_index' of shape [2, E] (got {list(adj.shape)})")
-        if adj.is_floating_point() or adj.is_complex() or adj.dtype == torch.bool:
-            raise ValueError(f"Expected 'edge_index' to hold integers (got {adj.dtype})")
-        if isinstance(adj, EdgeIndex):
-            num_nodes = _square(adj.sparse_size(), num_nodes)
-        if num_nodes is None:
-            num_nodes = max(int(adj.max()) + 1, 0) if adj.numel() else 0
-        num_nodes = _as_count(num_nodes)
-        col, row = (adj.as_tensor() if isinstance(adj, EdgeIndex) else adj).long()
-        weight = edge_weight
+        row, col, num_nodes = _from_edge_index(adj, num_nodes)
     else:
         raise TypeError(
             "Expected 'edge_index' to be a Tensor of shape [2, E], an EdgeIndex, a sparse tensor "
             f"or a torch_sparse.SparseTensor (got {type(adj).__name__})"
         )
     check_has_values("edge_index", row)
-    if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"Expected 'edge_weight' to be a Tensor (got {type(weight).__name__})")
-        if weight.dim() == 2 and weight.size(1) == 1:
-            weight = weight.squeeze(1)
-        if weight.shape != row.shape:
-            raise ValueError(
-                f"Expected 'edge_weight' of shape [{row.numel()}], one weight an edge "
-                f"(got {list(weight.shape)})"
-            )
-        if weight.is_complex():
-            raise TypeError(f"Expected 'edge_weight' to be real (got {weight.dtype})")
-        check_has_values("edge_weight", weight)
-        if weight.device != row.device:
-            weight = weight.to(row.device)
+    weight = None if edge_weight is None else _checked_weight(edge_weight, row)
     return RawEdges(_index(row), _index(col), weight, num_nodes)
+
+
+def _from_edge_index(adj: Tensor, num_nodes: int | None) -> tuple[Tensor, Tensor, int]:
+    """Targets, sources and the number of nodes."""
+    if adj.dim() != 2 or adj.size(0) != 2:
+        raise ValueError(f"Expected 'edge_index' of shape [2, E] (got {list(adj.shape)})")
+    if adj.is_floating_point() or adj.is_complex() or adj.dtype == torch.bool:
+        raise ValueError(f"Expected 'edge_index' to hold integers (got {adj.dtype})")
+    if isinstance(adj, EdgeIndex):
+        num_nodes = _square(adj.sparse_size(), num_nodes)
+        adj = adj.as_tensor()
+    if num_nodes is None:
+        num_nodes = max(int(adj.max()) + 1, 0) if adj.numel() else 0
+    col, row = adj.long()
+    return row, col, _as_count(num_nodes)
+
+
+def _checked_weight(weight: Any, row: Tensor) -> Tensor:
+    """Weights (E,), one an edge, beside the edges."""
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"Expected 'edge_weight' to be a Tensor (got {type(weight).__name__})")
+    if weight.dim() == 2 and weight.size(1) == 1:
+        weight = weight.squeeze(1)
+    if weight.shape != row.shape:
+        raise ValueError(
+            f"Expected 'edge_weight' of shape [{row.numel()}], one weight an edge "
+            f"(got {list(weight.shape)})"
+        )
+    if weight.is_complex():
+        raise TypeError(f"Expected 'edge_weight' to be real (got {weight.dtype})")
+    check_has_values("edge_weight", weight)
+    return weight.to(row.device)
 
 
 def _square(size: Sequence[int | None], num_nodes: int | None) -> Any:

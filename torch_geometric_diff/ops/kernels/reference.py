@@ -135,39 +135,41 @@ def run(
     steps, inputs = masks.num_steps, len(x)
     outputs = len(table) - INPUTS - inputs
 
-    def weighted(terms: list[tuple[Any, Tensor]]) -> Tensor:
-        total = None
-        for factor, term in terms:
-            if isinstance(factor, Tensor):
-                term = _times(term, factor.to(term))
-            elif factor == 0:
-                continue
-            elif factor != 1:
-                term = term * factor
-            total = term if total is None else total + term
-        if total is None:  # zeros that gradients may pass, as all others
-            total = x[0].masked_fill(torch.ones((), dtype=torch.bool, device=x.device), 0.0)
-        return total
-
     def added(k: int) -> list[tuple[Any, Tensor]]:
         return [(table[INPUTS + i][k], x[i]) for i in range(inputs)]
 
     def replaced(z: Tensor) -> Tensor:
         return z if fixed is None else torch.where(fixed[0], fixed[1], z)
 
-    z, before = replaced(weighted(added(0))), x[:0]
+    z, before = replaced(_weighted(added(0), x[0])), x[:0]
     ys: list[Tensor | None] = [None] * outputs
     for k in range(steps + 1):
         if k > 0:
             u = z if reverse else masks(z, k)
-            moved = weighted([(table[A][k], product(u)), (table[D][k], u)])
+            moved = _weighted([(table[A][k], product(u)), (table[D][k], u)], x[0])
             if reverse:
                 moved = masks(moved, steps + 1 - k)
             rest = [(table[B][k], before)] if k > 1 else []
-            z, before = weighted([(1, moved), *rest, *added(k)]), z
+            z, before = _weighted([(1, moved), *rest, *added(k)], x[0]), z
             z = replaced(z if bounds is None else z.clamp(*bounds))
         for o, y in enumerate(ys):  # no state is kept longer than it is needed
             factor = table[INPUTS + inputs + o][k]
             if isinstance(factor, Tensor) or factor != 0:
-                ys[o] = weighted([(factor, z)] if y is None else [(1, y), (factor, z)])
-    return torch.stack([weighted([]) if y is None else y for y in ys])
+                ys[o] = _weighted([(factor, z)] if y is None else [(1, y), (factor, z)], x[0])
+    return torch.stack([_weighted([], x[0]) if y is None else y for y in ys])
+
+
+def _weighted(terms: list[tuple[Any, Tensor]], like: Tensor) -> Tensor:
+    """A weighted sum; of nothing, zeros that gradients may pass, as all others."""
+    total = None
+    for factor, term in terms:
+        if isinstance(factor, Tensor):
+            term = _times(term, factor.to(term))
+        elif factor == 0:
+            continue
+        elif factor != 1:
+            term = term * factor
+        total = term if total is None else total + term
+    if total is None:
+        return like.masked_fill(torch.ones((), dtype=torch.bool, device=like.device), 0.0)
+    return total

@@ -12,6 +12,7 @@ integer literal takes the type of the Tensor beside it.
 import triton
 import triton.language as tl
 
+BEGIN, ADVANCE, JOIN = (tl.constexpr(i) for i in range(3))
 LOW, HIGH, SCALE, TABLE = (tl.constexpr(i) for i in range(4))  # in an array of numbers
 
 
@@ -23,8 +24,9 @@ def _mix32(h):
 
 
 @triton.jit
-def _dropout(tile, row, column, seed, number, threshold, scale):
-    """A tile [rows, columns] times its mask: ``ops.random.random_u16``, one hash a column."""
+def _dropout(tile, row, column, seed, number, threshold, numbers):
+    """A tile [rows, columns] times its mask: ``ops._random.random_u16``, one hash a column."""
+    seed, scale = tl.load(seed), tl.load(numbers + SCALE)
     s = seed.to(tl.uint64) + tl.cast(number + 1, tl.uint64) * 0x9E3779B97F4A7C15
     s = (s ^ (s >> 30)) * 0xBF58476D1CE4E5B9
     s = (s ^ (s >> 27)) * 0x94D049BB133111EB
@@ -56,9 +58,9 @@ def _block(block, units, VEC: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _slot(states, slot, batch, element, num_rows, units, VEC: tl.constexpr):
-    """Where an element of the batch begins in a slot."""
-    return states + (tl.cast(slot, tl.int64) * batch + element) * num_rows * (units * VEC)
+def _slot(states, slot, size):
+    """Where a slot of so many elements begins."""
+    return states + tl.cast(slot, tl.int64) * size
 
 
 @triton.jit
@@ -109,10 +111,138 @@ def _row_sums(
 
 
 @triton.jit
-def _meet(z, other, inside, to):
-    """The inner product of a tile with a slot, and where it goes."""
-    product = _times(z, tl.load(other, mask=inside, other=0.0).to(z.dtype))
-    tl.store(to, tl.sum(tl.sum(product, axis=1), axis=0))
+def _listed(
+    rows, block, split_blocks, num_split, skip, num_whole, KIND: tl.constexpr, ROWS: tl.constexpr
+):
+    """Where the rows of a block, or pieces of rows, stand in their list; which they are; and
+    whether they are there.
+    """
+    rank = block * ROWS + tl.arange(0, ROWS)
+    mine = rank < num_split
+    if block >= split_blocks:
+        rank += skip - split_blocks * ROWS
+        mine = rank < skip + num_whole
+    row = rank
+    if KIND != BEGIN:
+        row = tl.load(rows + rank, mask=mine, other=-1)
+        mine = row >= 0
+    return rank, row, mine
+
+
+@triton.jit
+def _from_rows(
+    z, source, partials, element, part, col, value, first, count, rank, mine, column, pitch, live,
+    KIND: tl.constexpr, SOME: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Rows of ``P z``, or the rest of them from the sums of their pieces."""
+    begin = tl.load(first + rank, mask=mine, other=0)
+    length = tl.load(count + rank, mask=mine, other=0)
+    if KIND == ADVANCE:
+        z = _row_sums(z, source, col, value, begin, length, column, pitch, live, SOME, WIDE)
+    else:
+        home = _slot(partials, element, part)
+        for i in range(0, tl.max(length, axis=0)):
+            there = (i < length)[:, None] & (column < pitch)[None, :]
+            z += tl.load(home + _offsets(begin + i, column, pitch, WIDE), mask=there, other=0.0)
+    return z
+
+
+@triton.jit
+def _from_inputs(
+    z, front, states, table, source, mine, across, inside, place, column, element, batch, in_rows,
+    stride, inputs, width, put_slot, size, PUT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The first state, made of the inputs; with PUT they become slots."""
+    there = (mine & (source < in_rows))[:, None] & across
+    taken = _offsets(source, column, stride, WIDE)
+    for i in range(inputs):
+        c = tl.load(table + (3 + i) * width)
+        if PUT or c != 0:
+            given = front + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
+            tile = tl.load(given + taken, mask=there, other=0.0)
+            if PUT:
+                tl.store(_slot(states, put_slot + i, size) + place, tile, mask=inside)
+            z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
+    return z
+
+
+@triton.jit
+def _completed(
+    z, at, states, put, table, numbers, seeds, element, name, column, width, step, number,
+    threshold, older_slot, put_slot, inputs, size, place, inside,
+    PLAIN: tl.constexpr, DROP: tl.constexpr, CLAMP: tl.constexpr,
+):  # fmt: skip
+    """A state from its product: with coefficients, a mask after the product, and bounds."""
+    if not PLAIN:
+        a, d = tl.load(table + step), tl.load(table + width + step)
+        z = tl.where(a != 0, a * z, 0.0)
+        if d != 0:
+            z += d * tl.load(at + place, mask=inside, other=0.0).to(z.dtype)
+    if DROP == 2:
+        z = _dropout(z, name, column, seeds + element, number, threshold, numbers)
+    if not PLAIN:
+        b = tl.load(table + 2 * width + step)
+        if (b != 0) & (step > 1):
+            other = _slot(states, older_slot, size) + place
+            z += b * tl.load(other, mask=inside, other=0.0).to(z.dtype)
+        for i in range(inputs):
+            c = tl.load(table + (3 + i) * width + step)
+            if c != 0:
+                other = _slot(put, put_slot + i, size) + place
+                z += c * tl.load(other, mask=inside, other=0.0).to(z.dtype)
+    if CLAMP:
+        low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
+        z = tl.where(z < low, low, z)  # NaN stays
+        z = tl.where(z > high, high, z)
+    return z
+
+
+@triton.jit
+def _write_outputs(
+    z, y, states, sums, ends, table, out, mine, across, inside, place, column, element, batch,
+    out_rows, stride, inputs, outputs, width, step, home, size, WIDE: tl.constexpr,
+):  # fmt: skip
+    """What outputs take of a state; an output is written with the last one that it takes of."""
+    if y.dtype.element_ty == tl.int64:  # its address, anew at every replay of a graph
+        y = tl.load(y).to(tl.pointer_type(states.dtype.element_ty))
+    written = (mine & (out < out_rows))[:, None] & across
+    for o in range(outputs):
+        w = tl.load(table + (3 + inputs + o) * width + step)
+        since, until = tl.load(ends + 2 * o), tl.load(ends + 2 * o + 1)
+        if (w != 0) | (step == until):
+            part = tl.where(w != 0, w * z, 0.0)
+            if sums is not None:
+                so_far = _slot(sums + home, o, size) + place
+                if step > since:
+                    part += tl.load(so_far, mask=inside, other=0.0)
+                if step < until:
+                    tl.store(so_far, part, mask=inside)
+            if step == until:
+                result = y + (tl.cast(o, tl.int64) * batch + element) * out_rows * stride
+                result += _offsets(out, column, stride, WIDE)
+                tl.store(result, part.to(states.dtype.element_ty), mask=written)
+
+
+@triton.jit
+def _meet(z, states, meets, dots, first, last, programs, place, inside, size):
+    """The inner products of a state with slots that it meets, and where they go."""
+    for i in range(first, last):
+        slot = tl.load(meets + i)
+        if slot >= 0:
+            other = tl.load(_slot(states, slot, size) + place, mask=inside, other=0.0)
+            product = _times(z, other.to(z.dtype))
+            tl.store(dots + i * programs, tl.sum(tl.sum(product, axis=1), axis=0))
+
+
+@triton.jit
+def _tell(address, y, seeds, seed_low, seed_high, SEED: tl.constexpr):
+    """For the launches that follow: where a graph's outputs go, and the seed."""
+    if address is not None:
+        tl.store(address, y.to(tl.int64))
+    if SEED:
+        high = tl.cast(seed_high, tl.int64) << 32
+        tl.store(seeds, high + (tl.cast(seed_low, tl.int64) + 2147483648))
+        tl.debug_barrier()  # this program may read it
 
 
 _NUMBERS = [
@@ -122,7 +252,6 @@ _NUMBERS = [
     "first_program", "programs", "seed_low", "seed_high", "slot", "other_slot", "num_listed",
     "finished",
 ]  # fmt: skip
-BEGIN, ADVANCE, JOIN = (tl.constexpr(i) for i in range(3))
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -157,126 +286,56 @@ def advance(
     program = tl.program_id(0)
     element, column = _block(program // blocks, units, VEC, COLUMNS)
     block = program % blocks
-    rank = block * ROWS + tl.arange(0, ROWS)
-    mine = rank < num_split
-    if block >= split_blocks:
-        rank += skip - split_blocks * ROWS
-        mine = rank < skip + num_whole
-    row = rank
-    if KIND != BEGIN:
-        row = tl.load(rows + rank, mask=mine, other=-1)
-        mine = row >= 0
+    rank, row, mine = _listed(rows, block, split_blocks, num_split, skip, num_whole, KIND, ROWS)
     place = _offsets(row, column, pitch, WIDE)
     inside = mine[:, None] & (column < pitch)[None, :]
-    name = row
-    if NAMES:
-        name = tl.load(names + row, mask=mine, other=0)
-    if ALIGNED:
-        across, stride = (column < pitch)[None, :], pitch
-    else:
-        across = (column < channels)[None, :]
+    name = tl.load(names + row, mask=mine, other=0) if NAMES else row
+    stride = pitch if ALIGNED else stride
+    across = (column < (pitch if ALIGNED else channels))[None, :]
+    home = tl.cast(element, tl.int64) * num_rows * pitch  # in a slot
+    size = tl.cast(batch, tl.int64) * num_rows * pitch
     z = tl.zeros([ROWS, COLUMNS], numbers.dtype.element_ty)
-    at = _slot(front, front_slot, batch, element, num_rows, units, VEC)
-    if KIND == ADVANCE:
-        begin = tl.load(first + rank, mask=mine, other=0)
-        length = tl.load(count + rank, mask=mine, other=0)
-        z = _row_sums(z, at, col, value, begin, length, column, pitch, live, NAMES == 2, WIDE)
-    elif KIND == JOIN:
-        piece = tl.load(first + rank, mask=mine, other=0)
-        pieces = tl.load(count + rank, mask=mine, other=0)
-        home = _slot(partials, 0, batch, element, num_partials, units, VEC)
-        for i in range(0, tl.max(pieces, axis=0)):
-            there = (i < pieces)[:, None] & (column < pitch)[None, :]
-            z += tl.load(home + _offsets(piece + i, column, pitch, WIDE), mask=there, other=0.0)
+    at = _slot(front + home, front_slot, size)
+    part = tl.cast(num_partials, tl.int64) * pitch
+    if KIND == BEGIN:
+        _tell(address, y, seeds, seed_low, seed_high, SEED)
+        z = _from_inputs(
+            z, front, states + home, table, name if NAMES % 2 == 1 else row, mine, across, inside,
+            place, column, element, batch, in_rows, stride, inputs, width, put_slot, size, PUT,
+            WIDE,
+        )  # fmt: skip
     else:
-        if address is not None:  # what the other launches of a graph read
-            tl.store(address, y.to(tl.int64))
-        if SEED:
-            high = tl.cast(seed_high, tl.int64) << 32
-            tl.store(seeds, high + (tl.cast(seed_low, tl.int64) + 2147483648))
-            tl.debug_barrier()  # this program may read it
-        source = row
-        if NAMES % 2 == 1:
-            source = name
-        there = (mine & (source < in_rows))[:, None] & across
-        taken = _offsets(source, column, stride, WIDE)
-        for i in range(inputs):
-            c = tl.load(table + (3 + i) * width)
-            if PUT or c != 0:
-                given = front + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
-                tile = tl.load(given + taken, mask=there, other=0.0)
-                if PUT:
-                    to = _slot(states, put_slot + i, batch, element, num_rows, units, VEC)
-                    tl.store(to + place, tile, mask=inside)
-                z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
+        z = _from_rows(
+            z, at, partials, element, part, col, value, first, count, rank, mine, column, pitch,
+            live, KIND, NAMES == 2, WIDE,
+        )  # fmt: skip
     if SPLIT and block < split_blocks:
-        home = _slot(partials, 0, batch, element, num_partials, units, VEC)
-        tl.store(home + place, z, mask=inside)
+        tl.store(_slot(partials, element, part) + place, z, mask=inside)
     else:
-        if DOTS:
-            finished = blocks - split_blocks
-            dots += first_program + program // blocks * finished + block - split_blocks
+        if DOTS:  # the first is that of the product
             meets += step * num_dots
-            slot = tl.load(meets)
-            if slot >= 0:  # the first dot is that of the product
-                other = _slot(states, slot, batch, element, num_rows, units, VEC)
-                _meet(z, other + place, inside, dots)
-        if KIND != BEGIN and not PLAIN:
-            a, d = tl.load(table + step), tl.load(table + width + step)
-            z = tl.where(a != 0, a * z, 0.0)
-            if d != 0:
-                z += d * tl.load(at + place, mask=inside, other=0.0).to(z.dtype)
-        if DROP:
-            seed, scale = tl.load(seeds + element), tl.load(numbers + SCALE)
-        if DROP == 2:
-            z = _dropout(z, name, before + column, seed, number, threshold, scale)
-        if KIND != BEGIN and not PLAIN:
-            b = tl.load(table + 2 * width + step)
-            if (b != 0) & (step > 1):
-                other = _slot(states, older_slot, batch, element, num_rows, units, VEC)
-                z += b * tl.load(other + place, mask=inside, other=0.0).to(z.dtype)
-            for i in range(inputs):
-                c = tl.load(table + (3 + i) * width + step)
-                if c != 0:
-                    other = _slot(put, put_slot + i, batch, element, num_rows, units, VEC)
-                    z += c * tl.load(other + place, mask=inside, other=0.0).to(z.dtype)
-        if CLAMP and KIND != BEGIN:
-            low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
-            z = tl.where(z < low, low, z)  # NaN stays
-            z = tl.where(z > high, high, z)
+            dots += first_program + program // blocks * (blocks - split_blocks)
+            dots += block - split_blocks
+            _meet(z, states + home, meets, dots, 0, 1, programs, place, inside, size)
+        if KIND != BEGIN:
+            z = _completed(
+                z, at, states + home, put + home, table, numbers, seeds, element, name,
+                before + column, width, step, number, threshold, older_slot, put_slot, inputs, size,
+                place, inside, PLAIN, DROP, CLAMP,
+            )  # fmt: skip
         if DOTS:
-            for i in range(1, num_dots):
-                slot = tl.load(meets + i)
-                if slot >= 0:
-                    other = _slot(states, slot, batch, element, num_rows, units, VEC)
-                    _meet(z, other + place, inside, dots + i * programs)
+            _meet(z, states + home, meets, dots, 1, num_dots, programs, place, inside, size)
         if TAKE:
-            if y.dtype.element_ty == tl.int64:  # its address, anew at every replay of a graph
-                y = tl.load(y).to(tl.pointer_type(states.dtype.element_ty))
-            out = row
-            if NAMES >= 2:
-                out = name
-            written = (mine & (out < out_rows))[:, None] & across
-            for o in range(outputs):
-                w = tl.load(table + (3 + inputs + o) * width + step)
-                since, until = tl.load(ends + 2 * o), tl.load(ends + 2 * o + 1)
-                if (w != 0) | (step == until):
-                    part = tl.where(w != 0, w * z, 0.0)
-                    if sums is not None:
-                        so_far = _slot(sums, o, batch, element, num_rows, units, VEC) + place
-                        if step > since:
-                            part += tl.load(so_far, mask=inside, other=0.0)
-                        if step < until:
-                            tl.store(so_far, part, mask=inside)
-                    if step == until:
-                        result = y + (tl.cast(o, tl.int64) * batch + element) * out_rows * stride
-                        result += _offsets(out, column, stride, WIDE)
-                        tl.store(result, part.to(states.dtype.element_ty), mask=written)
+            _write_outputs(
+                z, y, states, sums, ends, table, name if NAMES >= 2 else row, mine, across, inside,
+                place, column, element, batch, out_rows, stride, inputs, outputs, width, step, home,
+                size, WIDE,
+            )  # fmt: skip
         if DROP == 1:
-            z = _dropout(z, name, before + column, seed, number, threshold, scale)
+            z = _dropout(z, name, before + column, seeds + element, number, threshold, numbers)
         if STORE:
-            to = _slot(states, back_slot, batch, element, num_rows, units, VEC)
-            tl.store(to + place, z.to(states.dtype.element_ty), mask=inside)
+            z = z.to(states.dtype.element_ty)
+            tl.store(_slot(states + home, back_slot, size) + place, z, mask=inside)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -307,6 +366,7 @@ def entries(
     begin = tl.load(first + rank, mask=row >= 0, other=0)
     length = tl.load(count + rank, mask=row >= 0, other=0)
     a = tl.load(numbers + TABLE + step)
+    size = tl.cast(batch, tl.int64) * num_rows * pitch
     for i in range(0, tl.max(length, axis=0)):
         some = i < length
         source = tl.load(col + begin + i, mask=some, other=0)
@@ -314,11 +374,12 @@ def entries(
         for block in range(0, batch * tl.cdiv(pitch, COLUMNS)):
             element, column = _block(block, units, VEC, COLUMNS)
             inside = some[:, None] & (column < pitch)[None, :]
-            at = _slot(states, slot, batch, element, num_rows, units, VEC)
-            one = tl.load(at + _offsets(row, column, pitch, WIDE), mask=inside, other=0.0)
-            at = _slot(states, other_slot, batch, element, num_rows, units, VEC)
-            two = tl.load(at + _offsets(source, column, pitch, WIDE), mask=inside, other=0.0)
-            sums += tl.sum(_times(one.to(sums.dtype), two.to(sums.dtype)), axis=1)
+            home = states + tl.cast(element, tl.int64) * num_rows * pitch
+            at = _slot(home, slot, size)
+            left = tl.load(at + _offsets(row, column, pitch, WIDE), mask=inside, other=0.0)
+            at = _slot(home, other_slot, size)
+            right = tl.load(at + _offsets(source, column, pitch, WIDE), mask=inside, other=0.0)
+            sums += tl.sum(_times(left.to(sums.dtype), right.to(sums.dtype)), axis=1)
         to = dvalue + begin + i
         sums = tl.where(a != 0, a * sums, 0.0)
         tl.store(to, tl.load(to, mask=some, other=0.0) + sums, mask=some)
