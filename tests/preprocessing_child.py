@@ -33,7 +33,7 @@ def run(folder: str, block_columns: int) -> None:
             log.write(f"{path.name}\n")
         write(path, *args)
 
-    streaming._write_block = logged
+    setattr(streaming, "_write_block", logged)  # noqa: B010
     arguments = (Path(folder).with_name("x.npy"), operator(), STEPS, Path(folder, "y.npy"))
     streaming.diffuse_features(*arguments, block_columns=block_columns)
 
@@ -42,12 +42,12 @@ def waiting(folder: Path, begun: Any, go_on: Any) -> None:
     """A run that waits before its first block, the window held open."""
     write = streaming._write_block
 
-    def held(*args: Any) -> None:
+    def wait_first(*args: Any) -> None:
         begun.set()
         go_on.wait()
         write(*args)
 
-    streaming._write_block = held
+    setattr(streaming, "_write_block", wait_first)  # noqa: B010
     streaming.diffuse_features(Path(folder).with_name("x.npy"), operator(), STEPS, folder / "y.npy")
 
 
@@ -59,6 +59,11 @@ if __name__ == "__main__":  # a rank
     dist.init_process_group("gloo")
     if sys.argv[2] == "stuck":  # one block, and time for a kill
         fast, waits = streaming._write_block, iter([0, 3600])
-        streaming._write_block = lambda *args: (time.sleep(next(waits)), fast(*args))
+
+        def slow(*args: Any) -> None:
+            time.sleep(next(waits))
+            fast(*args)
+
+        setattr(streaming, "_write_block", slow)  # noqa: B010
     run(sys.argv[1], 2)
     dist.destroy_process_group()

@@ -391,8 +391,8 @@ def check_refusals(rank: int, size: int) -> None:
     refused("agree on 'scale'", ValueError, edges, step_size=0.1 + rank)
     refused("'kind' to be one of", ValueError, edges, kind="other")
     refused("'parts' to lie in", ValueError, edges, parts=torch.tensor([0, 1, size]))
-    heavy = edges if rank else (edges, torch.ones(2))
-    blocks = [heavy, (edges, torch.ones(edges.size(1)))] if rank else [heavy]
+    first = edges if rank else (edges, torch.ones(2))
+    blocks = [first, (edges, torch.ones(edges.size(1)))] if rank else [first]
     refused("for all edges or none", ValueError, iter(blocks))
     part = PartitionedOperator.from_edges(edges, num_nodes=3, step_size=0.1)
     x = torch.ones(part.num_rows, 2 + rank)

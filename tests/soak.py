@@ -129,7 +129,7 @@ def one_case(seed: int) -> None:
         held = torch.randperm(nodes)[: draw.randint(0, nodes)]
     ours = [x.to(dtype).requires_grad_(), weight.to(dtype).requires_grad_(learned)]
     theirs = [x.clone().requires_grad_(), weight.clone().requires_grad_(learned)]
-    options = {"reorder": draw.random() < 0.2}
+    options: dict[str, object] = {"reorder": draw.random() < 0.2}
     if draw.random() < 0.5:
         form = draw.choice(FORMS) if not learned else "edge_index"
         adj, edge_weight = as_form(form, edge_index, ours[1], nodes)

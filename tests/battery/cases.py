@@ -356,8 +356,10 @@ with warnings.catch_warnings():
         dtype: dense_weight(EDGES, WEIGHT, N).to(dtype).to_sparse_csr()
         for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
     }
-DERIVATIVES = ("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev", "jacfwd")
-DERIVATIVES += ("hessian", "jacfwd twice", "jacrev twice", "vmap of grad")
+DERIVATIVES = (
+    *("backward", "backward twice", "func.grad", "vjp", "jvp", "jacrev", "jacfwd"),
+    *("hessian", "jacfwd twice", "jacrev twice", "vmap of grad"),
+)
 NOT_COMPILED = dict.fromkeys(("compile, one graph", "export"), "cannot be part of an? .* graph: ")
 NEIGHBORS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), "under vmap") | NOT_COMPILED
 A_NUMBER = dict.fromkeys((*DERIVATIVES[2:], "vmap", "vmap, all"), "no transform follows")

@@ -203,9 +203,10 @@ def dense_network() -> Tensor:
     joined = dense_weight(EDGES, WEIGHT, N) + 0.5 * (near + near.t()) / 2
     frequencies, phase = (each.double() for each in random_frequencies(x.float()))
     waves = (x @ frequencies + phase).cos()
-    unit = torch.nn.functional.normalize
-    x = unit(torch.cat([unit(x, dim=1), unit(waves - waves.mean(0), dim=1)], dim=1), dim=1)
-    candidate = deepcopy(model.candidates_["diffusion"])
+    to_unit = torch.nn.functional.normalize
+    parts = to_unit(x, dim=1), to_unit(waves - waves.mean(0), dim=1)
+    x = to_unit(torch.cat(parts, dim=1), dim=1)
+    candidate: Any = deepcopy(model.candidates_["diffusion"])
     network = candidate.models["row"].double()
     h = x @ network.encoder.weight.t()
     for _ in range(3):

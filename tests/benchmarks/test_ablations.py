@@ -175,7 +175,7 @@ def test_what_follows_leaves_the_decay_of_the_encoder() -> None:
     for encoder, groups in (("gcn", [1e-3, 0.0]), ("mlp", None)):
         model = build(data, variants[f"{encoder} + diffusion"]).model()
         found = [group.get("weight_decay") for group in model.parameter_groups(1e-3)]
-        assert found == (groups or [None])
+        assert found == ([None] if groups is None else groups)
         sizes = sum(p.numel() for group in model.parameter_groups(1e-3) for p in group["params"])
         assert sizes == sum(p.numel() for p in model.parameters())
 

@@ -61,7 +61,9 @@ class Whole(Method):
 def test_training_near_the_nodes_equals_training_on_all(name: str) -> None:
     data, seen = sparse_graph(), []
 
-    class Near(METHODS[name]):  # type: ignore[misc]
+    method: Any = METHODS[name]
+
+    class Near(method):
         def near(self, model: Any, nodes: torch.Tensor) -> tuple[Any, ...]:
             seen.append(nodes.numel())
             return super().near(model, nodes)

@@ -31,7 +31,7 @@ LABELS = np.array([0, 1, 0, 1, 1, 0])
 
 
 def write_shchur(root: Path) -> Path:
-    arrays = {}
+    arrays: dict = {}
     for key, matrix in (("adj", ADJACENCY), ("attr", FEATURES)):
         csr = sparse.csr_matrix(matrix)
         arrays |= {f"{key}_data": csr.data, f"{key}_indices": csr.indices}

@@ -168,7 +168,7 @@ def complaints(events: list[dict[str, Any]]) -> list[str]:
 @pytest.mark.parametrize("name", WIDTHS)
 def test_pages_are_quiet_and_fit(name: str, site: Path, tmp_path: Path) -> None:
     pages = sorted(page for page in site.rglob("*.html") if "_modules" not in page.parts)
-    wrong = []
+    wrong: list[str] = []
 
     async def look() -> None:
         async with open_page(tmp_path, *WIDTHS[name]) as page:

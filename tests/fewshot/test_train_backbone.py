@@ -105,7 +105,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 def test_learning_rate_falls_at_half_and_three_quarters(
     image_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = []
+    rates: list[float] = []
 
     def run_epoch(self: Training) -> tuple[float, float]:
         self.train = self.train._replace(labels=self.train.labels[:16])

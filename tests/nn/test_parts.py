@@ -4,6 +4,7 @@ them, in the order that the documentation gives.
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def paper(model: nn.DiffResNet) -> Tensor:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_head_that_is_changed(change: str) -> None:
-    model = nn.DiffResNet(F, C, 4, 0.25)
+    model: Any = nn.DiffResNet(F, C, 4, 0.25)
     model.classifier = CHANGES[change](model.classifier)
     model.double().eval()
     torch.testing.assert_close(model(X, EDGES, WEIGHT), paper(model))
@@ -167,7 +168,8 @@ def test_hooks_of_a_linear_map_run(name: str, cached: bool, kind: str) -> None:
 
 
 def test_a_block_leaves_what_its_parts_return() -> None:
-    block, seen = nn.ResidualBlock(F), []
+    seen: list = []
+    block: Any = nn.ResidualBlock(F)
     block.lin1.register_forward_hook(lambda module, args, out: seen.append((out, out.clone())))
     block(X.float())
     assert torch.equal(*seen[0])

@@ -91,11 +91,11 @@ def test_vmap_over_either_parameter(dims: tuple[int | None, int | None]) -> None
 
     single = [linear.weight.detach(), linear.bias.detach()]
     double = [2 * parameter for parameter in single]
-    many, expected = list(single), [list(single), list(single)]
+    many, alone = list(single), [list(single), list(single)]
     for i, dim in enumerate(dims):
         if dim is not None:
-            many[i], expected[1][i] = torch.stack([single[i], double[i]]), double[i]
-    expected = torch.stack([apply(*each) for each in expected])
+            many[i], alone[1][i] = torch.stack([single[i], double[i]]), double[i]
+    expected = torch.stack([apply(*each) for each in alone])
     torch.testing.assert_close(vmap(apply, dims)(*many), expected)
 
 

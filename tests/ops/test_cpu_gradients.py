@@ -93,7 +93,8 @@ class Case(NamedTuple):
 
 
 def random_case(rng: np.random.Generator, size: int = 0) -> Case:
-    size, columns, batch = size or rng.integers(1, 50), rng.integers(1, 140), rng.integers(1, 3)
+    size = size or int(rng.integers(1, 50))
+    columns, batch = rng.integers(1, 140), rng.integers(1, 3)
     steps, inputs, outputs = rng.integers(0, 6), rng.integers(1, 4), rng.integers(1, 4)
     dense = rng.standard_normal((size, size)) * (rng.random((size, size)) < 0.2)
     if rng.random() < 0.3:

@@ -96,14 +96,14 @@ def run(
 ) -> Tensor:
     csr = torch.from_numpy(p).to(dtype).to_sparse_csr().to(DEVICE)
     rowptr, col = csr.crow_indices().to(index), csr.col_indices().to(index)
-    x = torch.from_numpy(x).to(DEVICE, dtype)
-    before = x.clone()
+    features = torch.from_numpy(x).to(DEVICE, dtype)
+    before = features.clone()
     seeds = torch.tensor([SEED])
     table = Recurrence.power(steps).table()
-    y = cuda.propagate(x[None, None], rowptr, col, csr.values(), table, threshold, seeds, reverse)
-    y = y[0, 0]
-    assert y.data_ptr() != x.data_ptr() or x.numel() == 0
-    assert torch.equal(x, before)
+    matrix = rowptr, col, csr.values()
+    y = cuda.propagate(features[None, None], *matrix, table, threshold, seeds, reverse)[0, 0]
+    assert y.data_ptr() != features.data_ptr() or features.numel() == 0
+    assert torch.equal(features, before)
     assert y.shape == x.shape and y.dtype == dtype and y.device == x.device
     return y.cpu()
 
@@ -320,8 +320,10 @@ def receptive_field() -> tuple[Any, ...]:
     order = [i for level in levels for i in level] + [i for i in range(size) if i not in seen]
     moved = torch.from_numpy(dense[order][:, order])
     both = [m.to_sparse_csr() for m in (moved, moved.t())]
-    csrs = [(m.crow_indices().int(), m.col_indices().int(), m.values()) for m in both]
-    csrs = [tuple(t.to(DEVICE) for t in csr) for csr in csrs]
+    csrs = [
+        tuple(t.to(DEVICE) for t in (m.crow_indices().int(), m.col_indices().int(), m.values()))
+        for m in both
+    ]
     within = torch.tensor(np.cumsum([len(level) for level in levels[:2]]))
     return dense, nodes, csrs, torch.tensor(order, dtype=torch.int32).to(DEVICE), within
 

@@ -52,6 +52,7 @@ class Schedule(Module):
         super().__init__()
         self.weight = Parameter(torch.zeros(()))
         self.margins = margins
+        self.epoch: Tensor
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
 
     def forward(self, y: Tensor) -> Tensor:
@@ -95,6 +96,7 @@ class Decaying(Linear):
 
     def __init__(self, by_columns: bool) -> None:
         super().__init__(4, 2)
+        self.epoch: Tensor
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
         if by_columns:
             self.weight.data = self.weight.data.t().contiguous().t()

@@ -33,7 +33,7 @@ def test_nodes_can_be_drawn_again_from_the_seed_in_a_row() -> None:
 
 def test_ranks_share_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world() == (0, 1)
-    shares = []
+    shares: list = []
     for rank in range(3):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "3")

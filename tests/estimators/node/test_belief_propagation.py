@@ -1,6 +1,7 @@
 """Belief propagation with a learned compatibility of classes."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_learns_which_classes_edges_join(directed: bool) -> None:
     model = NodeClassifier().fit(x, edge_index, y, train)
     assert max(model.weights_, key=model.weights_.__getitem__) == "belief_propagation"
     assert model.score(y, torch.arange(36, 300)) > 0.95
-    candidate = model.candidates_["belief_propagation"]
+    candidate: Any = model.candidates_["belief_propagation"]
     ratio = candidate.ratio[0]
     assert bool((ratio.diagonal() < 0.1).all())
     if directed:

@@ -87,9 +87,11 @@ def test_the_default_dtype_of_the_process_is_never_switched(
 def test_a_refit_leaves_nothing_of_the_fit_before() -> None:
     x, edge_index, y = blocks()
     model = NodeClassifier(**SMALL).fit(x, edge_index, y, FEW)
-    assert model.candidates_["diffusion"].student is not None
+    networks: Any = model.candidates_["diffusion"]
+    assert networks.student is not None
     model.set_params(student=0.0).fit(x, edge_index, y, FEW)
-    assert model.candidates_["diffusion"].student is None
+    networks = model.candidates_["diffusion"]
+    assert networks.student is None
     model.set_params(candidates="belief_propagation").fit(x, edge_index, y, FEW)
     assert [*model.candidates_] == [*model.weights_] == ["belief_propagation"]
     fresh = NodeClassifier(**model.get_params()).fit(x, edge_index, y, FEW)
@@ -119,7 +121,7 @@ def test_one_label_a_class_does_not_end_in_one_class() -> None:
 def test_networks_are_averaged_by_their_weights_and_the_student_is_mixed_in() -> None:
     x, edge_index, y = blocks()
     model = NodeClassifier(**SMALL, student=0.25).fit(x, edge_index, y, FEW)
-    candidate = model.candidates_["diffusion"]
+    candidate: Any = model.candidates_["diffusion"]
     graph = model.prepare(x, edge_index)
     total = sum(candidate.weights.values())
     teacher = sum(

@@ -38,7 +38,7 @@ def pair(name: str) -> list[torch.nn.Module]:
 def test_autocast(name: str, cached: bool) -> None:
     outs = []
     for layer in pair(name):
-        layer.cached = cached
+        setattr(layer, "cached", cached)  # noqa: B010
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outs.append(layer(X, EDGES, edge_weight=WEIGHT))
     torch.testing.assert_close(*outs, atol=2e-2, rtol=2e-2)  # of one type
@@ -106,7 +106,8 @@ def gradients(own: bool, how: str | None) -> list[Tensor]:
     makers = [torch.Generator().manual_seed(i) if own else None for i in range(2)]
     conv, other = (nn.DiffConv(3, 0.2, 0.5, generator=generator) for generator in makers)
     linears = {name: torch.nn.Linear(F, F) for name in ("first", "second", "third")}
-    model, total = torch.nn.ModuleDict({"conv": conv, "other": other, **linears}), 0.0
+    model = torch.nn.ModuleDict({"conv": conv, "other": other, **linears})
+    total = torch.zeros(())
     for scale in (1.0, 2.0):  # regions are recomputed in the other order
         x = (scale * X).requires_grad_()
         if how is None:
