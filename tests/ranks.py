@@ -153,7 +153,7 @@ def check_recurrences(rank: int, size: int, graph: Any, dtype: torch.dtype) -> N
 
 def check_float32(rank: int, size: int, graph: Any) -> None:
     """In float32 equal to rounding."""
-    edge_index, weight, num_nodes, settings = graph
+    edge_index, weight, num_nodes, _settings = graph
     x = torch.randn(num_nodes, 40, generator=torch.Generator().manual_seed(0))
     for name in ("gcn_norm", "row", "sym"):
         whole, part = both(name, rank, size, edge_index, weight, num_nodes, torch.float32)

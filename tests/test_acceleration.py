@@ -598,7 +598,7 @@ def test_ready_models_and_mini_batches(products):
     from torch_geometric.data import Data
     from torch_geometric.loader import NeighborLoader
 
-    edge_index, weight = graph()
+    edge_index, _weight = graph()
     data = Data(x=torch.rand(N, CHANNELS), edge_index=edge_index)
     for make in (pyg.GCN, pyg.GraphSAGE, pyg.GIN):
         torch.manual_seed(0)

@@ -207,7 +207,7 @@ def mask_splits(data: Data) -> list[tuple[Tensor, Tensor, Tensor]]:
     """
     masks = []
     for name in ("train_mask", "val_mask", "test_mask"):
-        mask = data[name] if name in data else None
+        mask = data.get(name, None)
         if mask is None:
             raise ValueError(f"The graph has no '{name}'; choose another kind of splits")
         mask = mask[:, None] if mask.dim() == 1 else mask

@@ -167,7 +167,7 @@ class MappedResult:
 
 def diffuse_in_parts(args: argparse.Namespace) -> None:
     """The features after some steps, of every rank's rows, in one file."""
-    with joined_ranks() as (rank, size), make_folder(args.out.parent):
+    with joined_ranks() as (rank, _size), make_folder(args.out.parent):
         folder = args.out.with_name(f"{args.out.name}.parts")
         with make_folder(folder):
             _diffuse_in_parts(args, folder, rank)

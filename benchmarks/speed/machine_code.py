@@ -180,7 +180,7 @@ def _types(
         "first": "i32",
         "names": "i64" if index == "int64" else "i32",
     }
-    if launch.kernel == "advance" and launch.fixed["KIND"] == 1 or launch.kernel == "entries":
+    if (launch.kernel == "advance" and launch.fixed["KIND"] == 1) or launch.kernel == "entries":
         pointers["first"] = "i64" if index == "int64" else "i32"
     absent = {name for name in ("sums", "partials", "dots") if not plan.scratch[name]}
     absent |= {"names"} if not plan.how.names else set()

@@ -482,8 +482,14 @@ CASES = [
         lambda x: SPARSE[torch.float64].to_dense() @ x,
         (X,),
         refuses=dict.fromkeys(
-            (*DERIVATIVES, "inference first", "vmap", "vmap, all", "requires_grad")
-            + ("jacobian, vectorized",),
+            (
+                *DERIVATIVES,
+                "inference first",
+                "vmap",
+                "vmap, all",
+                "requires_grad",
+                "jacobian, vectorized",
+            ),
             "no gradient passes",
         )
         | NOT_COMPILED,

@@ -11,12 +11,12 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-import joblib  # noqa: E402
-from battery import estimators  # noqa: E402
-from battery.estimators import ESTIMATORS, LABELS, Estimator, N, X  # noqa: E402
-from dense import FORMS  # noqa: E402
-from sklearn.base import clone  # noqa: E402
-from torch import Tensor  # noqa: E402
+import joblib
+from battery import estimators
+from battery.estimators import ESTIMATORS, LABELS, Estimator, N, X
+from dense import FORMS
+from sklearn.base import clone
+from torch import Tensor
 
 Answers = tuple[Tensor, Tensor]
 FITTED: dict[str, Any] = {}

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="the classifier's benchmark needs scikit-learn")
 
-from benchmarks import classifier as benchmark  # noqa: E402
+from benchmarks import classifier as benchmark
 
 
 @pytest.fixture

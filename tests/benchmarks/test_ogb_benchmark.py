@@ -14,15 +14,15 @@ import torch
 
 pytest.importorskip("ogb", reason="the package ogb is not installed")
 
-from benchmarks.common import accuracy, read_rows  # noqa: E402
-from benchmarks.ogb import command as ogb  # noqa: E402
-from benchmarks.ogb import features as ogb_features  # noqa: E402
-from benchmarks.ogb import make as make_ogb  # noqa: E402
-from benchmarks.ogb.command import METHODS  # noqa: E402
-from benchmarks.ogb.models import WideDiffResNet, settings_of  # noqa: E402
-from benchmarks.speed import ogb as speed  # noqa: E402
-from benchmarks.speed.harness import Harness  # noqa: E402
-from torch_geometric_diff.ops import DiffusionOperator  # noqa: E402
+from benchmarks.common import accuracy, read_rows
+from benchmarks.ogb import command as ogb
+from benchmarks.ogb import features as ogb_features
+from benchmarks.ogb import make as make_ogb
+from benchmarks.ogb.command import METHODS
+from benchmarks.ogb.models import WideDiffResNet, settings_of
+from benchmarks.speed import ogb as speed
+from benchmarks.speed.harness import Harness
+from torch_geometric_diff.ops import DiffusionOperator
 
 SHAPE = dataclasses.replace(
     make_ogb.SHAPES["small"], nodes=600, edges=4000, classes=4, train=300, valid=100

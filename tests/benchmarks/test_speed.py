@@ -137,7 +137,7 @@ def test_scale_restores_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_matrices_of_the_scale_suite(reach: int | None) -> None:
     rowptr, col, value = scale.matrix(10_000, reach)
     assert rowptr[-1] == col.numel() == value.numel() == 10_000
-    assert 0 <= int(col.min()) and int(col.max()) < 1000
+    assert int(col.min()) >= 0 and int(col.max()) < 1000
     if reach is not None:
         row = torch.arange(1000).repeat_interleave(10)
         apart = (row - col).abs()

@@ -46,7 +46,7 @@ def write_planetoid(root: Path) -> Path:
     """Four nodes in a ring plus 1000 test nodes attached to node 0."""
     raw = root / "planetoid" / "Cora" / "raw"
     raw.mkdir(parents=True)
-    graph = {0: list(range(4, 1004)) + [1], 1: [2], 2: [3], 3: [0, 3]}
+    graph = {0: [*list(range(4, 1004)), 1], 1: [2], 2: [3], 3: [0, 3]}
     features = sparse.csr_matrix(np.eye(4, 3, dtype=np.float32))
     test_features = sparse.csr_matrix(np.ones((1000, 3), dtype=np.float32))
     one_hot = np.eye(2, dtype=np.int32)[[0, 1, 0, 1]]

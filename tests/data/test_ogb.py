@@ -202,7 +202,7 @@ def test_disagreeing_npz(npz_set: Path, changes: dict[str, np.ndarray], message:
 )
 def test_missing_file(csv_set: Path, name: str) -> None:
     (csv_set / f"{name}.csv.gz").unlink()
-    with pytest.raises(FileNotFoundError, match="edge.csv.gz" if "edge" == name[-4:] else name):
+    with pytest.raises(FileNotFoundError, match="edge.csv.gz" if name.endswith("edge") else name):
         load_ogb(csv_set)
 
 

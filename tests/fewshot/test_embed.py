@@ -7,14 +7,14 @@ import torch
 pytest.importorskip("PIL", reason="needs Pillow")
 pytest.importorskip("safetensors", reason="needs safetensors")
 
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save_file
 
-from fewshot import embed  # noqa: E402
-from fewshot.backbones import build_backbone  # noqa: E402
-from fewshot.checkpoints import load_backbone, save_checkpoint  # noqa: E402
-from fewshot.features import load_features, save_features  # noqa: E402
-from fewshot.images import load_images  # noqa: E402
-from fewshot.transforms import eval_view  # noqa: E402
+from fewshot import embed
+from fewshot.backbones import build_backbone
+from fewshot.checkpoints import load_backbone, save_checkpoint
+from fewshot.features import load_features, save_features
+from fewshot.images import load_images
+from fewshot.transforms import eval_view
 
 META = {"dataset": "mini", "backbone": "conv4", "split": "test"}
 

@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("PIL", reason="needs Pillow")
 pytest.importorskip("safetensors", reason="needs safetensors")
 
-from benchmarks.common import command_line  # noqa: E402
-from fewshot.checkpoints import load_backbone, load_checkpoint  # noqa: E402
-from fewshot.train_backbone import Training, main, one_shot_accuracy  # noqa: E402
+from benchmarks.common import command_line
+from fewshot.checkpoints import load_backbone, load_checkpoint
+from fewshot.train_backbone import Training, main, one_shot_accuracy
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -204,7 +204,7 @@ def test_two_ranks_share_the_batch(image_root: Path, tmp_path: Path) -> None:
 def test_killed_at_any_moment_loses_no_finished_epoch(image_root: Path, tmp_path: Path) -> None:
     script = str(Path(__file__).parent / "killing_training.py")
     options = flags(image_root, tmp_path, "--silent")
-    options = options[: options.index("--out")] + ["--silent"]
+    options = [*options[: options.index("--out")], "--silent"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", script, str(tmp_path), "50", *options],
         cwd=REPOSITORY,

@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     def expected(self) -> tuple[Tensor, Tensor, Tensor]:
         """Autograd through the formula."""
-        inputs, batch, rows, columns = self.x.shape
+        inputs, _batch, rows, columns = self.x.shape
         x, table = self.x.clone().requires_grad_(), self.table.clone().requires_grad_()
         (a, d, b), c, w = table[:3], table[3 : 3 + inputs], table[3 + inputs :]
         matrix = torch.tensor(self.matrix.toarray()).requires_grad_()

@@ -122,7 +122,7 @@ def test_entries_that_were_changed(undirected):
         lambda: operator.value.add_(torch.linspace(-0.1, 0.1, operator.nnz).double()),
         lambda: setattr(operator, "value", operator.value * 0.5),
     ):
-        heat(x, operator, 0.5), operator.t(), operator.max_stable_step_size  # noqa: B018
+        heat(x, operator, 0.5), operator.t(), operator.max_stable_step_size
         change()
         laplacian = (eye - operator.to_dense()) / 0.2
         for matrix, other in ((laplacian, operator), (laplacian.t(), operator.t())):

@@ -121,7 +121,7 @@ def test_a_recurrence_cannot_be_changed():
 
 
 def test_traced_is_refused():
-    edge_index, weight = random_graph(N, 90)
+    edge_index, _weight = random_graph(N, 90)
     x = torch.randn(N, 3)
     operator = DiffusionOperator(edge_index, num_nodes=N)
     for function in (

@@ -122,7 +122,7 @@ def test_fused_gradients_equal_those_that_differentiate_again(kernel):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_forward_mode(kernel, dropout):
     torch.manual_seed(2)
-    operator, _, weight = graph(False, requires_grad=True)
+    _operator, _, weight = graph(False, requires_grad=True)
     edge_index, _ = random_graph(N, 40, undirected=False)
     x = torch.randn(N, 3, dtype=torch.float64)
     w = torch.rand(K + 1, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_forward_mode(kernel, dropout):
 
 
 def test_the_transpose_of_a_table_is_its_adjoint(kernel):
-    operator, _, _ = graph(False)
+    _operator, _, _ = graph(False)
     table = RECURRENCES["all"].table()
     twice = transposed(transposed(table, 1), 1)
     read = torch.ones_like(table, dtype=torch.bool)

@@ -198,7 +198,7 @@ def test_page_in_a_browser(written, name, tmp_path, serve):
 
 
 def test_no_diffusion(pictures, tmp_path, capsys):
-    toy, _ = toy_and_flags("two_moon")
+    _toy, _ = toy_and_flags("two_moon")
     main = importlib.import_module("toys.two_moon").main
     main(["--points", "60", "--seeds", "2", "--no_diffusion", "--out", str(tmp_path / "plain")])
     out = capsys.readouterr().out

@@ -276,10 +276,9 @@ def unpack_features(name: str | Path, out: str | Path, root: str | Path = "datas
     path = raw.file("node_feat")
     if not raw.binary or not raw.has("node_feat"):
         raise FileNotFoundError(f"there is no 'node_feat' in '{raw.raw / 'data.npz'}'")
-    with write_atomically(out) as temporary:
-        with _reading(path), zipfile.ZipFile(path) as archive:
-            with archive.open("node_feat.npy") as source, open(temporary, "wb") as target:
-                shutil.copyfileobj(source, target, length=1 << 22)
+    with write_atomically(out) as temporary, _reading(path), zipfile.ZipFile(path) as archive:
+        with archive.open("node_feat.npy") as source, open(temporary, "wb") as target:
+            shutil.copyfileobj(source, target, length=1 << 22)
 
 
 def undirected(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -56,10 +56,10 @@ def build(edges: RawEdges, recipe: Recipe, dtype: torch.dtype | None = None) -> 
     Degrees and sums are taken in float64; both ways give the same bits.
     """
     dtype, scale = weight_dtype(edges, dtype), recipe.scale
-    if not isinstance(scale, Tensor) and native(edges.row):
-        if not is_differentiated(edges.weight):
-            with cacheable():
-                return _build_native(edges, recipe, scale, dtype)
+    learned = is_differentiated(edges.weight)
+    if not isinstance(scale, Tensor) and not learned and native(edges.row):
+        with cacheable():
+            return _build_native(edges, recipe, scale, dtype)
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         # the entries may take part in training later
         with torch.inference_mode(False), torch.no_grad():
@@ -145,9 +145,9 @@ def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
         if not torch.compiler.is_compiling():
             largest = float(unwrap(degree.detach()).max()) if num_nodes else 0.0
     value = value.to(dtype)
-    if not torch.compiler.is_compiling() and not is_differentiated(value):
-        if not bool(value.isfinite().all()):
-            _refuse(dtype)
+    seen = not torch.compiler.is_compiling() and not is_differentiated(value)
+    if seen and not bool(value.isfinite().all()):
+        _refuse(dtype)
     return Built(pattern, value, largest, laplacian)
 
 

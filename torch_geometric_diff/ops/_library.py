@@ -30,9 +30,9 @@ def run(x: Tensor, value: Tensor | None, table: Tensor | None, seeds: Tensor, pl
     """
     if torch.compiler.is_compiling():
         return propagate_in_graph(x, value, table, seeds, plan)
-    if not any(map(is_differentiated, (x, value, table))):
-        if not plan.threshold or not is_transformed(seeds):
-            return plan.call(x, value, table, seeds)
+    drops = plan.threshold and is_transformed(seeds)
+    if not any(map(is_differentiated, (x, value, table))) and not drops:
+        return plan.call(x, value, table, seeds)
     if plan.bounds is not None:
         return clamped(x, value, table, seeds, plan)
     return apply(Propagate, x, value, table, seeds, plan)

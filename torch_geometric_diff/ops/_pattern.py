@@ -166,8 +166,8 @@ class Pattern:
     def _transpose_torch(self) -> "tuple[Pattern, Tensor]":
         entry = torch.sort(self.col, stable=True).indices
         col, row = self.col[entry], self.row[entry]
-        if not torch.compiler.is_compiling() and torch.equal(col, self.row):
-            if torch.equal(row, self.col):
-                return self, entry
+        same = not torch.compiler.is_compiling() and torch.equal(col, self.row)
+        if same and torch.equal(row, self.col):
+            return self, entry
         bounds = torch.arange(self.num_nodes + 1, device=col.device, dtype=col.dtype)
         return Pattern(torch.searchsorted(col, bounds).to(col.dtype), row, col), entry

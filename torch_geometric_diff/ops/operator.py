@@ -21,8 +21,8 @@ from .functional import diffuse
 from .partition import PartitionedOperator
 
 
-def check_step_size(step_size: float | Tensor) -> None:
-    """Refuse a step size that is not a positive finite number."""
+def check_step_size(step_size: float | Tensor) -> float | Tensor:
+    """A step size, which must be positive and finite: a Tensor if it may be learned."""
     if isinstance(step_size, Tensor):
         if step_size.numel() != 1:
             raise ValueError(
@@ -30,20 +30,12 @@ def check_step_size(step_size: float | Tensor) -> None:
             )
         check_has_values("step_size", step_size)
         if torch.compiler.is_compiling() or is_differentiated(step_size):
-            return  # a learned step may pass through any value
+            return step_size  # a learned step may pass through any value
         step_size = float(step_size)
     elif isinstance(step_size, bool) or not isinstance(step_size, Real):
         raise TypeError(f"Expected 'step_size' to be a number (got {step_size!r})")
     if not 0 < step_size < float("inf"):
         raise ValueError(f"Expected 'step_size' to be positive and finite (got {step_size})")
-
-
-def _as_number(step_size: float | Tensor) -> float | Tensor:
-    """A constant step size as a float."""
-    check_step_size(step_size)
-    if isinstance(step_size, Tensor):
-        if torch.compiler.is_compiling() or is_differentiated(step_size):
-            return step_size
     return float(step_size)
 
 
@@ -208,7 +200,7 @@ class DiffusionOperator(SparseOperator):
             raise ValueError(
                 f"Expected 'normalization' to be 'sym', 'row' or None (got {normalization!r})"
             )
-        self.step_size = _as_number(step_size)
+        self.step_size = check_step_size(step_size)
         edges = parse_edges(adj, edge_weight, num_nodes)
         built = build(edges, Recipe(normalization, "step", self.step_size, add_self_loops), dtype)
         self._set(built, reorder)
@@ -265,7 +257,7 @@ class DiffusionOperator(SparseOperator):
 
     def with_step_size(self, step_size: float | Tensor) -> "DiffusionOperator":
         """The operator of the same graph with another step size, which may be learned."""
-        step_size = _as_number(step_size)
+        step_size = check_step_size(step_size)
         laplacian = self.laplacian()
         scale = step_size.reshape(()).to(laplacian) if isinstance(step_size, Tensor) else step_size
         value = (self._pattern.diagonal.to(laplacian) - scale * laplacian).to(self.dtype)

@@ -54,7 +54,7 @@ class GaussianKNNGraph(BaseTransform):
     def forward(self, data: Data) -> Data:
         """Write the edges of ``data``."""
         attr = self.attr or ("pos" if data.pos is not None else "x")
-        points = data[attr] if attr in data else None
+        points = data.get(attr, None)
         if points is None:
             raise ValueError(f"Expected 'data' to hold its points in {attr!r} (got {data})")
         edge_index, edge_weight = gaussian_knn_graph(

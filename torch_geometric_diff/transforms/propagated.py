@@ -26,7 +26,7 @@ class _Propagated(BaseTransform):
     add_self_loops: bool
 
     def _features(self, data: Data) -> Tensor:
-        x = data[self.attr] if self.attr in data else None
+        x = data.get(self.attr, None)
         if not isinstance(x, Tensor):
             raise ValueError(f"Expected 'data' to hold features in {self.attr!r} (got {data})")
         return x

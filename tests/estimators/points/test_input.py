@@ -7,11 +7,11 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from sklearn.datasets import load_digits, make_blobs  # noqa: E402
-from sklearn.model_selection import GridSearchCV  # noqa: E402
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.model_selection import GridSearchCV
 
-from torch_geometric_diff import DiffusionClassifier  # noqa: E402
-from torch_geometric_diff.estimators.points.labels import read_labels  # noqa: E402
+from torch_geometric_diff import DiffusionClassifier
+from torch_geometric_diff.estimators.points.labels import read_labels
 
 LINE = np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
 

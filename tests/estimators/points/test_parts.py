@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from torch_geometric_diff.estimators.points import neighbors as neighbors  # noqa: E402
+from torch_geometric_diff.estimators.points import neighbors as neighbors
 from torch_geometric_diff.estimators.points.fusion import (
     SHARPNESSES,
     TRIAL_ITERATIONS,
@@ -18,8 +18,8 @@ from torch_geometric_diff.estimators.points.fusion import (
     log_probability,
     refine,
 )
-from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments  # noqa: E402
-from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among  # noqa: E402
+from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments
+from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among
 
 
 @pytest.fixture(params=["compiled", "torch"])

@@ -74,7 +74,7 @@ def test_equals_pyg_for_every_form(form, name):
         # PyG has no csc, and warns of coo
         known = [as_form("csr" if form in ("coo", "csc") else form, edge_index, weight, N)]
         if form in ("edge_index", "EdgeIndex"):
-            given, known = (forms + [(forms[0][0], None)] for forms in (given, known))
+            given, known = ([*forms, (forms[0][0], None)] for forms in (given, known))
         ours, theirs = pair(name, dtype)
         for arguments, others in zip(given, known, strict=True):
             found = with_gradients(ours, x, *arguments)

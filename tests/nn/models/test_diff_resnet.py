@@ -83,7 +83,7 @@ def test_probabilities():
 
 def test_reset_and_repr():
     model = DiffResNet(30, 4, 3, 0.25, cached=True)
-    edge_index, weight = random_graph(N, 60)
+    edge_index, _weight = random_graph(N, 60)
     model(bag_of_words(), edge_index)
     state = {name: value.clone() for name, value in model.named_parameters()}
     torch.manual_seed(1)
