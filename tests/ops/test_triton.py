@@ -104,7 +104,7 @@ def run(
     y = cuda.propagate(features[None, None], *matrix, table, threshold, seeds, reverse)[0, 0]
     assert y.data_ptr() != features.data_ptr() or features.numel() == 0
     assert torch.equal(features, before)
-    assert y.shape == x.shape and y.dtype == dtype and y.device == x.device
+    assert y.shape == x.shape and y.dtype == dtype and y.device == features.device
     return y.cpu()
 
 

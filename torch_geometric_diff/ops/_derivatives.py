@@ -1,4 +1,4 @@
-"""A product whose zeros win over infinities, in all derivatives."""
+"""The product rule of bilinear functions, and a product whose zeros win over infinities."""
 
 from typing import Any
 
@@ -9,6 +9,26 @@ from torch.autograd import Function
 from .._utils.functorch import apply, tangents_of, unwrap_dead
 
 
+def bilinear(function: type[Function]) -> type[Function]:
+    """Give a function of two factors, linear in each, and of constants its context and tangent."""
+
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        left, right, *ctx.rest = inputs
+        ctx.save_for_backward(left, right)
+        ctx.save_for_forward(left, right)
+
+    def jvp(ctx: Any, left_t: Tensor | None, right_t: Tensor | None, *_: Any) -> Tensor | None:
+        with tangents_of(ctx) as (left, right):
+            first = None if left_t is None else apply(function, left_t, right, *ctx.rest)
+            second = None if right_t is None else apply(function, left, right_t, *ctx.rest)
+            return second if first is None else first if second is None else first + second
+
+    function.setup_context = staticmethod(setup_context)  # type: ignore[method-assign]
+    function.jvp = staticmethod(jvp)  # type: ignore[method-assign]
+    return function
+
+
+@bilinear
 class Times(Function):
     """``(z, factor)`` to their product, of shapes that broadcast: 0 where the factor is 0, be ``z``
     infinite, and likewise in all derivatives.
@@ -20,26 +40,11 @@ class Times(Function):
         return torch.where(factor == 0, 0.0, z * factor)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        """Keep both."""
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """What does not come in is no factor."""
         g, z, factor = unwrap_dead(*grads, *ctx.saved_tensors)
         grad_z = apply(Times, g, factor).sum_to_size(z.shape)
         return grad_z, apply(Times, z, g).sum_to_size(factor.shape)
-
-    @staticmethod
-    def jvp(ctx: Any, z_t: Tensor | None, factor_t: Tensor | None) -> Any:
-        """The product rule."""
-        with tangents_of(ctx) as (z, factor):
-            return add_tangents(
-                None if z_t is None else apply(Times, z_t, factor),
-                None if factor_t is None else apply(Times, z, factor_t),
-            )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, z: Tensor, factor: Tensor) -> Any:
@@ -51,8 +56,3 @@ class Times(Function):
             ones = (1,) * (most + 1 - part.dim())
             both.append(part.reshape(part.shape[:1] + ones + part.shape[1:]))
         return apply(Times, *both), 0
-
-
-def add_tangents(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """The sum of two tangents, of which None is no tangent."""
-    return second if first is None else first if second is None else first + second

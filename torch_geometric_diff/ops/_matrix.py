@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from .._utils.functorch import cacheable, is_differentiated
 from ._build import Built, compress
-from ._pattern import CSR, Layout, Pattern, inverse_permutation
+from ._pattern import CSR, Layout, Pattern, Stored, inverse_permutation
 from ._receptive_field import ReceptiveField, find_receptive_field
 from ._reorder import locality_order
 
@@ -24,7 +24,7 @@ class Reordered(NamedTuple):
     transpose: Layout
 
 
-class SparseMatrix:
+class SparseMatrix(Stored):
     """A square sparse matrix stored once as CSR, with its transpose (the same object when it is
     symmetric): all that a recurrence asks of a
     :class:`~torch_geometric_diff.ops.SparseOperator`, which builds it from a graph.
@@ -80,21 +80,6 @@ class SparseMatrix:
     def col(self) -> Tensor:
         """The column of every entry."""
         return self._pattern.col
-
-    @property
-    def nnz(self) -> int:
-        """The number of stored entries."""
-        return self.col.numel()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the matrix lies."""
-        return self.value.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the entries."""
-        return self.value.dtype
 
     @property
     def requires_grad(self) -> bool:

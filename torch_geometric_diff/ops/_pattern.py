@@ -34,6 +34,27 @@ class CSR(NamedTuple):
     value: Tensor
 
 
+class Stored:
+    """What a matrix of stored entries says of itself."""
+
+    value: Tensor
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return self.value.numel()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.value.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the entries."""
+        return self.value.dtype
+
+
 class Layout(NamedTuple):
     """Another order of the entries of a matrix: where they lie, and which entry each is."""
 

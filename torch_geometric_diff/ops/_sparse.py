@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._utils.functorch import apply, is_grads_batch, tangents_of
-from ._derivatives import add_tangents
+from .._utils.functorch import apply, is_grads_batch
+from ._derivatives import bilinear
 from ._dispatch import kernel_op
 from ._pattern import Pattern
 from .kernels import kernel_for
@@ -58,6 +58,12 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, *factors: Tensor, patter
     return torch.stack(outs), 0
 
 
+def _transposed(value: Tensor, pattern: Pattern) -> tuple[Tensor, Pattern]:
+    """Entries in the order of the transpose, and its pattern."""
+    return value[pattern.transposition.entries.long()], pattern.transpose
+
+
+@bilinear
 class SparseProduct(Function):
     """``(value, x [B, N, F], pattern)`` to the matrix of these entries times ``x``."""
 
@@ -67,35 +73,16 @@ class SparseProduct(Function):
         return product((pattern.rowptr, pattern.col, value.contiguous()), x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        """Keep both factors."""
-        value, x, ctx.pattern = inputs
-        ctx.save_for_backward(value, x)
-        ctx.save_for_forward(value, x)
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Products with the transpose and at the entries."""
-        value, x = ctx.saved_tensors
-        (grad,) = grads
+        (value, x), (pattern,), (grad,) = ctx.saved_tensors, ctx.rest, grads
         grad_value = grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_value = apply(SampledProduct, grad, x, ctx.pattern)
+            grad_value = apply(SampledProduct, grad, x, pattern)
         if ctx.needs_input_grad[1]:
-            pattern = ctx.pattern
-            grad_x = apply(
-                SparseProduct, value[pattern.transposition.entries.long()], grad, pattern.transpose
-            )
+            entries, transpose = _transposed(value, pattern)
+            grad_x = apply(SparseProduct, entries, grad, transpose)
         return grad_value, grad_x, None
-
-    @staticmethod
-    def jvp(ctx: Any, value_t: Any, x_t: Any, _: Any) -> Any:
-        """The product rule."""
-        with tangents_of(ctx) as (value, x):
-            return add_tangents(
-                None if value_t is None else apply(SparseProduct, value_t, x, ctx.pattern),
-                None if x_t is None else apply(SparseProduct, value, x_t, ctx.pattern),
-            )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, value: Tensor, x: Tensor, pattern: Pattern) -> Any:
@@ -106,6 +93,7 @@ class SparseProduct(Function):
         return out.view(info.batch_size, -1, *out.shape[1:]), 0
 
 
+@bilinear
 class SampledProduct(Function):
     """``(g [B, N, F], x [B, N, F], pattern)`` to g x^T at the entries, summed over the batch."""
 
@@ -120,35 +108,16 @@ class SampledProduct(Function):
         return total if isinstance(total, Tensor) else g.new_zeros(pattern.col.numel())
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        """Keep both factors."""
-        g, x, ctx.pattern = inputs
-        ctx.save_for_backward(g, x)
-        ctx.save_for_forward(g, x)
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Products with the matrix of the gradients, and with its transpose."""
-        g, x = ctx.saved_tensors
-        (grad,) = grads
-        pattern = ctx.pattern
+        (g, x), (pattern,), (grad,) = ctx.saved_tensors, ctx.rest, grads
         grad_g = grad_x = None
         if ctx.needs_input_grad[0]:
             grad_g = apply(SparseProduct, grad, x, pattern)
         if ctx.needs_input_grad[1]:
-            grad_x = apply(
-                SparseProduct, grad[pattern.transposition.entries.long()], g, pattern.transpose
-            )
+            entries, transpose = _transposed(grad, pattern)
+            grad_x = apply(SparseProduct, entries, g, transpose)
         return grad_g, grad_x, None
-
-    @staticmethod
-    def jvp(ctx: Any, g_t: Any, x_t: Any, _: Any) -> Any:
-        """The product rule."""
-        with tangents_of(ctx) as (g, x):
-            return add_tangents(
-                None if g_t is None else apply(SampledProduct, g_t, x, ctx.pattern),
-                None if x_t is None else apply(SampledProduct, g, x_t, ctx.pattern),
-            )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, pattern: Pattern) -> Any:

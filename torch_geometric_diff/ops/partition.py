@@ -18,6 +18,7 @@ from .._utils.functorch import is_transformed
 from ..graph.adjacency import NORMALIZATIONS
 from ._build import Recipe
 from ._parts import Layout, blocks_of, collect, make_part
+from ._pattern import Stored
 from ._random import keep_mask, make_seeds
 from ._ranks import CSR, Halo, Ranks
 from ._stability import user_stacklevel
@@ -28,7 +29,7 @@ _DTYPES = (torch.float32, torch.float64)
 _MASKED_ROWS = 1 << 12  # whose masks are made at once: their bits stay in cache
 
 
-class PartitionedOperator:
+class PartitionedOperator(Stored):
     r"""The rows of a :class:`~torch_geometric_diff.ops.SparseOperator` or
     :class:`~torch_geometric_diff.ops.DiffusionOperator` that one rank of ``torch.distributed``
     owns, for graphs that outgrow a machine.
@@ -161,21 +162,6 @@ class PartitionedOperator:
     def num_rows(self) -> int:
         """The number of rows that this rank owns."""
         return self.rowptr.numel() - 1
-
-    @property
-    def nnz(self) -> int:
-        """The number of entries in them."""
-        return self.col.numel()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows lie."""
-        return self.value.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the entries."""
-        return self.value.dtype
 
     @property
     def gershgorin_step_size(self) -> float:
