@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -182,7 +183,7 @@ def test_recomputation_of_networks_side_by_side(own: bool) -> None:
 
 
 GENERATOR = torch.Generator()
-RANDOM = {
+RANDOM: dict[str, Any] = {
     "DiffConv": nn.DiffConv(3, 0.2, 0.5, generator=GENERATOR),
     "DiffConv, observed": nn.DiffConv(3, 0.2, 0.5, generator=GENERATOR),
     "DiffConv, learned step": nn.DiffConv(3, 0.2, 0.5, learn_step_size=True, generator=GENERATOR),
