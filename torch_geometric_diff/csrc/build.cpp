@@ -23,7 +23,7 @@ using std::int32_t;
 using std::int64_t;
 
 constexpr std::size_t kHugePage = std::size_t{1} << 21;
-constexpr int64_t kAhead = 24;                            // edges that a prefetch runs ahead
+constexpr int64_t kAhead = 24;  // edges that a prefetch runs ahead (`python -m benchmarks.speed --suite build`)
 constexpr std::size_t kNearBytes = std::size_t{1} << 22;  // edges that take less lie in a cache and need no prefetch
 
 // An array that is not set to zero; a large one lies in huge pages, since it is written in any order.
@@ -105,7 +105,7 @@ double weight_of(const Entry<I, W>& entry) {
   else return static_cast<double>(entry.weight);
 }
 
-constexpr int kShort = 8, kMiddle = 256;
+constexpr int kShort = 8, kMiddle = 256;  // entries of rows: of a sorting network, of merges of these on the stack
 
 // Eight keys in ascending order, without a branch.
 template <class K>

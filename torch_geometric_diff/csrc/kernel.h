@@ -13,10 +13,11 @@ constexpr int kNarrow = 8;   // of the widest tile that takes rows by slices
 // Slices, and loops of their own for short steps, for what is common: they are half of the library's code.
 template <class T, class I>
 constexpr bool kHasShort = sizeof(T) == 4 && sizeof(I) == 4;
-constexpr int kSliceRows = 16;
-constexpr int kSliceAhead = 32;  // entries that a prefetch of a slice runs ahead
+constexpr int kSliceRows = 16;   // a vector of AVX-512
+constexpr int kSliceAhead = 32;  // entries that a prefetch of a slice runs ahead (`--suite columns`, 1 to 4 columns)
 
-// Edges that a prefetch runs ahead.
+// Edges that a prefetch runs ahead: 64 rows of 16 float32 columns, whose lines hide the latency of the last cache
+// (`--suite kernels`, arxiv's shape).
 constexpr int prefetch_distance(int width) { return 1024 / (width > kBlock ? width : kBlock); }
 
 // Dropout of one step: keys of the step, 16-bit threshold and the scale of what is kept.

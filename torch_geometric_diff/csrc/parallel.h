@@ -40,7 +40,7 @@ class Barrier {
   void abandon() { end_round(true); }
 
  private:
-  static constexpr int kSpins = 512;
+  static constexpr int kSpins = 512;  // pauses of some 40 to 140 cycles: up to the time that a wake-up takes
 
   bool spin(int round) const {
     for (int i = 0; i < kSpins; ++i) {

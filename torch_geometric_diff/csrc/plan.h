@@ -11,8 +11,10 @@
 
 namespace tgd {
 
-// What a step of a tile costs, fitted to measurements: its width and a part of every edge, which is larger
-// where more columns are read at random than `fit` in the nearest cache. Very narrow ones fill no vector.
+// What a step of a tile costs: its width and a part of every edge, which is larger where more columns are read
+// at random than `fit` in the nearest cache. Very narrow ones fill no vector. The numbers are fitted to the times
+// of widths 1 to 130 on the four graphs of `python -m benchmarks.speed --suite columns`:
+// benchmarks/results/speed/columns.json.
 struct TileCost {
   std::int64_t fit;
   std::int64_t operator()(int width) const { return width <= fit ? std::max(16 + 4 * width, 28) : 60 + 3 * width; }
@@ -44,8 +46,15 @@ inline std::vector<Tile> cut_columns(std::int64_t columns, int widest, TileCost 
   return tiles;
 }
 
-constexpr double kBusy = 0.6;                  // the least share of the time that threads with tiles of their own work
-constexpr std::int64_t kThreadWork = 1 << 17;  // multiplications, ten microseconds, that are worth waking a thread
+// The least share of the time that threads with tiles of their own work: of two threads, three tiles (0.75) are
+// worth it and one (0.5) is not.
+constexpr double kBusy = 0.6;
+// Multiplications that are worth waking a thread: they take ten microseconds, twice what a wake-up takes
+// (`--suite small`, whose graphs of 38 nodes stay on one thread).
+constexpr std::int64_t kThreadWork = 1 << 17;
+// What an edge costs in a tile that is cut, and what a column of a row costs that threads share, in units of
+// TileCost: from Cora x 5 to 16 columns on two threads (`--suite columns`; 7 columns: 11 us a step shared, 7 cut).
+constexpr double kCutEdge = 1.15, kSharedColumn = 9;
 
 inline int useful_threads(int threads, std::int64_t work) {
   return static_cast<int>(std::min<std::int64_t>(threads, 1 + work / kThreadWork));
@@ -75,7 +84,7 @@ inline double busy(const std::vector<Tile>& tiles, TileCost cost, std::int64_t b
 // Whether one tile is better cut in two than shared by two threads, which fetch from one another what they
 // wrote: in rows of few entries that costs more than the edges do.
 inline bool worth_cutting(int width, TileCost cost, double degree) {
-  return 1.15 * degree * cost(width / 2) < degree * cost(width) / 2 + 9 * width;
+  return kCutEdge * degree * cost(width / 2) < degree * cost(width) / 2 + kSharedColumn * width;
 }
 
 // A column is packed into `bytes` bytes for every one of `arrays` arrays; rows have `degree` entries on average.
@@ -91,7 +100,9 @@ inline Plan plan(std::int64_t bytes, std::int64_t arrays, std::int64_t work, std
     while (width > options.width) width /= 2;
   } else {
     // Two blocks make full use of the random words. Wider rows cost less per edge while they are in the
-    // nearest cache, and with dropout while most are; narrower ones keep a tile in the last cache.
+    // nearest cache, and with dropout while most are; narrower ones keep a tile in the last cache. The shares
+    // of the caches are those at which the widths were level in `--suite kernels` (Cora, Pubmed and arxiv's
+    // shape, with dropout and without): benchmarks/results/speed/kernels.json.
     if (width > 32 && 64 * row_bytes > (masked ? cache.l2 / 4 * 3 : cache.l2 / 2)) width = 32;
     if (width > 16 && 32 * row_bytes > cache.l3 / 4 && 16 * row_bytes <= cache.l3) width = 16;
     while (width > 16 && busy(cut_columns(columns, width, cost), cost, batch, p.threads) < kBusy) width /= 2;

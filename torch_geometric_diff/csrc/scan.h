@@ -6,8 +6,8 @@
 
 namespace tgd {
 
-constexpr int kPoints = 16;  // points of a block, which holds their coordinates as [dim][kPoints]
-constexpr int kQueries = 8;  // queries of a tile, which holds theirs as [dim][kQueries]
+constexpr int kPoints = 16;  // points of a block, a vector of AVX-512, which holds their coordinates as [dim][kPoints]
+constexpr int kQueries = 8;  // queries of a tile, as many sums as registers hold, which holds theirs as [dim][kQueries]
 
 // Squared distances of the points of `count` blocks to each query, squared[block][query][kPoints], and which
 // are within `bound` of it: bits of hits[block][query].

@@ -54,7 +54,7 @@ class SliceStore {
   }
 
  private:
-  static constexpr std::int64_t kWindow = 1024;
+  static constexpr std::int64_t kWindow = 1024;  // rows that are sorted together, as in SELL-C-sigma
   static constexpr std::int64_t kLongest = 255;  // longer rows stay in the matrix
 
   std::int64_t length(std::int64_t i) const { return static_cast<std::int64_t>(op_.rowptr[i + 1] - op_.rowptr[i]); }
