@@ -220,10 +220,8 @@ class Propagation(MessagePassing):
         if self.explain or any(map(own.__getitem__, _MESSAGE_HOOKS)):
             return True
         functions = (home.message, home.aggregate, home.message_and_aggregate, home.update)
-        return (
-            functions != _trusted.get(home)
-            and _are_changed(home, functions)
-            or any(map(own.__contains__, _PATCHABLE))
+        return (functions != _trusted.get(home) and _are_changed(home, functions)) or any(
+            map(own.__contains__, _PATCHABLE)
         )
 
     def _product(
