@@ -262,8 +262,12 @@ def faults(row: dict[str, Any]) -> list[str]:
     found = []
     if row["spills"]:
         found.append(f"{row['spills']} bytes spilled")
-    half = row["dtype"] in ("float16", "bfloat16") and row.get("kernel") == "begin"
-    limit = 96 if half else LIMIT  # it is launched once a call
+    limit = LIMIT
+    if row["dtype"] in ("float16", "bfloat16"):
+        if row.get("kernel") == "begin":  # it is launched once a call
+            limit = 96
+        elif {"CLAMP", "DROP=1", "WIDE"} <= set(row.get("flags", "").split()):
+            limit = 80
     if row["registers"] > limit:
         found.append(f"{row['registers']} registers, above {limit}")
     if row["gather_bytes"] not in (0, 16):

@@ -169,6 +169,8 @@ def compress(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]
 
 def _compress_torch(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]:
     size = max(num_nodes, 1)
+    if torch.compiler.is_compiling():  # a bad index is refused, but perhaps only afterwards
+        row, col = row.clamp(0, size - 1), col.clamp(0, size - 1)
     key, order = torch.sort(row * size + col, stable=True)
     place = torch.arange(key.numel(), device=key.device)
     if not torch.compiler.is_compiling():

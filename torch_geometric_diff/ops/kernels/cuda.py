@@ -121,9 +121,15 @@ def _keep(rows: Rows, key: Any, plan: Any) -> Any:
 
 
 def options(fixed: dict[str, Any]) -> dict[str, Any]:
-    """How a kernel is compiled; the first state of half types, made once a call, may take more."""
-    more = {"maxnreg": 96} if fixed.get("KIND") == 0 and fixed["VEC"] == 8 else {}
-    more = more if "maxnreg" in OPTIONS else {}
+    """How a kernel is compiled. Half types, 8 numbers a thread, may take more registers in their
+    first state, made once a call, and where wide tiles are both masked and clamped.
+    """
+    more = {}
+    if "maxnreg" in OPTIONS and fixed["VEC"] == 8:
+        if fixed.get("KIND") == 0:
+            more = {"maxnreg": 96}
+        elif fixed.get("WIDE") and fixed.get("CLAMP") and fixed.get("DROP"):
+            more = {"maxnreg": 80}
     return {"num_warps": fixed["num_warps"], **OPTIONS, **more}
 
 
