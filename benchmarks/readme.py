@@ -145,16 +145,24 @@ def partition() -> str:
 
 
 def accelerated() -> str:
-    """Models before and after one line."""
+    """Models before and after one line, a row a model, a column a graph."""
     path = RESULTS / "speed" / "accelerate.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    found = [row for row in rows if "accuracy" in row]
-    lines = ["| | before | after | accuracy before, after |", "| --- | --- | --- | --- |"]
-    for ours, before in zip(found[::2], found[1::2], strict=True):
-        what = re.sub(r" \(.*?\), seconds of", ",", ours["case"])
-        times = (f"{_milliseconds(row)} ms" for row in (before, ours))
-        accuracies = (f"{100 * row['accuracy']:.1f}" for row in (before, ours))
-        lines.append(f"| {what} | {' | '.join(times)} | {', '.join(accuracies)} |")
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+        known = re.match(r"(.+?) on (\w+) \(", row["case"])
+        if "accuracy" in row and known:
+            graph = cells.setdefault(known[1], {}).setdefault(known[2], {})
+            graph["after" if row["name"] == "ours" else "before"] = row
+    graphs = list(dict.fromkeys(graph for found in cells.values() for graph in found))
+    columns = " | ".join(f"{graph}, ms | accuracy" for graph in graphs)
+    lines = [f"| before, after | {columns} |", "| --- " * (1 + 2 * len(graphs)) + "|"]
+    for model, found in cells.items():
+        line = [model]
+        for graph in graphs:
+            pair = found[graph]["before"], found[graph]["after"]
+            line.append(", ".join(_milliseconds(row) for row in pair))
+            line.append(", ".join(f"{100 * row['accuracy']:.1f}" for row in pair))
+        lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines)
 
 

@@ -27,7 +27,7 @@ TINY = synthetic("tiny", 60, 150, 20)
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Case:
-    for module in (kernels, memory, propagation, train):
+    for module in (accelerate, kernels, memory, propagation, train):
         monkeypatch.setattr(module, "citation", lambda name: TINY)
     monkeypatch.setattr(kernels, "arxiv", lambda shuffled: TINY)
     monkeypatch.setattr(harness, "copy_bandwidth", lambda: copy_bandwidth(1 << 20))
@@ -99,9 +99,18 @@ def test_all_peers_propagate_the_same(tiny: Case) -> None:
         torch.testing.assert_close(step(x), operator @ x, msg=name)
 
 
-@pytest.mark.parametrize("suite", ["propagation", "accelerate"])
+@pytest.mark.parametrize(
+    ("suite", "flags"),
+    [
+        ("propagation", []),
+        ("propagation", ["--beside"]),
+        ("accelerate", []),
+        pytest.param("accelerate", ["--beside"], marks=pytest.mark.slow),  # threads of torch wait
+    ],
+)
 def test_propagation_suites(
     suite: str,
+    flags: list[str],
     tiny: Case,
     one_thread: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,9 +120,38 @@ def test_propagation_suites(
         x=torch.rand(60, 20), y=torch.arange(60) % 2, edge_index=tiny.edge_index, num_nodes=60
     )
     monkeypatch.setattr(accelerate, "graph", lambda name: data)
-    speed.main(["--suite", suite, "--quick"])
+    speed.main(["--suite", suite, "--quick", *flags])
     out = capsys.readouterr().out
-    assert "| ours |" in out and "| PyG" in out
+    assert "| ours |" in out and ("| PyG" in out) is not bool(flags)
+    assert ("bits compared" in out) is bool(flags)
+
+
+def test_beside_refuses_other_bits_and_other_suites() -> None:
+    numbers = iter(range(100))
+    with harness.BesideHarness() as beside:
+        with pytest.raises(AssertionError, match="the same bits .* case"):
+            beside.compare("case", {"ours": lambda: torch.tensor(next(numbers))}, ours="ours")
+        rows = beside.compare("case", {"ours": lambda: torch.ones(2), "PyG": list}, ours="ours")
+    assert [row["name"] for row in rows] == ["ours"] and rows[0]["bits compared"]
+    with pytest.raises(ValueError, match="one of the suites .* beside '--beside'"):
+        speed.main(["--suite", "train", "--beside"])
+
+
+@pytest.mark.parametrize("what", ["GAT", "GCNConv", "AttentionDiffusion, K = 10"])
+def test_memory_of_accelerated_layers(
+    what: str, tiny: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerate, "arxiv", lambda shuffled: TINY)
+    other = "GRAND's own form" if "Diffusion" in what else "PyG, edge_index"
+    for name in ("ours", other):
+        assert accelerate.measure(what, name)["seconds"] > 0
+
+
+def test_both_forms_of_attention_diffusion_are_equal() -> None:
+    x, forms = torch.rand(TINY.num_nodes, 64), accelerate.diffusion_pair(10)
+    one, other = (layer(x, TINY.edge_index) for layer in forms.values())
+    degree = torch.zeros(TINY.num_nodes).index_add(0, TINY.edge_index[1], torch.ones(300))
+    torch.testing.assert_close(one[degree > 0], other[degree > 0])
 
 
 def test_memory_of_a_layer(tiny: Case) -> None:
