@@ -6,9 +6,11 @@ from torch import Tensor
 
 from ..._utils.checks import check_dropout, check_integer, check_real
 from ...ops import Recurrence
+from ._docs import with_common_docs
 from .base import Propagation, as_number, check_alpha
 
 
+@with_common_docs
 class APPNP(Propagation):
     r"""The approximate personalized propagation of neural predictions layer from the `"Predict
     then Propagate: Graph Neural Networks meet Personalized PageRank"
@@ -37,32 +39,9 @@ class APPNP(Propagation):
         dropout (float, optional): Dropout probability of the entries of the normalized matrix,
             self-loops among them, during training, drawn anew in each step.
             (default: :obj:`0.0`)
-        cached (bool, optional): If set to :obj:`True`, the normalized matrix is built at the first
-            call and reused. Another graph afterwards is an error, not a wrong result. This
-            parameter should only be set to :obj:`True` in transductive learning scenarios.
-            (default: :obj:`False`)
-        add_self_loops (bool, optional): If set to :obj:`False`, will not add self-loops to the
-            input graph. (default: :obj:`True`)
-        normalize (bool, optional): Whether to add self-loops and apply symmetric normalization.
-            (default: :obj:`True`)
-        feature_dropout (float, optional): Dropout probability in :math:`[0, 1)` of the features
-            before each step during training. (default: :obj:`0.0`)
-        **kwargs (optional): Additional arguments of
-            :class:`torch_geometric.nn.conv.MessagePassing`.
+        <matrix arguments>
 
-    Shapes:
-        - **input:**
-          node features :math:`(|\mathcal{V}|, F)` or :math:`(B, |\mathcal{V}|, F)`,
-          edge indices :math:`(2, |\mathcal{E}|)` or a sparse matrix
-          :math:`(|\mathcal{V}|, |\mathcal{V}|)` or a
-          :class:`~torch_geometric_diff.ops.SparseOperator`, which is taken as it is,
-          edge weights :math:`(|\mathcal{E}|)` *(optional)*
-        - **output:** the shape of the node features
-
-    Raises:
-        ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
-            matrix, weights that are not finite or, if normalized, negative, or a graph that is not
-            the cached one.
+    <matrix shapes and errors>
 
     Example:
         >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])

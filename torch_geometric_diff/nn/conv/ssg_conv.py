@@ -5,10 +5,12 @@ from typing import Any
 from torch import Tensor
 
 from ...ops import Recurrence
+from ._docs import with_common_docs
 from ._linear import LinearPropagation
 from .base import as_number, check_alpha
 
 
+@with_common_docs
 class SSGConv(LinearPropagation):
     r"""The simple spectral graph convolutional operator from the `"Simple Spectral Graph
     Convolution" <https://openreview.net/forum?id=CYO5T-YjWZV>`_ paper.
@@ -31,31 +33,9 @@ class SSGConv(LinearPropagation):
         out_channels (int): Size of each output sample.
         alpha (float): Teleport probability :math:`\alpha \in [0, 1]`; a Tensor of one number may be
             learned.
-        K (int, optional): Number of hops :math:`K`. (default: :obj:`1`)
-        cached (bool, optional): If set to :obj:`True`, the layer keeps the normalized matrix and
-            the propagated features. Another graph afterwards is an error; other features are
-            propagated anew. This parameter should only be set to :obj:`True` in transductive
-            learning scenarios. (default: :obj:`False`)
-        add_self_loops (bool, optional): If set to :obj:`False`, will not add self-loops to the
-            input graph. (default: :obj:`True`)
-        bias (bool, optional): If set to :obj:`False`, the layer will not learn an additive bias.
-            (default: :obj:`True`)
-        **kwargs (optional): Additional arguments of
-            :class:`torch_geometric.nn.conv.MessagePassing`.
+        <linear arguments>
 
-    Shapes:
-        - **input:**
-          node features :math:`(|\mathcal{V}|, F_{in})` or :math:`(B, |\mathcal{V}|, F_{in})`,
-          edge indices :math:`(2, |\mathcal{E}|)` or a sparse matrix
-          :math:`(|\mathcal{V}|, |\mathcal{V}|)` or a
-          :class:`~torch_geometric_diff.ops.SparseOperator`, which is taken as it is,
-          edge weights :math:`(|\mathcal{E}|)` *(optional)*
-        - **output:** node features :math:`(|\mathcal{V}|, F_{out})` or
-          :math:`(B, |\mathcal{V}|, F_{out})`
-
-    Raises:
-        ValueError: On arguments out of range, a bipartite graph, an ``edge_weight`` beside a sparse
-            matrix, weights that are negative or not finite, or a graph that is not the cached one.
+    <linear shapes and errors>
 
     Example:
         >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
