@@ -80,10 +80,10 @@ def separability(x: Tensor, y: Tensor) -> float:
         0.8
     """
     x, y = _check(x, y)
-    _, place, size = torch.unique(y, return_inverse=True, return_counts=True)
+    _, label, size = torch.unique(y, return_inverse=True, return_counts=True)
     total = x - x.mean(dim=0)
     sums = torch.zeros(size.numel(), x.size(1), dtype=x.dtype, device=x.device)
-    means = sums.index_add(0, place, total) / size.unsqueeze(1)
+    means = sums.index_add(0, label, total) / size.unsqueeze(1)
     spread = float(total.square().sum())
     between = float((means.square().sum(dim=1) * size).sum())
     return min(1.0, between / spread) if spread > 0 else math.nan

@@ -154,16 +154,16 @@ def _open(x: Tensor | np.ndarray | str | Path) -> np.ndarray:
         got = x.layout if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"Expected 'x' to be a dense Tensor, an ndarray or a npy file (got {got})")
     try:
-        found = np.load(x, mmap_mode="r", allow_pickle=False)
+        array = np.load(x, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"'{x}' is no whole npy file: {error}") from error
-    if not isinstance(found, np.ndarray):
-        with found:
+    if not isinstance(array, np.ndarray):
+        with array:
             raise ValueError(
-                f"'{x}' is an archive of arrays ({', '.join(found.files)}), which cannot be "
+                f"'{x}' is an archive of arrays ({', '.join(array.files)}), which cannot be "
                 "mapped; save one of them with 'numpy.save', or pass it as an array"
             )
-    return found
+    return array
 
 
 def _is_integer(value: Any) -> bool:
@@ -212,23 +212,23 @@ def _start(blocks: Path, plan: dict[str, Any], resume: bool) -> None:
 def _read_plan(blocks: Path) -> dict[str, Any] | None:
     """The plan of a folder of blocks, or :obj:`None` where it is missing or damaged."""
     try:
-        found = json.loads((blocks / "plan.json").read_text())
+        plan = json.loads((blocks / "plan.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return plan if isinstance(plan, dict) else None
 
 
 def _check_plan(blocks: Path, plan: dict[str, Any]) -> None:
-    found = _read_plan(blocks)
-    if found is None:
+    stored = _read_plan(blocks)
+    if stored is None:
         raise ValueError(
             f"'{blocks / 'plan.json'}' is missing or damaged, and with it what run the blocks "
             "beside it belong to; pass 'resume=False' to drop them"
         )
     for name, value in plan.items():
-        if found.get(name) != value:
+        if stored.get(name) != value:
             raise ValueError(
-                f"'{blocks}' holds blocks of another run: {name} is {found.get(name)} there and "
+                f"'{blocks}' holds blocks of another run: {name} is {stored.get(name)} there and "
                 f"{value} here; pass 'resume=False' to drop them"
             )
 

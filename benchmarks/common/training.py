@@ -132,6 +132,28 @@ def _losses(logits: Tensor, y: Tensor) -> Tensor:
     return each.view_as(y).mean(dim=1)
 
 
+def _improved(
+    active: Sequence[int],
+    stopping: Sequence[EarlyStopping],
+    measures: Sequence[Sequence[float]],
+    epoch: int,
+    lr: float,
+) -> list[int]:
+    """The models in training that are better than before, of validation loss and accuracy and
+    training loss of each.
+    """
+    better = []
+    for i, val_loss, val_acc, train_loss in zip(active, *measures, strict=True):
+        if not (math.isfinite(val_loss) and math.isfinite(train_loss)):
+            raise ValueError(
+                f"The loss is not finite in epoch {epoch}: training {train_loss}, validation "
+                f"{val_loss}; lower 'lr' (got {lr}) or the step size of the diffusion"
+            )
+        if stopping[i].progress(val_loss, val_acc):
+            better.append(i)
+    return better
+
+
 def fit(
     models: Sequence[Module],
     inputs: Sequence[Any],
@@ -188,7 +210,7 @@ def fit(
         fused=y.device.type in ("cpu", "cuda", "mps"),
     )
     states = [[*model.parameters(), *model.buffers()] for model in models]
-    kept = [[tensor.detach().clone() for tensor in state] for state in states]
+    best = [[tensor.detach().clone() for tensor in state] for state in states]
     stopping = [EarlyStopping(patience) for _ in models]
     train, val = train.expand(len(models), -1), val.expand(len(models), -1)
     active = list(range(len(models)))  # the models in training; train and val are theirs
@@ -211,29 +233,21 @@ def fit(
             hits = (logits.argmax(dim=-1) == y[val]).float().mean(dim=1)
             # One transfer an epoch, so that a GPU is waited for only once.
             measures = torch.stack([_losses(logits, y[val]), hits, losses.detach()]).tolist()
-        better = []
-        for i, val_loss, val_acc, train_loss in zip(active, *measures, strict=True):
-            if not (math.isfinite(val_loss) and math.isfinite(train_loss)):
-                raise ValueError(
-                    f"The loss is not finite in epoch {epoch}: training {train_loss}, validation "
-                    f"{val_loss}; lower 'lr' (got {lr}) or the step size of the diffusion"
-                )
-            if stopping[i].progress(val_loss, val_acc):
-                better.append(i)
+        better = _improved(active, stopping, measures, epoch, lr)
         if better:
             torch._foreach_copy_(
-                [tensor for i in better for tensor in kept[i]],
+                [tensor for i in better for tensor in best[i]],
                 [tensor.detach() for i in better for tensor in states[i]],
             )
-        going = [place for place, i in enumerate(active) if not stopping[i].stop]
+        going = [position for position, i in enumerate(active) if not stopping[i].stop]
         if len(going) < len(active):
-            active, train, val = [active[place] for place in going], train[going], val[going]
+            active, train, val = [active[p] for p in going], train[going], val[going]
         if not active:
             break
 
     with torch.no_grad():
-        for state, best in zip(states, kept, strict=True):
-            torch._foreach_copy_(state, best)
+        for state, saved in zip(states, best, strict=True):
+            torch._foreach_copy_(state, saved)
         logits = _logits(models, inputs)
     return [
         Fit(own, stop.best_epoch, stop.epochs) for own, stop in zip(logits, stopping, strict=True)

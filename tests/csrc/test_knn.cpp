@@ -1,4 +1,4 @@
-// Neighbours in random sets against a search of all pairs, for several numbers of threads and instruction
+// Neighbors in random sets against a search of all pairs, for several numbers of threads and instruction
 // sets, under the sanitizers (see CMakeLists.txt). All arrays have exactly the size they need.
 #include "knn.h"
 

@@ -82,7 +82,7 @@ def check(got: list[Tensor | None], expected: list[Tensor], tolerance: float) ->
 def test_all(threshold: int, long: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several inputs and outputs, pieces of long rows, columns a few at a time."""
     monkeypatch.setattr(plan, "LONG", long)
-    monkeypatch.setattr(plan, "KEPT", kept)
+    monkeypatch.setattr(plan, "MOST_STATES", kept)
     need = (True, True, "adcw" if threshold else "adbcw")
     one = case(threshold + long, 2, 2, 7, 3, threshold)
     for dtype, index in ((torch.float64, torch.int64), (torch.float32, torch.int32)):
@@ -145,4 +145,4 @@ def test_memory_does_not_grow_with_steps() -> None:
     for need in ((True, False, "cw"), (True, False, "c")):
         assert backward(need, 10).bytes() == backward(need, 100).bytes()
     for steps in (100, 800):  # at 850 the states of the narrowest columns are the bound
-        assert backward((True, True, "adbcw"), steps).bytes() <= 1.1 * plan.KEPT
+        assert backward((True, True, "adbcw"), steps).bytes() <= 1.1 * plan.MOST_STATES

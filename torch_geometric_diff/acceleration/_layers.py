@@ -270,16 +270,22 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
     products = with_memory(getattr(cls, "message_and_aggregate", None))
     if products is not None:
         namespace["message_and_aggregate"] = _eagerly(products, cls.message_and_aggregate)
-    forward = with_memory(cls.forward)
-    forward = in_one_recurrence(cls.forward, forward) or forward
-    if only_adds_up(cls.forward, _is_pure) and changes_nothing(cls.forward):
-        forward = in_states(forward or cls.forward, cls.forward.__code__.co_names)
+    forward = _quick_forward(cls)
     if forward is not None:
         namespace["forward"] = _eagerly(forward, cls.forward)
     if issubclass(cls, ChebConv) and cls.__norm__ is ChebConv.__norm__:
         namespace["__norm__"] = _eagerly(memoized(cls.__norm__, skip=1), cls.__norm__)
     make: Any = type(cls)
     return make(cls.__name__, (cls,), namespace)
+
+
+def _quick_forward(cls: type[MessagePassing]) -> Callable | None:
+    """A forward that remembers, sums in one recurrence or adds states up, if there is one."""
+    forward = with_memory(cls.forward)
+    forward = in_one_recurrence(cls.forward, forward) or forward
+    if only_adds_up(cls.forward, _is_pure) and changes_nothing(cls.forward):
+        forward = in_states(forward or cls.forward, cls.forward.__code__.co_names)
+    return forward
 
 
 def namespace_of(cls: type[MessagePassing], propagate: Callable) -> dict[str, Any]:

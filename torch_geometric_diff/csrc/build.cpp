@@ -189,9 +189,9 @@ void sort_row(Entry<I, W>* first, Entry<I, W>* last) {
   }
   for (E* next = first + 1; next < last; ++next) {
     const E entry = *next;
-    E* place = next;
-    for (; place > first && entry.col < place[-1].col; --place) *place = place[-1];
-    *place = entry;
+    E* to = next;
+    for (; to > first && entry.col < to[-1].col; --to) *to = to[-1];
+    *to = entry;
   }
 }
 
@@ -348,9 +348,9 @@ class BuildOf final : public Build {
   static constexpr bool kOnes = std::is_same_v<W, Nothing>;
 
   static bool has_loop(int64_t i, const Entry<I, W>* first, const Entry<I, W>* last) {
-    bool found = false;
-    for (; first < last; ++first) found |= first->col == static_cast<I>(i);
-    return found;
+    bool any = false;
+    for (; first < last; ++first) any |= first->col == static_cast<I>(i);
+    return any;
   }
 
   bool is_given() const { return recipe_.diagonal == Diagonal::given || recipe_.diagonal == Diagonal::step; }

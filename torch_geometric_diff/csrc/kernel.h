@@ -33,7 +33,7 @@ struct Tile {
   int width, columns;
 };
 
-// Rows in an order in which neighbours are about as long, kSliceRows a slice, so that a slice needs no
+// Rows in an order in which neighbors are about as long, kSliceRows a slice, so that a slice needs no
 // branch at the end of every row. Packed tiles are in this order: row i of one is that of row[i] of the
 // matrix, and the other way round i = place[row[i]]. Entry e of row r of slice s is at start[s] +
 // kSliceRows * e + r; its column is given by the bytes from the first row of a tile of one column. Short

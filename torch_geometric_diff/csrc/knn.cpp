@@ -20,7 +20,7 @@ extern const Scanner kAvx2Scanner, kAvx512Scanner;
 
 namespace {
 
-using Neighbour = std::pair<double, std::int64_t>;  // squared distance and index, compared in this order
+using Neighbor = std::pair<double, std::int64_t>;  // squared distance and index, compared in this order
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr std::int64_t kScanned = 8;     // blocks at a time, and of a leaf
 constexpr std::int64_t kSurveyed = 256;  // blocks whose distances stay in the second cache
@@ -79,7 +79,7 @@ class Tree {
   }
 
   std::int64_t dim() const { return dim_; }
-  bool boxed() const { return boxed_; }  // else places are indices, and block b begins at place b * kPoints
+  bool boxed() const { return boxed_; }  // else positions are indices, and block b begins at position b * kPoints
   std::int64_t leaves() const { return leaves_; }
   std::int64_t begin(std::int64_t leaf) const { return begin_[leaves_ + leaf]; }
   std::int64_t size(std::int64_t leaf) const { return begin_[leaves_ + leaf + 1] - begin(leaf); }
@@ -167,9 +167,9 @@ class Least {
     if (heap_) {
       std::push_heap(kept_.begin(), kept_.end());
     } else {
-      Item* place = &kept_.back();
-      for (; place != kept_.data() && item < place[-1]; --place) *place = place[-1];
-      *place = item;
+      Item* position = &kept_.back();
+      for (; position != kept_.data() && item < position[-1]; --position) *position = position[-1];
+      *position = item;
     }
   }
 
@@ -184,7 +184,7 @@ class Least {
   bool heap_ = false;
 };
 
-// Searches for tiles of up to kQueries neighbouring points together.
+// Searches for tiles of up to kQueries neighboring points together.
 template <class T>
 class Searcher {
  public:
@@ -237,13 +237,13 @@ class Searcher {
       measure(q);
       std::int64_t* out = index + (offset + asked.index(begin + q)) * k_;
       std::fill_n(out, k_, -1);
-      for (const Neighbour& neighbour : found_[q].sorted()) *out++ = offset + neighbour.second;
+      for (const Neighbor& neighbor : found_[q].sorted()) *out++ = offset + neighbor.second;
     }
   }
 
  private:
   void descend(std::int64_t node, double apart) {
-    if (apart > 0 ? apart * (1 - 1e-12 * tree_->dim()) > farthest_.first : Neighbour{0, tree_->first(node)} > farthest_)
+    if (apart > 0 ? apart * (1 - 1e-12 * tree_->dim()) > farthest_.first : Neighbor{0, tree_->first(node)} > farthest_)
       return;
     if (node >= tree_->leaves()) {
       if (node != own_) visit(node);
@@ -294,7 +294,7 @@ class Searcher {
   // were scanned before, since a bound from a few points dismisses most of the rest.
   void scan_all(std::int64_t first, std::int64_t last, std::int64_t begin, std::int64_t end) {
     for (std::int64_t count; first < last; first += count, begin += count * kPoints) {
-      if (!tree_->boxed() && Neighbour{0, begin} > farthest_) return;
+      if (!tree_->boxed() && Neighbor{0, begin} > farthest_) return;
       count = std::min({last - first, std::max<std::int64_t>(scanned_, 1), kScanned});
       call(over(first, count), scanner_.f32, scanner_.f64);
       take(count, begin, end);
@@ -331,27 +331,27 @@ class Searcher {
     for (std::int64_t block = 0; block < count; ++block)
       for (unsigned bits = hits_[block * kQueries + q]; bits; bits &= bits - 1) {
         const int lane = __builtin_ctz(bits);
-        const std::int64_t place = begin + block * kPoints + lane;
-        if (place >= end || (tree_ == asked_ && place == begin_ + q)) continue;
+        const std::int64_t position = begin + block * kPoints + lane;
+        if (position >= end || (tree_ == asked_ && position == begin_ + q)) continue;
         heard = true;
         const T squared = squared_[(block * kQueries + q) * kPoints + lane];
         computed_[q].offer(squared);
-        waiting_[q].push_back({squared, place});
+        waiting_[q].push_back({squared, position});
         if (waiting_[q].size() < most_waiting_) continue;
         measure(q);
-        if (!tree_->boxed() && Neighbour{0, place} > farthest(q)) return true;  // copies, and more of them follow
+        if (!tree_->boxed() && Neighbor{0, position} > farthest(q)) return true;  // copies, and more of them follow
       }
     return heard;
   }
 
   // No point beyond it is among the nearest of a query.
-  Neighbour farthest(int q) const {
-    const Neighbour by_computed = this->by_computed(q);
+  Neighbor farthest(int q) const {
+    const Neighbor by_computed = this->by_computed(q);
     return found_[q].full() ? std::min(found_[q].last(), by_computed) : by_computed;
   }
 
   // The same by computed distances alone.
-  Neighbour by_computed(int q) const {
+  Neighbor by_computed(int q) const {
     if (!computed_[q].full()) return {kInfinity, 0};
     return {exact(computed_[q].last()), std::numeric_limits<std::int64_t>::max()};
   }
@@ -377,12 +377,12 @@ class Searcher {
   // Takes the exact distances of those points that wait and may still be among the nearest.
   void measure(int q) {
     const double* a = asked_->row(begin_ + q);
-    for (const auto& [computed, place] : waiting_[q]) {
+    for (const auto& [computed, position] : waiting_[q]) {
       if (computed > bound_[q]) continue;
-      const double* b = tree_->row(place);
+      const double* b = tree_->row(position);
       double squared = 0;
       for (std::int64_t d = 0; d < tree_->dim(); ++d) squared += (a[d] - b[d]) * (a[d] - b[d]);
-      found_[q].offer({squared, tree_->index(place)});
+      found_[q].offer({squared, tree_->index(position)});
     }
     waiting_[q].clear();
   }
@@ -393,11 +393,11 @@ class Searcher {
   std::vector<double> box_;
   std::vector<std::uint16_t> hits_;
   std::vector<T> squared_, least_, minima_;
-  Least<Neighbour> found_[kQueries];                           // exact
+  Least<Neighbor> found_[kQueries];                            // exact
   Least<T> computed_[kQueries];                                // distances alone
   std::vector<std::pair<T, std::int64_t>> waiting_[kQueries];  // computed distances and places
   T bound_[kQueries] = {};
-  Neighbour farthest_;  // no query of the tile takes one beyond
+  Neighbor farthest_;  // no query of the tile takes one beyond
   double relative_, floor_, slack_;
   std::size_t most_waiting_ = 0;
   std::int64_t k_, begin_ = 0, own_ = 0, scanned_ = 0;  // scanned_: blocks
@@ -419,51 +419,41 @@ class Queue {
   std::atomic<std::int64_t> next_{0};
 };
 
+// Points of one tree.
+struct Cloud {
+  const double* points;
+  std::int64_t size;
+};
+
+// Points whose neighbors are wanted, those among which they lie, by the numbers of their clouds, and the index
+// of the first of these.
+struct Pair {
+  std::int64_t known, asked, offset;
+};
+
 template <class T>
-void search(std::int64_t* index, const Sets& sets, std::int64_t k, int threads, const Level& level) {
-  const std::int64_t work = sets.start[sets.count] * (sets.dim + k + 32);
+void search(std::int64_t* index, const std::vector<Cloud>& clouds, const std::vector<Pair>& pairs, std::int64_t dim,
+            std::int64_t k, int threads, const Level& level) {
+  const auto count = static_cast<std::int64_t>(clouds.size());
+  std::int64_t work = 0;
+  for (const Cloud& cloud : clouds) work += cloud.size * (dim + k + 32);
   const int team = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), 1 + (work >> 16)));
-  std::vector<std::int64_t> start(sets.count + 1);  // of the leaves of each set
-  const auto size = [&](std::int64_t s) { return sets.start[s + 1] - sets.start[s]; };
-  for (std::int64_t s = 0; s < sets.count; ++s) {
-    start[s + 1] = start[s] + (std::int64_t{1} << Tree<T>::depth(size(s), sets.dim));
-  }
-  std::vector<Tree<T>> trees(sets.count);
-  std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), sets.dim, k));
-  Queue building(sets.count, 16), searching(start[sets.count], 16);
+  std::vector<std::int64_t> start(pairs.size() + 1);  // of the leaves of each pair's asked points
+  for (std::size_t p = 0; p < pairs.size(); ++p)
+    start[p + 1] = start[p] + (std::int64_t{1} << Tree<T>::depth(clouds[pairs[p].asked].size, dim));
+  std::vector<Tree<T>> trees(count);
+  std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), dim, k));
+  Queue building(count, count == 2 ? 1 : 16), searching(start.back(), 16);
   parallel(team, [&](int, int) {
-    building.work([&](std::int64_t s) { trees[s].build(sets.points + sets.start[s] * sets.dim, size(s), sets.dim); });
+    building.work([&](std::int64_t c) { trees[c].build(clouds[c].points, clouds[c].size, dim); });
   });
   parallel(team, [&](int thread, int) {
     searching.work([&](std::int64_t task) {
-      const std::int64_t s = std::upper_bound(start.begin(), start.end(), task) - start.begin() - 1;
-      const std::int64_t leaf = task - start[s], end = trees[s].begin(leaf) + trees[s].size(leaf);
-      for (std::int64_t begin = trees[s].begin(leaf); begin < end; begin += kQueries)
-        searchers[thread](trees[s], trees[s], leaf, begin, size(s), sets.start[s], index);
-    });
-  });
-}
-
-template <class T>
-void search(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, int threads,
-            const Level& level) {
-  const std::int64_t size = known.start[1], count = asked.start[1];
-  const std::int64_t work = (size + count) * (known.dim + k + 32);
-  const int team = static_cast<int>(std::min<std::int64_t>(std::max(threads, 1), 1 + (work >> 16)));
-  Tree<T> trees[2];  // the second one brings queries that lie together into a tile
-  std::vector<Searcher<T>> searchers(team, Searcher<T>(scanner(level), known.dim, k));
-  Queue building(2, 1), searching(std::int64_t{1} << Tree<T>::depth(count, asked.dim), 16);
-  parallel(team, [&](int, int) {
-    building.work([&](std::int64_t which) {
-      const Sets& sets = which == 0 ? known : asked;
-      trees[which].build(sets.points, sets.start[1], sets.dim);
-    });
-  });
-  parallel(team, [&](int thread, int) {
-    searching.work([&](std::int64_t leaf) {
-      const std::int64_t first = trees[1].begin(leaf), end = first + trees[1].size(leaf);
-      for (std::int64_t begin = first; begin < end; begin += kQueries)
-        searchers[thread](trees[0], trees[1], leaf, begin, size, 0, index);
+      const std::int64_t p = std::upper_bound(start.begin(), start.end(), task) - start.begin() - 1;
+      const auto [known, asked, offset] = pairs[p];
+      const std::int64_t leaf = task - start[p], end = trees[asked].begin(leaf) + trees[asked].size(leaf);
+      for (std::int64_t begin = trees[asked].begin(leaf); begin < end; begin += kQueries)
+        searchers[thread](trees[known], trees[asked], leaf, begin, clouds[known].size, offset, index);
     });
   });
 }
@@ -471,14 +461,20 @@ void search(std::int64_t* index, const Sets& known, const Sets& asked, std::int6
 }  // namespace
 
 void knn(std::int64_t* index, const Sets& sets, std::int64_t k, bool single, int threads, const Level& level) {
-  if (single) search<float>(index, sets, k, threads, level);
-  else search<double>(index, sets, k, threads, level);
+  std::vector<Cloud> clouds;
+  std::vector<Pair> pairs;
+  for (std::int64_t s = 0; s < sets.count; ++s) {
+    clouds.push_back({sets.points + sets.start[s] * sets.dim, sets.start[s + 1] - sets.start[s]});
+    pairs.push_back({s, s, sets.start[s]});
+  }
+  (single ? search<float> : search<double>)(index, clouds, pairs, sets.dim, k, threads, level);
 }
 
 void knn_of(std::int64_t* index, const Sets& known, const Sets& asked, std::int64_t k, bool single, int threads,
             const Level& level) {
-  if (single) search<float>(index, known, asked, k, threads, level);
-  else search<double>(index, known, asked, k, threads, level);
+  // the second tree brings queries that lie together into a tile
+  const std::vector<Cloud> clouds{{known.points, known.start[1]}, {asked.points, asked.start[1]}};
+  (single ? search<float> : search<double>)(index, clouds, {{0, 1, 0}}, known.dim, k, threads, level);
 }
 
 }  // namespace tgd

@@ -1,4 +1,4 @@
-// Exact nearest neighbours within sets of points.
+// Exact nearest neighbors within sets of points.
 #pragma once
 
 #include <cstdint>

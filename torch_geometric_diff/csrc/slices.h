@@ -15,7 +15,7 @@ namespace tgd {
 template <class T, class I>
 class SliceStore {
  public:
-  // Rows are sorted within windows, which keeps neighbours close.
+  // Rows are sorted within windows, which keeps neighbors close.
   SliceStore(const Operator<T, I>& op, int threads)
       : op_(op), count_((op.rows + kSliceRows - 1) / kSliceRows), start_(count_ + 1), cost_(count_ + 1), row_(op.rows),
         place_(op.rows), name_(op.original ? op.rows : 0) {

@@ -99,19 +99,19 @@ def standard_form(
         adjacency = adjacency[nodes][:, nodes]
     adjacency.sort_indices()
     edges = adjacency.tocoo()
-    kept = torch.from_numpy(nodes)
+    index = torch.from_numpy(nodes)
 
-    x = data.x[kept].float()
+    x = data.x[index].float()
     if words == "binary":
         x = (x != 0).float()
     if words != "raw":
         total = x.abs().sum(dim=1, dtype=torch.float64).float()
         x = x * (1 / torch.where(total == 0, 1.0, total))[:, None]
-    masks = {name: data[name][kept] for name in MASKS if name in data}
+    masks = {name: data[name][index] for name in MASKS if name in data}
     return Data(
         x=x,
         edge_index=torch.from_numpy(np.stack([edges.row, edges.col]).astype(np.int64)),
-        y=number_classes(data.y[kept]),
+        y=number_classes(data.y[index]),
         **masks,
     )
 

@@ -47,9 +47,9 @@ def read_npz(path: Path) -> Data:
                 raise ValueError("it holds one array and no archive")
             arrays = _shchur(file) if "adj_data" in file or "labels" in file else {}
             for name, names in NAMES.items():
-                found = [each for each in names if each in file]
-                if found and name not in arrays:
-                    arrays[name] = file[found[0]]
+                there = [known for known in names if known in file]
+                if there and name not in arrays:
+                    arrays[name] = file[there[0]]
     except _DAMAGE as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"'{path}' is damaged or no graph: {text}") from error
@@ -57,19 +57,19 @@ def read_npz(path: Path) -> Data:
 
 
 def _shchur(file: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    matrices: dict[str, Any] = {}
     for key in ("adj", "attr"):
         if f"{key}_data" in file:
             csr = (file[f"{key}_data"], file[f"{key}_indices"], file[f"{key}_indptr"])
-            found[key] = sparse.csr_matrix(csr, shape=file[f"{key}_shape"])
-    if "attr_matrix" in file and "attr" not in found:
-        found["attr"] = sparse.csr_matrix(file["attr_matrix"])
+            matrices[key] = sparse.csr_matrix(csr, shape=file[f"{key}_shape"])
+    if "attr_matrix" in file and "attr" not in matrices:
+        matrices["attr"] = sparse.csr_matrix(file["attr_matrix"])
     arrays = {"y": file["labels"]} if "labels" in file else {}
-    if "adj" in found:
-        adjacency = found["adj"].tocoo()
+    if "adj" in matrices:
+        adjacency = matrices["adj"].tocoo()
         arrays["edge_index"] = np.stack([adjacency.row, adjacency.col])
-    if "attr" in found:
-        arrays["x"] = found["attr"].toarray()
+    if "attr" in matrices:
+        arrays["x"] = matrices["attr"].toarray()
     return arrays
 
 

@@ -167,9 +167,9 @@ def _edges(raw: _Raw, num_nodes: int) -> Tensor:
         path,
         f"edges have shape {edge_index.shape} and type {edge_index.dtype}, expected two int64 ends",
     )
-    found, listed = edge_index.shape[1], _single(raw, "num_edges_list")
-    _require(found == listed, path, f"{found} edges, but the list of counts says {listed}")
-    if found:
+    num_edges, listed = edge_index.shape[1], _single(raw, "num_edges_list")
+    _require(num_edges == listed, path, f"{num_edges} edges, but the list of counts says {listed}")
+    if num_edges:
         low, high = int(edge_index.min()), int(edge_index.max())
         _require(
             0 <= low and high < num_nodes,
@@ -207,16 +207,16 @@ def _labels(raw: _Raw, num_nodes: int) -> np.ndarray:
 
 
 def _read_split(folder: Path, y: np.ndarray) -> tuple[str, dict[str, Tensor]]:
-    found = sorted(path for path in folder.glob("split/*") if path.is_dir())
-    if len(found) != 1:
-        names = [path.name for path in found]
+    folders = sorted(path for path in folder.glob("split/*") if path.is_dir())
+    if len(folders) != 1:
+        names = [path.name for path in folders]
         raise FileNotFoundError(f"expected one folder in '{folder}/split' (got {names})")
-    whole = found[0] / "split_dict.pt"  # what DatasetSaver writes
+    whole = folders[0] / "split_dict.pt"  # what DatasetSaver writes
     stored = _split_dict(whole) if whole.exists() else None
     times_used = np.zeros(len(y), dtype=np.int8)
     indices = {}
     for part in _SPLITS:
-        path = whole if stored else found[0] / f"{part}.csv.gz"
+        path = whole if stored else folders[0] / f"{part}.csv.gz"
         index = stored[part] if stored else _csv(path, np.int64)
         index = index.reshape(-1)
         _require(index.size > 0, path, f"the {part} split is empty")
@@ -230,7 +230,7 @@ def _read_split(folder: Path, y: np.ndarray) -> tuple[str, dict[str, Tensor]]:
         _require(times_used.max() == 1, path, f"the {part} split names a node a second time")
         _require(bool((y[index] >= 0).all()), path, f"the {part} split names nodes without a label")
         indices[part] = torch.from_numpy(index)
-    return found[0].name, indices
+    return folders[0].name, indices
 
 
 def _split_dict(path: Path) -> dict[str, np.ndarray]:

@@ -337,8 +337,8 @@ def add_loops(edges: Edges, fill_value: float, existing: str) -> Edges:
     if existing == "add":
         fill = fill.index_add(0, row, weight.masked_fill(~loop, 0.0))
     elif existing == "keep":
-        place = torch.arange(1, row.numel() + 1, device=row.device) * loop
-        last = place.new_zeros(num_nodes).scatter_reduce(0, row, place, "amax")
+        number = torch.arange(1, row.numel() + 1, device=row.device) * loop
+        last = number.new_zeros(num_nodes).scatter_reduce(0, row, number, "amax")
         given = torch.cat([weight.new_zeros(1), weight])[last]
         fill = torch.where(last > 0, given, fill)
     nodes = torch.arange(num_nodes, device=row.device)

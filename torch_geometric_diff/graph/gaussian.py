@@ -148,9 +148,9 @@ def _symmetrize(
     """Join each edge with its opposite; the edges come out sorted by target and source."""
     col, row = edge_index
     key = torch.cat([row * num_points + col, col * num_points + row])
-    key, place, size = torch.unique(key, return_inverse=True, return_counts=True)
+    key, edge, size = torch.unique(key, return_inverse=True, return_counts=True)
     reduce = "max" if how == "max" else "sum"
-    weight = scatter(torch.cat([weight, weight]), place, dim_size=key.numel(), reduce=reduce)
+    weight = scatter(torch.cat([weight, weight]), edge, dim_size=key.numel(), reduce=reduce)
     if how != "max":
         weight = weight / 2
     if how == "mutual":

@@ -38,8 +38,8 @@ def _compiled(points: Points, k: int) -> Tensor:
     for (low, high), (begin, end) in starts:
         if high > low and end > begin:
             asked, known = points.asked[begin:end], points.known[low:high]
-            found = nearest_known(asked, known, min(k, high - low), points.single)
-            index[begin:end, : found.size(1)] = found.to(index.device) + low
+            near = nearest_known(asked, known, min(k, high - low), points.single)
+            index[begin:end, : near.size(1)] = near.to(index.device) + low
     return index
 
 
@@ -47,9 +47,9 @@ def _within_sets(points: Points, k: int) -> Tensor:
     """The nearest others of all sets at once."""
     rows = in_memory(points.known.cpu())
     start = torch.tensor(points.known_start, device="cpu")
-    found = torch.empty(len(rows), k, dtype=torch.long, device="cpu")
-    _C.knn(found, rows, start, points.single, torch.get_num_threads(), "")
-    return found.to(points.known.device)
+    near = torch.empty(len(rows), k, dtype=torch.long, device="cpu")
+    _C.knn(near, rows, start, points.single, torch.get_num_threads(), "")
+    return near.to(points.known.device)
 
 
 def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
@@ -61,9 +61,9 @@ def nearest_known(asked: Tensor, known: Tensor, k: int, single: bool) -> Tensor:
     if torch.compiler.is_compiling():
         return _nearest_known(asked, known, k, single)
     asked, known = in_memory(asked.cpu()), in_memory(known.cpu())
-    found = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
-    _C.knn_of(found, known, asked, single, torch.get_num_threads(), "")
-    return found
+    near = torch.empty(len(asked), k, dtype=torch.long, device="cpu")
+    _C.knn_of(near, known, asked, single, torch.get_num_threads(), "")
+    return near
 
 
 _nearest_known = uncompiled(nearest_known)
@@ -135,16 +135,16 @@ def _sweep(index: Tensor, rows: Tensor, search: Blocks, count: int, block_bytes:
     columns = points.known.t().contiguous()
     size = points.asked_set.new_tensor(points.known_start).diff()[points.asked_set]
     for part, low, high in _blocks(rows, points, count, block_bytes):
-        found, slack = search.propose(part, low, high, count)
-        settled = (found >= 0).sum(dim=1) == size[part]
-        squared = _squared_distances(columns, points.asked[part], found)
-        farthest = squared.masked_fill(found < 0, 0.0).amax(dim=1)
-        found = torch.where(found < 0, -1, points.number[found])
+        near, slack = search.propose(part, low, high, count)
+        settled = (near >= 0).sum(dim=1) == size[part]
+        squared = _squared_distances(columns, points.asked[part], near)
+        farthest = squared.masked_fill(near < 0, 0.0).amax(dim=1)
+        near = torch.where(near < 0, -1, points.number[near])
         if points.mutual:
-            squared.masked_fill_(found == part.unsqueeze(1), math.inf)
-        found, squared = _order(found, squared)
-        k = min(index.size(1), found.size(1))
-        index[part, :k] = found[:, :k].masked_fill_(squared[:, :k].isinf(), -1)
+            squared.masked_fill_(near == part.unsqueeze(1), math.inf)
+        near, squared = _order(near, squared)
+        k = min(index.size(1), near.size(1))
+        index[part, :k] = near[:, :k].masked_fill_(squared[:, :k].isinf(), -1)
         settled |= squared[:, k - 1] < farthest * (1 - search.relative) - slack
         left.append(part[~settled].cpu())
     return torch.cat(left)

@@ -131,15 +131,15 @@ def _build_torch(given: RawEdges, recipe: Recipe, dtype: torch.dtype) -> Built:
         weight = weight.masked_fill(row == col, 0.0)
         weight = torch.cat([weight.new_zeros(num_nodes), weight])
         row, col = torch.cat([nodes, row]), torch.cat([nodes, col])
-    pattern, place = compress(row, col, num_nodes)
-    value = weight.new_zeros(pattern.col.numel()).index_add(0, place, weight)
+    pattern, target = compress(row, col, num_nodes)
+    value = weight.new_zeros(pattern.col.numel()).index_add(0, target, weight)
     largest = laplacian = None
     if step:
         degree = value.new_zeros(num_nodes).index_add(0, pattern.row, value)
         scale = recipe.scale
         if isinstance(scale, Tensor):
             scale = scale.reshape(()).to(value)
-        diagonal = place[:num_nodes].long()
+        diagonal = target[:num_nodes].long()
         laplacian = (-value).index_copy(0, diagonal, degree)
         value = (scale * value).index_copy(0, diagonal, 1 - scale * degree)
         if not torch.compiler.is_compiling():
@@ -172,14 +172,14 @@ def _compress_torch(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, 
     if torch.compiler.is_compiling():  # a bad index is refused, but perhaps only afterwards
         row, col = row.clamp(0, size - 1), col.clamp(0, size - 1)
     key, order = torch.sort(row * size + col, stable=True)
-    place = torch.arange(key.numel(), device=key.device)
+    target = torch.arange(key.numel(), device=key.device)
     if not torch.compiler.is_compiling():
-        key, place = torch.unique_consecutive(key, return_inverse=True)
-    place = torch.empty_like(place).scatter_(0, order, place)
+        key, target = torch.unique_consecutive(key, return_inverse=True)
+    target = torch.empty_like(target).scatter_(0, order, target)
     index = index_dtype(max(row.numel(), num_nodes))
     row, col = (key // size).to(index), (key % size).to(index)
     bounds = torch.arange(num_nodes + 1, device=row.device, dtype=index)
-    return Pattern(torch.searchsorted(row, bounds).to(index), col, row), place
+    return Pattern(torch.searchsorted(row, bounds).to(index), col, row), target
 
 
 def _compress_native(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern, Tensor]:
@@ -188,6 +188,6 @@ def _compress_native(row: Tensor, col: Tensor, num_nodes: int) -> tuple[Pattern,
     assert made.valid, "the indices were checked"
     index = torch.int64 if made.is_int64 else torch.int32
     sizes = num_nodes + 1, made.entries, row.numel()
-    rowptr, entries, place = (torch.empty(n, dtype=index, device=row.device) for n in sizes)
-    made.fill(rowptr, entries, place, threads)
-    return Pattern(rowptr, entries), place
+    rowptr, entries, target = (torch.empty(n, dtype=index, device=row.device) for n in sizes)
+    made.fill(rowptr, entries, target, threads)
+    return Pattern(rowptr, entries), target

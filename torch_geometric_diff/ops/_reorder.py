@@ -7,10 +7,10 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 MIN_NODES = 16_384  # 16 float32 columns of fewer nodes fit a second-level cache of 1 MiB
 
 
-def _mean_span(matrix: scipy.sparse.csr_matrix, place: np.ndarray) -> float:
+def _mean_span(matrix: scipy.sparse.csr_matrix, position: np.ndarray) -> float:
     """How many rows lie between a node and its neighbor, in the mean."""
-    rows = np.repeat(place, np.diff(matrix.indptr))
-    return float(np.abs(rows - place[matrix.indices]).mean()) if rows.size else 0.0
+    rows = np.repeat(position, np.diff(matrix.indptr))
+    return float(np.abs(rows - position[matrix.indices]).mean()) if rows.size else 0.0
 
 
 def locality_order(matrix: scipy.sparse.csr_matrix) -> np.ndarray | None:
@@ -33,7 +33,7 @@ def locality_order(matrix: scipy.sparse.csr_matrix) -> np.ndarray | None:
         return None
     symmetric = bool((matrix != matrix.T).nnz == 0)
     order = reverse_cuthill_mckee(matrix, symmetric_mode=symmetric)
-    place = np.empty(num_nodes, dtype=np.int64)
-    place[order] = np.arange(num_nodes)
-    before, after = _mean_span(matrix, np.arange(num_nodes)), _mean_span(matrix, place)
+    position = np.empty(num_nodes, dtype=np.int64)
+    position[order] = np.arange(num_nodes)
+    before, after = _mean_span(matrix, np.arange(num_nodes)), _mean_span(matrix, position)
     return order if after < 0.8 * before else None

@@ -107,13 +107,13 @@ def _about(layout: Layout, rows: Rows) -> tuple[int, ...]:
     return layout.units, layout.size, *(size.bit_length() for size in sizes)
 
 
-def _kept(rows: Rows, make: Callable[..., Any], *key: Any) -> Any:
+def _made_once(rows: Rows, make: Callable[..., Any], *key: Any) -> Any:
     """What is made once of a matrix and hashable arguments."""
     plan = rows.plans.get((make, key))
-    return _keep(rows, (make, key), make(*key)) if plan is None else plan
+    return _remember(rows, (make, key), make(*key)) if plan is None else plan
 
 
-def _keep(rows: Rows, key: Any, plan: Any) -> Any:
+def _remember(rows: Rows, key: Any, plan: Any) -> Any:
     for old in list(rows.plans)[: -MANY + 1]:
         del rows.plans[old]
     rows.plans[key] = plan
@@ -139,10 +139,10 @@ def _launch(launches: list[Launch], live: dict[str, Any]) -> None:
 
     for name, grid, fixed, ready in launches:
         kernel = getattr(code, name)
-        if not ready:  # kept with the launch
-            known = {each: fixed[each] for each in kernel.arg_names if each in fixed}
+        if not ready:  # for every launch to come
+            known = {name: fixed[name] for name in kernel.arg_names if name in fixed}
             ready.update(known, **options(fixed))
-        missing = {each: live[each] for each in kernel.arg_names if each not in ready}
+        missing = {name: live[name] for name in kernel.arg_names if name not in ready}
         kernel[(grid,)](**missing, **ready)
 
 
@@ -179,7 +179,7 @@ class Replay:
         rest = {"front": live["states"], "put": live["states"], "y": address, "x": None}
         self.rest = live | rest
         of_a_call = "front", "x", "y", "seed_low", "seed_high"
-        self.first = {name: each for name, each in self.rest.items() if name not in of_a_call}
+        self.first = {name: value for name, value in self.rest.items() if name not in of_a_call}
 
     def __call__(self, live: dict[str, Any]) -> None:
         """The outputs of inputs, with seeds of their own."""
@@ -263,7 +263,7 @@ def propagate(
             layout = _fastest_tile(rows, shape, layout, how, live)
         key = shape, layout, how._replace(direct=False)
         if table.is_cuda or not _replayed(rows, key, live):
-            _run(_kept(rows, Plan, rows, shape, layout, how), live)
+            _run(_made_once(rows, Plan, rows, shape, layout, how), live)
     return y
 
 
@@ -281,9 +281,9 @@ def _replayed(rows: Rows, key: tuple[Shape, Layout, How], live: dict[str, Any]) 
     seen = rows.plans.get(same)
     if not isinstance(seen, Replay):
         if seen is None or seen() is not value:
-            _keep(rows, same, weakref.ref(value))
+            _remember(rows, same, weakref.ref(value))
             return False
-        seen = _keep(rows, same, Replay(Plan(rows, *key), live))
+        seen = _remember(rows, same, Replay(Plan(rows, *key), live))
     seen(live)
     return True
 
@@ -345,7 +345,7 @@ def gradients(
     sums: dict[int, Tensor] = {}
     for before in range(0, channels, width):
         layout = _layout(x, rows[0], num_rows, min(width, channels - before), before)
-        plan = _kept(rows[0], Backward, rows, shapes, layout, drop, drop and batch == 1, need)
+        plan = _made_once(rows[0], Backward, rows, shapes, layout, drop, drop and batch == 1, need)
         live["states"] = x.new_empty(plan.num_slots * layout.slot)
         sides = (
             {"x": x[..., before:], "y": None, "value": value, "numbers": numbers[0]},

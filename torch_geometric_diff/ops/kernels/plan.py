@@ -1,4 +1,4 @@
-"""What the GPU launches in a call, found once for a matrix, a recurrence and a width and kept.
+"""What the GPU launches in a call, made once for a matrix, a recurrence and a width.
 
 A plan is data and needs no device: it tells its launches and its memory.
 """
@@ -14,9 +14,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..recurrence import INPUTS, A, B, D
 
 WARP = 32
-LONG = 256  # entries above which a row is cut into pieces of so many
-KEPT = 256 << 20  # bytes of states that gradients keep at most, but for the narrowest columns
-MANY = 64  # plans of a matrix that are kept
+LONG = 256  # entries above which a row is cut into pieces of so many: eight a thread of a warp
+MOST_STATES = 256 << 20  # bytes of states of gradients, but for the narrowest columns
+MANY = 64  # plans that a matrix remembers
 
 
 class Listing(NamedTuple):
@@ -26,7 +26,7 @@ class Listing(NamedTuple):
 
     first: Tensor  # where each begins
     length: Tensor  # its entries
-    rows: Tensor  # what is made: a row, or of a piece its place among all; negative for nothing
+    rows: Tensor  # what is made: a row, or of a piece its number; negative for nothing
     owners: Tensor  # whose entries they are
     ends: list[int]  # how many there are up to each level
 
@@ -89,12 +89,12 @@ _rows: Any = WeakTensorKeyDictionary()
 
 def rows_of(rowptr: Tensor, col: Tensor, within: Tensor | None, exact: bool) -> Rows:
     """The rows of a matrix, found at the first call and kept as long as its row pointers."""
-    found = _rows.get(rowptr)
-    if found is None or found.long_rows != LONG:
-        found = Rows(rowptr, col, within, exact)
+    rows = _rows.get(rowptr)
+    if rows is None or rows.long_rows != LONG:
+        rows = Rows(rowptr, col, within, exact)
         if exact:
-            _rows[rowptr] = found
-    return found
+            _rows[rowptr] = rows
+    return rows
 
 
 class Shape(NamedTuple):
@@ -322,9 +322,9 @@ class Backward:
     """The launches of gradients for some columns; other columns follow with the same memory.
 
     Where coefficients ``a``, ``b`` and ``d`` or entries are learned, forward states get a slot
-    each, for as many columns as :data:`KEPT` has room for; ``c`` and ``w`` need none of them. If
-    only the weights of powers are learned, the states of the transpose meet the inputs instead, and
-    a single run gives all.
+    each, for as many columns as :data:`MOST_STATES` has room for; ``c`` and ``w`` need none of
+    them. If only the weights of powers are learned, the states of the transpose meet the inputs
+    instead, and a single run gives all.
 
     Args:
         rows: The rows of the matrix, and of its transpose.
@@ -345,21 +345,22 @@ class Backward:
         seed: bool,
         need: tuple[bool, bool, str],
     ) -> None:
-        one, back = (each._replace(steps=each.width - 1) for each in shape)
-        steps, inputs, outputs = one.steps, one.inputs, one.outputs
-        self.powers = need[1:] == (False, "w") and not (drop or one.puts) and inputs == outputs == 1
+        ahead, back = (each._replace(steps=each.width - 1) for each in shape)
+        steps, inputs, outputs = ahead.steps, ahead.inputs, ahead.outputs
+        alone = inputs == outputs == 1 and not (drop or ahead.puts)
+        self.powers = need[1:] == (False, "w") and alone
         keep, self.forward = keeps(need), None
-        self.parts = [(0, _packing(rows[0], one, layout, 0))]  # plans, of the transpose or not
+        self.parts = [(0, _packing(rows[0], ahead, layout, 0))]  # plans, of the transpose or not
         if self.powers:
-            inner = ((-1, 0),) * one.width
-            self.back = Plan(rows[1], one, layout, How(takes=need[0], base=1), inner)
+            inner = ((-1, 0),) * ahead.width
+            self.back = Plan(rows[1], ahead, layout, How(takes=need[0], base=1), inner)
         else:
             base = inputs + outputs
             self.parts.append((1, _packing(rows[0], back, layout, inputs)))
             if keep or "w" in need[2]:
                 weights = tuple(range(inputs, base)) if "w" in need[2] else (-1,) * outputs
                 how = How(drop, seed=seed, takes=False, keep=keep, base=base, packed=0)
-                self.forward = Plan(rows[0], one, layout, how, ((-1, *weights),) * one.width)
+                self.forward = Plan(rows[0], ahead, layout, how, ((-1, *weights),) * ahead.width)
                 self.parts.append((0, self.forward))
                 base += self.forward.num_slots
             seed = seed and self.forward is None
@@ -407,7 +408,7 @@ def keeps(need: tuple[bool, bool, str]) -> bool:
 
 def columns_at_once(layout: Layout, slots: int, need: tuple[bool, bool, str]) -> int:
     """For how many columns gradients have room for so many slots."""
-    most = KEPT // (slots * layout.batch * layout.num_rows * 16)
+    most = MOST_STATES // (slots * layout.batch * layout.num_rows * 16)
     if not keeps(need) or most >= layout.units:
         return layout.channels
     return layout.vec << max(most.bit_length() - 1, 0)

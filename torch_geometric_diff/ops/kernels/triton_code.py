@@ -149,7 +149,7 @@ def _from_rows(
 
 @triton.jit
 def _from_inputs(
-    z, front, states, table, source, mine, across, inside, place, column, element, batch, in_rows,
+    z, front, states, table, source, mine, across, inside, offset, column, element, batch, in_rows,
     stride, inputs, width, put_slot, size, PUT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """The first state, made of the inputs; with PUT they become slots."""
@@ -161,7 +161,7 @@ def _from_inputs(
             given = front + (tl.cast(i, tl.int64) * batch + element) * in_rows * stride
             tile = tl.load(given + taken, mask=there, other=0.0)
             if PUT:
-                tl.store(_slot(states, put_slot + i, size) + place, tile, mask=inside)
+                tl.store(_slot(states, put_slot + i, size) + offset, tile, mask=inside)
             z += tl.where(c != 0, c * tile.to(z.dtype), 0.0)
     return z
 
@@ -169,7 +169,7 @@ def _from_inputs(
 @triton.jit
 def _completed(
     z, at, states, put, table, numbers, seeds, element, name, column, width, step, number,
-    threshold, older_slot, put_slot, inputs, size, place, inside,
+    threshold, older_slot, put_slot, inputs, size, offset, inside,
     PLAIN: tl.constexpr, DROP: tl.constexpr, CLAMP: tl.constexpr,
 ):  # fmt: skip
     """A state from its product: with coefficients, a mask after the product, and bounds."""
@@ -177,18 +177,18 @@ def _completed(
         a, d = tl.load(table + step), tl.load(table + width + step)
         z = tl.where(a != 0, a * z, 0.0)
         if d != 0:
-            z += d * tl.load(at + place, mask=inside, other=0.0).to(z.dtype)
+            z += d * tl.load(at + offset, mask=inside, other=0.0).to(z.dtype)
     if DROP == 2:
         z = _dropout(z, name, column, seeds + element, number, threshold, numbers)
     if not PLAIN:
         b = tl.load(table + 2 * width + step)
         if (b != 0) & (step > 1):
-            other = _slot(states, older_slot, size) + place
+            other = _slot(states, older_slot, size) + offset
             z += b * tl.load(other, mask=inside, other=0.0).to(z.dtype)
         for i in range(inputs):
             c = tl.load(table + (3 + i) * width + step)
             if c != 0:
-                other = _slot(put, put_slot + i, size) + place
+                other = _slot(put, put_slot + i, size) + offset
                 z += c * tl.load(other, mask=inside, other=0.0).to(z.dtype)
     if CLAMP:
         low, high = tl.load(numbers + LOW), tl.load(numbers + HIGH)
@@ -199,7 +199,7 @@ def _completed(
 
 @triton.jit
 def _write_outputs(
-    z, y, states, sums, ends, table, out, mine, across, inside, place, column, element, batch,
+    z, y, states, sums, ends, table, out, mine, across, inside, offset, column, element, batch,
     out_rows, stride, inputs, outputs, width, step, home, size, WIDE: tl.constexpr,
 ):  # fmt: skip
     """What outputs take of a state; an output is written with the last one that it takes of."""
@@ -212,7 +212,7 @@ def _write_outputs(
         if (w != 0) | (step == until):
             part = tl.where(w != 0, w * z, 0.0)
             if sums is not None:
-                so_far = _slot(sums + home, o, size) + place
+                so_far = _slot(sums + home, o, size) + offset
                 if step > since:
                     part += tl.load(so_far, mask=inside, other=0.0)
                 if step < until:
@@ -224,12 +224,12 @@ def _write_outputs(
 
 
 @triton.jit
-def _meet(z, states, meets, dots, first, last, programs, place, inside, size):
+def _meet(z, states, meets, dots, first, last, programs, offset, inside, size):
     """The inner products of a state with slots that it meets, and where they go."""
     for i in range(first, last):
         slot = tl.load(meets + i)
         if slot >= 0:
-            other = tl.load(_slot(states, slot, size) + place, mask=inside, other=0.0)
+            other = tl.load(_slot(states, slot, size) + offset, mask=inside, other=0.0)
             product = _times(z, other.to(z.dtype))
             tl.store(dots + i * programs, tl.sum(tl.sum(product, axis=1), axis=0))
 
@@ -287,7 +287,7 @@ def advance(
     element, column = _block(program // blocks, units, VEC, COLUMNS)
     block = program % blocks
     rank, row, mine = _listed(rows, block, split_blocks, num_split, skip, num_whole, KIND, ROWS)
-    place = _offsets(row, column, pitch, WIDE)
+    offset = _offsets(row, column, pitch, WIDE)
     inside = mine[:, None] & (column < pitch)[None, :]
     name = tl.load(names + row, mask=mine, other=0) if NAMES else row
     stride = pitch if ALIGNED else stride
@@ -301,7 +301,7 @@ def advance(
         _tell(address, y, seeds, seed_low, seed_high, SEED)
         z = _from_inputs(
             z, front, states + home, table, name if NAMES % 2 == 1 else row, mine, across, inside,
-            place, column, element, batch, in_rows, stride, inputs, width, put_slot, size, PUT,
+            offset, column, element, batch, in_rows, stride, inputs, width, put_slot, size, PUT,
             WIDE,
         )  # fmt: skip
     else:
@@ -310,32 +310,32 @@ def advance(
             live, KIND, NAMES == 2, WIDE,
         )  # fmt: skip
     if SPLIT and block < split_blocks:
-        tl.store(_slot(partials, element, part) + place, z, mask=inside)
+        tl.store(_slot(partials, element, part) + offset, z, mask=inside)
     else:
         if DOTS:  # the first is that of the product
             meets += step * num_dots
             dots += first_program + program // blocks * (blocks - split_blocks)
             dots += block - split_blocks
-            _meet(z, states + home, meets, dots, 0, 1, programs, place, inside, size)
+            _meet(z, states + home, meets, dots, 0, 1, programs, offset, inside, size)
         if KIND != BEGIN:
             z = _completed(
                 z, at, states + home, put + home, table, numbers, seeds, element, name,
                 before + column, width, step, number, threshold, older_slot, put_slot, inputs, size,
-                place, inside, PLAIN, DROP, CLAMP,
+                offset, inside, PLAIN, DROP, CLAMP,
             )  # fmt: skip
         if DOTS:
-            _meet(z, states + home, meets, dots, 1, num_dots, programs, place, inside, size)
+            _meet(z, states + home, meets, dots, 1, num_dots, programs, offset, inside, size)
         if TAKE:
             _write_outputs(
                 z, y, states, sums, ends, table, name if NAMES >= 2 else row, mine, across, inside,
-                place, column, element, batch, out_rows, stride, inputs, outputs, width, step, home,
-                size, WIDE,
+                offset, column, element, batch, out_rows, stride, inputs, outputs, width, step,
+                home, size, WIDE,
             )  # fmt: skip
         if DROP == 1:
             z = _dropout(z, name, before + column, seeds + element, number, threshold, numbers)
         if STORE:
             z = z.to(states.dtype.element_ty)
-            tl.store(_slot(states + home, back_slot, size) + place, z, mask=inside)
+            tl.store(_slot(states + home, back_slot, size) + offset, z, mask=inside)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
