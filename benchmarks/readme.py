@@ -151,17 +151,17 @@ def accelerated() -> str:
     for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
         known = re.match(r"(.+?) on (\w+) \(", row["case"])
         if "accuracy" in row and known:
-            graph = cells.setdefault(known[1], {}).setdefault(known[2], {})
-            graph["after" if row["name"] == "ours" else "before"] = row
+            pair = cells.setdefault(known[1], {}).setdefault(known[2], {})
+            pair["after" if row["name"] == "ours" else "before"] = row
     graphs = list(dict.fromkeys(graph for found in cells.values() for graph in found))
     columns = " | ".join(f"{graph}, ms | accuracy" for graph in graphs)
     lines = [f"| before, after | {columns} |", "| --- " * (1 + 2 * len(graphs)) + "|"]
     for model, found in cells.items():
         line = [model]
         for graph in graphs:
-            pair = found[graph]["before"], found[graph]["after"]
-            line.append(", ".join(_milliseconds(row) for row in pair))
-            line.append(", ".join(f"{100 * row['accuracy']:.1f}" for row in pair))
+            both = found[graph]["before"], found[graph]["after"]
+            line.append(", ".join(_milliseconds(row) for row in both))
+            line.append(", ".join(f"{100 * row['accuracy']:.1f}" for row in both))
         lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines)
 
