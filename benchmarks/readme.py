@@ -205,6 +205,28 @@ def paired() -> str:
     return "\n".join(lines)
 
 
+def few() -> str:
+    """A row a graph and model, a column a number of labels a class; of how many splits."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows("nodes"):
+        labels = re.match(r"random, (\d+) train and 30 val per class", row["split_kind"])
+        if labels and int(labels[1]) < 20:
+            cells = found.setdefault((row["dataset"], row["model"]), {})
+            cells.setdefault(int(labels[1]), []).append(100 * row["test_acc"])
+    counts = sorted({count for cells in found.values() for count in cells})
+    lines = [
+        f"| graph | model | {' | '.join(f'{count} a class' for count in counts)} |",
+        "| --- " * (len(counts) + 2) + "|",
+    ]
+    for (graph, model), cells in sorted(
+        found.items(), key=lambda pair: (pair[0][0], -len(pair[1]))
+    ):
+        values = [cells.get(count, []) for count in counts]
+        told = [f"{np.mean(v):.1f} ± {np.std(v):.1f} ({len(v)})" if v else "-" for v in values]
+        lines.append(f"| {graph} | {model} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
 def unseen() -> str:
     """Every model with its default settings on graphs that no search has seen."""
     return by_graph(rows("unseen"))
@@ -263,6 +285,7 @@ PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
 }
 ACCURACY_PARTS: dict[str, Callable[[], str]] = {
     "paired": paired,
+    "few": few,
     "unseen": unseen,
     "tuning": tuning,
 }
