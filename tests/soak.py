@@ -1,7 +1,8 @@
-"""Random graphs, recurrences, shapes, types and threads against dense float64, for a given time.
+"""Random graphs, recurrences, shapes, types and threads against dense float64, for a given time or
+number of cases; a third of them are layers, to which all kinds of things are done.
 
-``python tests/soak.py --seconds 3600`` is the nightly run; a failure prints the seed of its case,
-which ``--seed`` repeats alone.
+``python tests/soak.py --seconds 3600`` is the nightly run, ``--cases 100000`` counts instead; a
+failure prints the seed of its case, which ``--seed`` repeats alone.
 """
 
 import argparse
@@ -14,11 +15,14 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin take each other's time
+from collections import Counter
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import soak_layers
 from dense import FORMS, as_form, dense_step, dense_weight
 
 from torch_geometric_diff.ops import (
@@ -29,6 +33,8 @@ from torch_geometric_diff.ops import (
     propagate,
 )
 from torch_geometric_diff.ops._random import dropout_scale, keep_mask
+
+COMPILED = 0.01  # of the layers: each takes a second or more
 
 TYPES = [
     (torch.float64, 1e-9),
@@ -92,11 +98,19 @@ def check(found, expected, tolerance, what):
     assert error <= tolerance * scale, f"{what}: error {error:.3g} beside {scale:.3g}"
 
 
-def one_case(seed: int) -> None:
-    """A case that its seed decides alone."""
+def one_case(seed: int) -> str:
+    """A case that its seed decides alone; returns its kind."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(draw.choice([1, 2, 3, 4]))
+    if draw.random() < 1 / 3:
+        return soak_layers.one_case(draw, draw.random() < COMPILED)
+    of_kernels(draw, seed)
+    return "kernels"
+
+
+def of_kernels(draw: random.Random, seed: int) -> None:
+    """A recurrence, or heat, by the kernels."""
     nodes = draw.choice([1, 2, 5, 17, 40, 130])
     edge_index = torch.randint(nodes, (2, draw.choice([0, 1, nodes, 4 * nodes])))
     edge_index = edge_index.unique(dim=1).contiguous()
@@ -170,33 +184,48 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, help="how long to run (default: 120)")
+    parser.add_argument("--cases", type=int, help="how many cases to run")
     parser.add_argument("--seed", type=int, help="repeat one case")
     parser.add_argument("--first", type=int, help="the run's first seed, in millions")
-    arguments = parser.parse_args()
-    if arguments.seed is not None:
-        one_case(arguments.seed)
-        return 0
+    found = parser.parse_args()
+    if found.seconds is None and found.cases is None:
+        found.seconds = 120.0
+    return found
+
+
+def main() -> int:
+    given = arguments()
     warnings.simplefilter("ignore")
-    first = int(time.time()) if arguments.first is None else arguments.first
+    if given.seed is not None:
+        print(one_case(given.seed))
+        return 0
+    first = int(time.time()) if given.first is None else given.first
     print(f"seeds from {first * 10**6}", flush=True)
-    begin, count, told, early = time.monotonic(), 0, 0.0, 0.0
-    while (spent := time.monotonic() - begin) < arguments.seconds:
+    soak_layers.one_case(random.Random(0), True)  # the compiler's own memory
+    begin, told, early, kinds = time.monotonic(), 0.0, 0.0, Counter[str]()
+    seconds, cases = given.seconds or float("inf"), given.cases or float("inf")
+    while True:
+        spent, count = time.monotonic() - begin, kinds.total()
+        if spent >= seconds or count >= cases:
+            break
         try:
-            one_case(first * 10**6 + count)
+            kinds[one_case(first * 10**6 + count)] += 1
         except Exception as error:
             print(f"seed {first * 10**6 + count}: {type(error).__name__}: {error}")
             return 1
-        count += 1
-        if not early and spent > arguments.seconds / 4:  # everything is imported and cached by then
+        if not early and (spent > seconds / 4 or count > cases / 4):
             early = resident()
-        if spent > told + 300:
+        if spent > told + 60:
             told = spent
             print(f"{spent:.0f} s: {count} cases, {resident():.0f} MiB", flush=True)
     grown = resident() - (early or resident())
-    print(f"{count} cases, nothing wrong; {resident():.0f} MiB, {grown:+.0f} since a quarter")
+    each = ", ".join(f"{name} {number}" for name, number in kinds.most_common())
+    print(f"{count} cases, nothing wrong ({each})")
+    print(f"{resident():.0f} MiB, {grown:+.0f} since a quarter")
     return int(grown > 50)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -129,3 +130,38 @@ def test_the_first_call_within_vmap(name: str) -> None:
     for x, out in zip(batch, found, strict=True):
         torch.testing.assert_close(layer(x, EDGES, WEIGHT), out)
     torch.testing.assert_close(vmap(lambda x: layer(x, EDGES, WEIGHT))(batch), found)
+
+
+@pytest.mark.parametrize("factor", [2.0, 1 + 3e-6])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.HeatConv(1.0, normalization=None, cached=True),
+        lambda: nn.HeatConv(1.0, cached=True),
+        lambda: nn.DiffConv(2, 0.1, normalization=None, cached=True),
+        lambda: nn.APPNP(2, 0.1, cached=True),
+        lambda: nn.GPRConv(2, normalize=False, cached=True),
+    ],
+)
+def test_scaled_weights_are_another_graph(make: Callable, factor: float) -> None:
+    """I - L / d is the same matrix for all scales of weights."""
+    layer, weight = make().double(), torch.rand(EDGES.size(1), dtype=torch.float64)
+    layer(X, EDGES, weight)
+    with pytest.raises(ValueError, match="another graph"):
+        layer(X, EDGES, factor * weight)
+
+
+@pytest.mark.parametrize("first", [1e-6, 0.25])
+def test_learned_step_without_edges(first: float) -> None:
+    loop, x = torch.tensor([[0, 1], [0, 1]]), torch.rand(2, 3)
+    conv = nn.DiffConv(4, first, normalization=None, learn_step_size=True)
+    with torch.no_grad():
+        conv.step_size.fill_(0.3)
+    for call in (conv, torch.compile(conv, backend="eager", fullgraph=True)):
+        out = call(x, loop)
+        assert torch.equal(out, x)
+        assert torch.autograd.grad(out.sum(), conv.step_size)[0].abs() < 1e-20
+    weight = torch.zeros(1, requires_grad=True)  # whose gradient is not 0
+    out = conv(x, torch.tensor([[0], [1]]), weight)
+    (grad,) = torch.autograd.grad(out[1].sum(), weight)
+    torch.testing.assert_close(grad, 4 * 0.3 * (x[0] - x[1]).sum().reshape(1))

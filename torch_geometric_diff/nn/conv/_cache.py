@@ -1,5 +1,6 @@
 """The operator of the one graph of a cached layer."""
 
+import math
 from typing import Any, Optional
 
 import torch
@@ -52,11 +53,15 @@ class CachedOperator:
     def is_equal(self, operator: SparseOperator) -> bool:
         """Whether an operator has the same entries, to rounding: sums may be of another order."""
         own, other = self.operator.csr(), operator.csr()
+        rtol = 16 * torch.finfo(own.value.dtype).eps
+        steps = (getattr(each, "step_size", 1.0) for each in (self.operator, operator))
+        if not math.isclose(*steps, rel_tol=rtol):
+            return False  # of another scale of weights
         return (
             own.value.shape == other.value.shape
             and torch.equal(own.rowptr, other.rowptr)
             and torch.equal(own.col, other.col)
-            and torch.allclose(own.value, other.value, rtol=1e-5, atol=0)
+            and torch.allclose(own.value, other.value, rtol=rtol, atol=0)
         )
 
     def _has_entries(self, graph: Graph) -> bool:

@@ -187,12 +187,14 @@ def _of_any_step(operator: Any) -> SparseOperator:
     if not isinstance(operator, DiffusionOperator):  # in parts
         check_digits(operator)
         return operator
+    without = 1.0 if operator.requires_grad else 1e30  # of a graph without edges any size is right
     if torch.compiler.is_compiling():  # a graph does not branch on values
-        degree = operator.laplacian().detach().amax() if operator.nnz else torch.ones(())
-        return operator.with_step_size(torch.where(degree > 0, 1 / degree, 1.0))
+        degree = operator.laplacian().detach().amax() if operator.nnz else torch.zeros(())
+        return operator.with_step_size(torch.where(degree > 0, 1 / degree, without))
     longest, step_size = operator.gershgorin_step_size, operator.step_size
-    if isinstance(step_size, Tensor) or not LEAST_STEP * longest > step_size or isinf(longest):
+    if isinstance(step_size, Tensor) or not LEAST_STEP * longest > step_size:
         return operator
+    longest = without if isinf(longest) else longest
     if operator.requires_grad:
         return operator.with_step_size(longest)
     with cacheable():
