@@ -85,59 +85,62 @@ def linear(x: Tensor, p: Parameters) -> Tensor:
 
 def some_layer(draw: random.Random, graph: Graph, cached: bool = False) -> Subject:
     """A layer that is alike for every seed."""
-    k, kind = draw.choice([0, 1, 2, 4]), draw.choice(["diff", "appnp", "gpr", "sg", "ssg", "heat"])
-    own: dict[str, Any] = {"cached": cached}
-    if kind in ("diff", "heat"):
-        own["normalization"] = norm = draw.choice(["sym", "row", None])
-        learned = draw.random() < 0.5
+    return draw.choice([diffusion, diffusion, adjacency, linear_layer])(draw, graph, cached)
 
-        def step(w: Tensor, h: Any) -> Tensor:
-            return dense_step(graph.matrix(w), h, norm)
 
-        if kind == "diff":
-            h = draw.choice([1e-6, 0.02, 0.1]) if learned else draw.choice([0.02, 0.1])
-            layer: Any = nn.DiffConv(k, h, learn_step_size=learned, **own)
-            if learned:
-                layer.step_size.data.fill_(0.05)
+def diffusion(draw: random.Random, graph: Graph, cached: bool) -> Subject:
+    """Steps of diffusion, or heat."""
+    norm, learned = draw.choice(["sym", "row", None]), draw.random() < 0.5
+    own: dict[str, Any] = {"cached": cached, "normalization": norm}
 
-            def dense(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
-                return torch.linalg.matrix_power(step(w, p.get("step_size", h)), k) @ x
+    def step(w: Tensor, h: Any) -> Tensor:
+        return dense_step(graph.matrix(w), h, norm)
 
-            return Subject(layer, dense)
-        t = draw.choice([0.3, 1.0, 4.0])
+    if draw.random() < 0.5:
+        h, k = draw.choice([1e-6, 0.02, 0.1] if learned else [0.02, 0.1]), draw.choice([0, 1, 4])
+        layer: Any = nn.DiffConv(k, h, learn_step_size=learned, **own)
+        if learned:
+            layer.step_size.data.fill_(0.05)
 
-        def heat(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
-            laplacian = (torch.eye(graph.nodes).to(w) - step(w, 0.25)) / 0.25
-            time = p["log_t"].exp() if learned else t
-            return torch.linalg.matrix_exp(-time * laplacian) @ x
+        def euler(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
+            return torch.linalg.matrix_power(step(w, p.get("step_size", h)), k) @ x
 
-        return Subject(nn.HeatConv(t, learn_t=learned, tol=1e-12, **own), heat)
-    if kind == "appnp":
+        return Subject(layer, euler)
+    t = draw.choice([0.3, 1.0, 4.0])
 
-        def appnp(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
-            matrix, z = graph.normalized(w), x
-            for _ in range(k):
-                z = 0.8 * (matrix @ z) + 0.2 * x
-            return z
+    def heat(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
+        laplacian = (torch.eye(graph.nodes).to(w) - step(w, 0.25)) / 0.25
+        time = p["log_t"].exp() if learned else t
+        return torch.linalg.matrix_exp(-time * laplacian) @ x
 
-        return Subject(nn.APPNP(k, 0.2, **own), appnp)
-    if kind == "gpr":
-        return Subject(
-            nn.GPRConv(k, **own), lambda x, w, p: powers(graph.normalized(w), x, p["gamma"])
-        )
-    sizes = draw.choice([(F, C), (F, 2 * F)])
-    own["bias"] = draw.random() < 0.5
-    if kind == "sg":
-        last = [0.0] * k + [1.0]
-        return Subject(
-            nn.SGConv(*sizes, k, **own),
-            lambda x, w, p: linear(powers(graph.normalized(w), x, last), p),
-        )
-    mean = [0.3, *[0.7 / k] * k] if k else [0.3]
-    return Subject(
-        nn.SSGConv(*sizes, 0.3, k, **own),
-        lambda x, w, p: linear(powers(graph.normalized(w), x, mean), p),
-    )
+    return Subject(nn.HeatConv(t, learn_t=learned, tol=1e-12, **own), heat)
+
+
+def adjacency(draw: random.Random, graph: Graph, cached: bool) -> Subject:
+    """Propagation with the normalized adjacency matrix."""
+    k = draw.choice([0, 1, 2, 4])
+    if draw.random() < 0.5:
+        gpr = nn.GPRConv(k, cached=cached)
+        return Subject(gpr, lambda x, w, p: powers(graph.normalized(w), x, p["gamma"]))
+
+    def appnp(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
+        matrix, z = graph.normalized(w), x
+        for _ in range(k):
+            z = 0.8 * (matrix @ z) + 0.2 * x
+        return z
+
+    return Subject(nn.APPNP(k, 0.2, cached=cached), appnp)
+
+
+def linear_layer(draw: random.Random, graph: Graph, cached: bool) -> Subject:
+    """Propagation and a linear map."""
+    k, sizes = draw.choice([0, 1, 2, 4]), draw.choice([(F, C), (F, 2 * F)])
+    own: dict[str, Any] = {"bias": draw.random() < 0.5, "cached": cached}
+    if draw.random() < 0.5:
+        layer, weights = nn.SGConv(*sizes, k, **own), [0.0] * k + [1.0]
+    else:
+        layer, weights = nn.SSGConv(*sizes, 0.3, k, **own), [0.3, *[0.7 / max(k, 1)] * k]
+    return Subject(layer, lambda x, w, p: linear(powers(graph.normalized(w), x, weights), p))
 
 
 def check(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
@@ -223,13 +226,7 @@ def cached(draw: random.Random) -> None:
             other = graph.weight if draw.random() < 0.5 else graph.weight.clone()
             other.mul_(2.0)
             graph = Graph(graph.edge_index, other, graph.nodes)
-            try:  # some graphs are the same once they are normalized
-                out = layer(x, graph.edge_index, other)
-            except ValueError as error:
-                assert "another graph" in str(error)
-            else:
-                expected = subject.dense(x, other, dict(layer.named_parameters()))
-                check(out, expected, 1e-9, f"cached, another graph, {layer}")
+            another_graph(subject, graph, x)
             kept = {name: p.detach().clone() for name, p in layer.named_parameters()}
             layer.reset_parameters()
             layer.load_state_dict(kept)
@@ -237,64 +234,105 @@ def cached(draw: random.Random) -> None:
         check(call(x, None), expected, 1e-9, f"cached, {change}, {layer}")
 
 
+def another_graph(subject: Subject, graph: Graph, x: Tensor) -> None:
+    """It is noticed, but for graphs that are the same once they are normalized."""
+    layer = subject.layer
+    try:
+        out = layer(x, graph.edge_index, graph.weight)
+    except ValueError as error:
+        if "another graph" not in str(error):
+            raise
+        return
+    expected = subject.dense(x, graph.weight, dict(layer.named_parameters()))
+    check(out, expected, 1e-9, f"cached, another graph, {layer}")
+
+
+def of_messages(layer: Any, ran: list[int]) -> None:
+    layer.register_message_forward_hook(lambda *_: ran.append(1))
+
+
+def of_outputs(module: Any, ran: list[int]) -> None:
+    module.register_forward_hook(lambda m, i, out: ran.append(1) or 2 * out)
+
+
+def of_inputs(module: Any, ran: list[int]) -> None:
+    module.register_forward_pre_hook(lambda m, i: ran.append(1) or (3 * i[0], *i[1:]))
+
+
+def of_gradients(module: Any, ran: list[int]) -> None:
+    module.register_full_backward_hook(lambda *_: ran.append(1) and None)
+
+
+def patched(module: Any, ran: list[int]) -> None:
+    before = module.forward
+    module.forward = lambda x: ran.append(1) or -before(x)
+
+
+def parametrized(module: Any, ran: list[int]) -> None:
+    torch.nn.utils.parametrizations.weight_norm(module)
+    ran.append(1)
+
+
+def scaled_by(dense: Callable, inputs: float, outputs: float) -> Callable:
+    return lambda x, w, p: outputs * dense(inputs * x, w, p)
+
+
+def with_norms(dense: Callable) -> Callable:
+    def changed(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
+        size, direction = (p[f"lin.parametrizations.weight.original{i}"] for i in (0, 1))
+        weight = size * direction / direction.norm(dim=1, keepdim=True)
+        return dense(x, w, {**p, "lin.weight": weight})
+
+    return changed
+
+
+# what is done to a module, and what that makes of the layer's function
+HOOKS: list[tuple[Callable, Callable]] = [
+    (of_outputs, lambda dense: scaled_by(dense, 1, 2)),
+    (of_inputs, lambda dense: scaled_by(dense, 3, 1)),
+    (of_gradients, lambda dense: dense),
+]
+OF_LAYERS = [(of_messages, lambda dense: dense), *HOOKS[:2]]
+OF_LINEAR = [
+    *HOOKS,
+    (patched, lambda dense: scaled_by(dense, 1, -1)),
+    (parametrized, with_norms),
+]
+
+
 def hooked(draw: random.Random) -> None:
-    """Hooks on a layer, its messages or its linear map; patches, copies and files of state."""
+    """Hooks on a layer, its messages or its linear map, and patches."""
     graph = some_graph(draw)
     subject = some_layer(draw, graph)
-    layer, dense, x = subject.layer.double(), subject.dense, features(graph)
-    ran: list[int] = []
-    kinds = ["messages", "forward", "forward pre", "copy", "state"]
-    has_linear = isinstance(layer, (nn.SGConv, nn.SSGConv))
-    kinds += (
-        ["lin", "lin pre", "lin backward", "lin patch", "lin weight norm"] if has_linear else []
-    )
-    kind, changed = draw.choice(kinds), dense
+    layer, x, ran = subject.layer.double(), features(graph), list[int]()
     if draw.random() < 0.5:
         layer(x, graph.edge_index, graph.weight)
-    if kind == "messages":
-        layer.register_message_forward_hook(lambda *_: ran.append(1))
-    elif kind == "forward":
-        layer.register_forward_hook(lambda m, i, out: ran.append(1) or 2 * out)
-        changed = lambda *a: 2 * dense(*a)  # noqa: E731
-    elif kind == "forward pre":
-        layer.register_forward_pre_hook(lambda m, i: ran.append(1) or (3 * i[0], *i[1:]))
-        changed = lambda x, *a: dense(3 * x, *a)  # noqa: E731
-    elif kind == "lin":
-        layer.lin.register_forward_hook(lambda m, i, out: ran.append(1) or 2 * out)
-        changed = lambda *a: 2 * dense(*a)  # noqa: E731
-    elif kind == "lin pre":
-        layer.lin.register_forward_pre_hook(lambda m, i: ran.append(1) or (3 * i[0],))
-        changed = lambda x, *a: dense(3 * x, *a)  # noqa: E731
-    elif kind == "lin backward":
-        layer.lin.register_full_backward_hook(lambda *_: ran.append(1) and None)
-    elif kind == "lin patch":
-        before = layer.lin.forward
-        layer.lin.forward = lambda x: ran.append(1) or -before(x)
-        changed = lambda *a: -dense(*a)  # noqa: E731
-    elif kind == "lin weight norm":
-        torch.nn.utils.parametrizations.weight_norm(layer.lin)
-        ran.append(1)
-
-        def changed(x: Tensor, w: Tensor, p: Parameters) -> Tensor:
-            size, direction = (p[f"lin.parametrizations.weight.original{i}"] for i in (0, 1))
-            weight = size * direction / direction.norm(dim=1, keepdim=True)
-            return dense(x, w, {**p, "lin.weight": weight})
-
-    elif kind == "copy":
-        subject.layer = copy.deepcopy(layer) if draw.random() < 0.5 else loaded(layer)
-        ran.append(1)
-    else:
-        other = copy.deepcopy(layer)
-        other.register_load_state_dict_pre_hook(lambda *_: ran.append(1) and None)
-        with torch.no_grad():
-            for p in layer.parameters():
-                p.mul_(0.7)
-        other.load_state_dict(layer.state_dict())
-        subject.layer = other
-    verify(subject, graph, x, kind, dense=changed, learns=draw.random() < 0.5)
+    of_linear = hasattr(layer, "lin") and draw.random() < 0.6
+    act, change = draw.choice(OF_LINEAR if of_linear else OF_LAYERS)
+    act(layer.lin if of_linear else layer, ran)
+    learns, dense = draw.random() < 0.5, change(subject.dense)
+    verify(subject, graph, x, act.__name__, dense=dense, learns=learns)
     k = getattr(layer, "K", getattr(layer, "num_steps", 1))
     has_messages = k > 0 and bool((graph.edge_index[0] != graph.edge_index[1]).any())
-    assert ran or (kind == "messages" and not has_messages), f"{kind}: no hook ran, {layer}"
+    assert ran or (act is of_messages and not has_messages), f"{act.__name__}: none ran, {layer}"
+
+
+def copied(draw: random.Random) -> None:
+    """Copies after a call, files, and state that another layer loads."""
+    graph = some_graph(draw)
+    subject = some_layer(draw, graph, draw.random() < 0.3)
+    layer, x, ran = subject.layer.double(), features(graph), list[int]()
+    layer(x, graph.edge_index, graph.weight)
+    kind = draw.choice(["deepcopy", "file", "state"])
+    subject.layer = loaded(layer) if kind == "file" else copy.deepcopy(layer)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.mul_(0.7)
+    if kind == "state":
+        subject.layer.register_load_state_dict_pre_hook(lambda *_: ran.append(1) and None)
+        subject.layer.load_state_dict(layer.state_dict())
+        assert ran, "no hook ran"
+    verify(subject, graph, x, kind)
 
 
 def loaded(layer: torch.nn.Module) -> torch.nn.Module:
@@ -432,58 +470,53 @@ def lowered(draw: random.Random) -> None:
         check(out, exact, 5e-2, f"autocast, {ours}")
 
 
-def accelerated(draw: random.Random) -> None:
-    """A model of PyG's layers, accelerated, with hooks or changes between its calls."""
-    graph = some_graph(draw)
-    conv = draw.choice(
-        [
-            lambda: pyg.GCNConv(F, F),
-            lambda: pyg.GCNConv(F, F, cached=True),
-            lambda: pyg.SGConv(F, F, 2),
-            lambda: pyg.APPNP(2, 0.1),
-            lambda: pyg.TAGConv(F, F, 2),
-            lambda: pyg.GraphConv(F, F),
-            lambda: pyg.LEConv(F, F),
-            lambda: pyg.ChebConv(F, F, 2, normalization="rw"),
-        ]
-    )
-    text = "x, edge_index, weight"
-    theirs = pyg.Sequential(
-        text, [(conv(), f"{text} -> x"), torch.nn.ReLU(), (conv(), f"{text} -> x")]
-    ).double()
-    ran: list[int] = []
-    ours = copy.deepcopy(theirs)
-    hook = draw.choice(["none", "before", "after", "linear"])
-    register = lambda m: m.register_forward_hook(lambda m, i, out: ran.append(1) or 1.5 * out)  # noqa: E731
-    if hook == "before":
-        for model in (ours, theirs):
-            register(model[0])
-    accelerate(ours)
+PYG: list[Callable[[], Any]] = [
+    lambda: pyg.GCNConv(F, F),
+    lambda: pyg.GCNConv(F, F, cached=True),
+    lambda: pyg.SGConv(F, F, 2),
+    lambda: pyg.APPNP(2, 0.1),
+    lambda: pyg.TAGConv(F, F, 2),
+    lambda: pyg.GraphConv(F, F),
+    lambda: pyg.LEConv(F, F),
+    lambda: pyg.ChebConv(F, F, 2, normalization="rw"),
+]
+
+
+def accelerated_pair(draw: random.Random) -> list[Any]:
+    """A model, accelerated, and the same as PyG runs it; one layer may have a hook."""
+    conv, text = draw.choice(PYG), "x, edge_index, weight"
+    parts = [(conv(), f"{text} -> x"), torch.nn.ReLU(), (conv(), f"{text} -> x")]
+    theirs = pyg.Sequential(text, parts).double()
+    models, hook = [copy.deepcopy(theirs), theirs], draw.choice(["none", "before", "after"])
     if hook == "after":
-        for model in (ours, theirs):
-            register(model[0])
-    if hook == "linear" and hasattr(theirs[0], "lin"):
-        for model in (ours, theirs):
-            register(model[0].lin)
-    weight = graph.weight.clone()
+        accelerate(models[0])
+    for model in models if hook != "none" else []:
+        of_linear = hook == "after" and hasattr(model[0], "lin")
+        of_outputs(model[0].lin if of_linear else model[0], [])
+    if hook != "after":
+        accelerate(models[0])
+    return models
+
+
+def accelerated(draw: random.Random) -> None:
+    """A model of PyG's layers, accelerated, with changes between its calls."""
+    graph, models = some_graph(draw), accelerated_pair(draw)
+    weight, is_cached = graph.weight.clone(), getattr(models[1][0], "cached", False)
     for _ in range(3):
-        x = features(graph)
-        outs = []
-        for model in (ours, theirs):
+        x, outs = features(graph), []
+        for model in models:
             own = x.clone().requires_grad_()
             out = model(own, graph.edge_index, weight)
-            grads = torch.autograd.grad(
-                out.sin().sum(), [own, *model.parameters()], allow_unused=True
-            )
+            learned = [own, *model.parameters()]
+            grads = torch.autograd.grad(out.sin().sum(), learned, allow_unused=True)
             outs.append([out, *(torch.zeros(1) if g is None else g for g in grads)])
         for a, b in zip(*outs, strict=True):
-            check(a, b.detach(), 1e-8, f"accelerated, {hook}, {theirs}")
-        if not getattr(theirs[0], "cached", False):
-            draw.choice([lambda: weight.mul_(1.3), lambda: None])()
+            check(a, b.detach(), 1e-8, f"accelerated, {models[1]}")
+        if not is_cached and draw.random() < 0.5:
+            weight.mul_(1.3)
         with torch.no_grad():
-            for pair in zip(ours.parameters(), theirs.parameters(), strict=True):
-                for p in pair:
-                    p.mul_(0.9)
+            for p in [*models[0].parameters(), *models[1].parameters()]:
+                p.mul_(0.9)
 
 
 def compiled(draw: random.Random) -> None:
@@ -509,7 +542,7 @@ def compiled(draw: random.Random) -> None:
     torch._dynamo.reset()
 
 
-KINDS = (plain, cached, hooked, in_place, under_vmap, recomputed, lowered, accelerated)
+KINDS = (plain, cached, hooked, copied, in_place, under_vmap, recomputed, lowered, accelerated)
 
 
 def one_case(draw: random.Random, with_compiler: bool) -> str:
