@@ -95,7 +95,7 @@ $(VENV)/for-docs: $(VENV)/for-test
 
 # what was built; of runs/ and data/ what `make run` wrote, and the folders if nothing else is there
 clean:
-	rm -rf $(VENV) build dist wheelhouse *.egg-info docs/_build docs/api docs/gallery
+	rm -rf $(VENV) build dist wheelhouse *.egg-info docs/_build docs/api docs/gallery docs/rows
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find torch_geometric_diff -name '_C*.so' -delete

@@ -4,7 +4,6 @@ python -m benchmarks.readme
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import classifier, report
+from benchmarks import classifier, report, scale
 from benchmarks.ablations import report as ablation_report
 from benchmarks.common import command_line, read_rows, write_atomically
 from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, speed_rows
 from benchmarks.speed import picture
 from fewshot import report as fewshot_report
 
@@ -74,8 +73,7 @@ def fewshot() -> str:
 
 def speed() -> str:
     """What the ways of today take as a multiple of our time, on the graphs of the front page."""
-    found = json.loads((RESULTS / "speed" / "kernels.json").read_text(encoding="utf-8"))["rows"]
-    both = [row for row in found if row["case"].endswith(", forward + backward")]
+    both = [row for row in speed_rows("kernels") if row["case"].endswith(", forward + backward")]
     ratio = {(row["case"].removesuffix(", forward + backward"), row["name"]): row for row in both}
     lines = [f"| {' | '.join(('', *SPEED.values()))} |", "| --- " * (len(SPEED) + 1) + "|"]
     for name in dict.fromkeys(row["name"] for row in both if not row["name"].startswith("ours ")):
@@ -91,22 +89,23 @@ def _speed(row: dict[str, Any] | None) -> str:
 
 
 def suites() -> str:
-    """Every case of the other suites: our time, and what the others take as a multiple of it."""
-    tables = []
-    for suite in SUITES:
-        record = json.loads((RESULTS / "speed" / f"{suite}.json").read_text(encoding="utf-8"))
-        cases: dict[str, list[dict[str, Any]]] = {}
-        for row in record["rows"]:
-            cases.setdefault(row["case"], []).append(row)
-        lines = ["| case | ours, ms | the others, as a multiple of it |", "| --- | --- | --- |"]
-        for case, found in cases.items():
-            if "every width" in case:
-                continue
-            ours, *others = found
-            cells = "; ".join(f"{row['name']} {_others(row)}" for row in others)
-            lines.append(f"| {case} | {_ours(ours)} | {cells} |")
-        tables.append(f"`--suite {suite}`:\n\n" + "\n".join(lines))
-    return "\n\n".join(tables)
+    """Every case of the other suites."""
+    return "\n\n".join(f"`--suite {name}`:\n\n{suite(name)}" for name in SUITES)
+
+
+def suite(name: str) -> str:
+    """Every case of a suite: our time, and what the others take as a multiple of it."""
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in speed_rows(name):
+        cases.setdefault(row["case"], []).append(row)
+    lines = ["| case | ours, ms | the others, as a multiple of it |", "| --- | --- | --- |"]
+    for case, found in cases.items():
+        if "every width" in case:
+            continue
+        ours, *others = found
+        cells = "; ".join(f"{row['name']} {_others(row)}" for row in others)
+        lines.append(f"| {case} | {_ours(ours)} | {cells} |")
+    return "\n".join(lines)
 
 
 def _ours(row: dict[str, Any]) -> str:
@@ -122,33 +121,10 @@ def _others(row: dict[str, Any]) -> str:
     return f"{row['MB']:.3g} MB" if "MB" in row else f"{row['ratio']:.3g}x"
 
 
-def partition() -> str:
-    """One graph on one process and in parts."""
-    path = RESULTS / "speed" / "partition.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["rows"]
-    shown = {
-        "seconds": "seconds",
-        "CPU seconds": "CPU seconds",
-        "s to build": "s to build",
-        "GiB": "GiB, largest process",
-        "cut": "entries cut",
-        "MB a step": "MB a step, sent",
-        "MB a step, predicted": "predicted",
-    }
-    lines = [f"| {' | '.join(('', *shown.values()))} |", "| --- " * (len(shown) + 1) + "|"]
-    for case in dict.fromkeys(row["case"] for row in found):
-        lines.append(f"| **{case}** {'| ' * (len(shown) + 1)}")
-        for row in (row for row in found if row["case"] == case):
-            cells = [f"{row[key]:.3g}" if key in row else "-" for key in shown]
-            lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def accelerated() -> str:
     """Models before and after one line, a row a model, a column a graph."""
-    path = RESULTS / "speed" / "accelerate.json"
     cells: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+    for row in speed_rows("accelerate"):
         known = re.match(r"(.+?) on (\w+) \(", row["case"])
         if "accuracy" in row and known:
             pair = cells.setdefault(known[1], {}).setdefault(known[2], {})
@@ -273,27 +249,28 @@ ACCURACY = {  # and what the front page calls them
     "sage": "GraphSAGE",
     "mlp": "MLP",
 }
-PARTS: dict[str, Callable[[], str]] = {  # of docs/benchmarks.md
+TABLES: dict[str, Callable[[], str]] = {
+    "accelerated": accelerated,
+    "ablations": ablations,
+    "accuracy": accuracy,
+    "citation": citation,
+    "classifier": classifiers,
+    "development": development,
+    "few": few,
+    "fewshot": fewshot,
+    "knn": lambda: suite("knn"),
+    "memory": lambda: suite("memory"),
+    "ogb": ogb,
+    "paired": paired,
+    "papers": scale.papers,
+    "parts": scale.parts,
+    "partition": scale.partition,
+    "passes": scale.passes,
+    "peers": scale.peers,
     "speed": speed,
     "suites": suites,
-    "citation": citation,
-    "development": development,
-    "ablations": ablations,
-    "ogb": ogb,
-    "classifier": classifiers,
-    "fewshot": fewshot,
-}
-ACCURACY_PARTS: dict[str, Callable[[], str]] = {
-    "paired": paired,
-    "few": few,
-    "unseen": unseen,
     "tuning": tuning,
-}
-SCALE_PARTS: dict[str, Callable[[], str]] = {"partition": partition}  # of docs/scale.md
-FRONT: dict[str, Callable[[], str]] = {  # of README.md
-    "speed": speed,
-    "accelerated": accelerated,
-    "accuracy": accuracy,
+    "unseen": unseen,
 }
 
 
@@ -312,40 +289,76 @@ def fill(text: str, name: str, content: str) -> str:
     return text
 
 
+def cell(where: str) -> str:
+    """One figure: the suite, what its case and its name hold, and the key, parted by ``|``.
+
+    Raises:
+        ValueError: If these are not those of exactly one row.
+    """
+    name, case, model, key = (part.strip() for part in where.split("|"))
+    found = [
+        row
+        for row in speed_rows(name)
+        if case in row["case"] and model in row["name"] and row.get(key) is not None
+    ]
+    if len(found) != 1:
+        raise ValueError(f"Expected one row of '{where}' (got {len(found)})")
+    value = found[0][key]
+    if key == "seconds":
+        return f"{1e3 * value:.3g} ms" if value < 0.1 else f"{value:.3g} s"
+    unit = {"ratio": "x", "share": " %"}.get(key.split(" ")[0].split(",")[0], "")
+    unit = unit or next((f" {u}" for u in ("GiB", "MB", "ns") if key.startswith(u)), "")
+    return f"{100 * value if unit == ' %' else value:.3g}{unit}"
+
+
+def filled(text: str) -> str:
+    """A page with every table and every figure written from the rows.
+
+    Raises:
+        ValueError: On a mark that stands for no table or no row.
+    """
+    for name in re.findall(r"^<!-- ([a-z]+) -->$", text, re.MULTILINE):
+        if name not in TABLES:
+            raise ValueError(f"Expected a mark to be one of {sorted(TABLES)} (got {name!r})")
+        text = fill(text, name, TABLES[name]())
+    return re.sub(
+        r"(<!-- row (.*?) -->).*?(<!-- /row -->)",
+        lambda match: f"{match[1]}{cell(match[2])}{match[3]}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def pages(root: Path) -> list[Path]:
+    """The pages that may hold tables and figures."""
+    written = ("*.md", "tutorials/*.md", "moving/*.md")
+    return [root / "README.md", *(p for g in written for p in sorted((root / "docs").glob(g)))]
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
+        "python -m benchmarks.readme",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
-    p.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the front page")
-    p.add_argument("--tables", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the rest")
-    p.add_argument("--accuracy", type=Path, default=ROOT / "docs" / "accuracy.md", help="of ours")
-    p.add_argument("--scale", type=Path, default=ROOT / "docs" / "scale.md", help="large graphs")
-    p.add_argument("--plot", type=Path, default=ROOT / "docs", help="folder of the pictures")
+    p.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md and docs/")
+    p.add_argument("--no_plots", action="store_true", help="leave the pictures alone")
     return p
 
 
 def main(argv: list[str] | None = None) -> None:
     """Write the pages and the pictures."""
     args = parser().parse_args(argv)
-    pages = {}
-    contents = (
-        (args.readme, FRONT),
-        (args.tables, PARTS),
-        (args.accuracy, ACCURACY_PARTS),
-        (args.scale, SCALE_PARTS),
-    )
-    for page, parts in contents:
-        text = page.read_text(encoding="utf-8")
-        for name, content in parts.items():
-            text = fill(text, name, content())
-        pages[page] = text
-    report.plot(groups("per_class"), args.plot / "citation.png")
-    ablation_report.draw(rows("ablations"), args.plot)
-    picture.draw(picture.of_the_repository(), args.plot / "speed.png")
-    for page, text in pages.items():
-        with write_atomically(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    texts = {page: filled(page.read_text(encoding="utf-8")) for page in pages(args.root)}
+    if not args.no_plots:
+        report.plot(groups("per_class"), args.root / "docs" / "citation.png")
+        ablation_report.draw(rows("ablations"), args.root / "docs")
+        picture.draw(picture.of_the_repository(), args.root / "docs" / "speed.png")
+    for page, text in texts.items():
+        if text != page.read_text(encoding="utf-8"):
+            with write_atomically(page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Rows of results that all studies share: measured, checked, resumed, summed up."""
 
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -123,6 +124,14 @@ def run_trials(
         }
         for trial, result in zip(trials, results, strict=True)
     ]
+
+
+def speed_rows(suite: str) -> list[Row]:
+    """The rows of a speed suite in the repository."""
+    path = RESULTS / "speed" / f"{suite}.json"
+    if not path.exists():
+        raise ValueError(f"Expected rows of a speed suite in '{path}' (got no such file)")
+    return json.loads(path.read_text(encoding="utf-8"))["rows"]
 
 
 def summary(rows: list[Row]) -> str:

@@ -25,6 +25,7 @@ extensions = [
     "extensions.api",
     "extensions.layers",
     "extensions.gallery",
+    "extensions.rows",
 ]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
