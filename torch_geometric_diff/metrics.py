@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._utils.functorch import is_transformed
+from ._utils.numerics import scaled
 from .graph.adjacency import read_edges
 
 BLOCK_BYTES = 64 * 2**20
@@ -138,7 +139,4 @@ def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     classes = torch.unique(y).numel()
     if classes < 2:
         raise ValueError(f"Expected 'y' to hold at least two classes (got {classes})")
-    x = x.detach().double()
-    exponent = math.frexp(float(x.abs().amax()))[1] if x.numel() else 0
-    first = exponent // 2  # a scale changes no ratio, and squares may go out of range
-    return x * 2.0**-first * 2.0 ** (first - exponent), y
+    return scaled(x.detach().double()), y  # a scale changes no ratio, and squares stay in range

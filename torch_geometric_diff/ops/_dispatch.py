@@ -58,9 +58,9 @@ class Plan:  # not a tuple: torch.func would look for Tensors inside
 
     def t(self) -> "Plan":
         """The plan of the transpose."""
-        table = None if self.table is None else self.table.t
-        rest = (self.bounds, self.learned, self.field, not self.reverse)
-        return Plan(self.matrix, self.threshold, table, *rest)
+        plan = self.with_table(None if self.table is None else self.table.t)
+        plan.reverse = not self.reverse
+        return plan
 
     def with_table(self, table: Table | None) -> "Plan":
         """The plan of another recurrence."""

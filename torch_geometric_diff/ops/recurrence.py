@@ -152,11 +152,6 @@ class Recurrence:
         return last and unmixed and not self.is_learned and self.a == 1
 
     @property
-    def num_outputs(self) -> int:
-        """The number of states that are returned, 1 for a weighted sum."""
-        return 1 if self.steps is None else len(self.steps)
-
-    @property
     def constant(self) -> "Table":
         """The table of coefficients that are not learned, made once."""
         if self._constant is None:
