@@ -59,6 +59,9 @@ class Case:
         refuses: Columns of the table where it says no, and the package's own sentence there.
         beside: Columns that do not apply, and why.
         constant: Whether no gradient passes: what comes out asks for none.
+        module: The layer or model, if it is one.
+        call: What makes the function of the module, or of a copy.
+        autocast: The type of what comes out under autocast to bfloat16: that of PyG.
     """
 
     name: str
@@ -68,6 +71,26 @@ class Case:
     refuses: dict[str, str] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
     constant: bool = False
+    module: torch.nn.Module | None = None
+    call: Callable[[Any], Callable[..., Tensor]] | None = None
+    autocast: torch.dtype = torch.float32
+
+
+def of_module(
+    name: str,
+    module: torch.nn.Module,
+    call: Callable[[Any], Callable[..., Tensor]],
+    dense: Callable[..., Tensor],
+    inputs: tuple[Tensor, ...],
+    **rest: Any,
+) -> Case:
+    """The case of a layer or a model."""
+    return Case(name, call(module), dense, inputs, module=module, call=call, **rest)
+
+
+def of_graph(layer: Any) -> Callable[..., Tensor]:
+    """A layer as a function of features and weights."""
+    return lambda x, weight: layer(x, EDGES, weight)
 
 
 def features(*shape: int) -> Tensor:
@@ -184,11 +207,13 @@ def sgc(x: Tensor, weight: Tensor, theta: Tensor) -> Tensor:
     return matrix @ (matrix @ (matrix @ x)) @ theta.t()
 
 
-def with_parameter(layer: torch.nn.Module, name: str) -> Callable[..., Tensor]:
-    def function(x: Tensor, weight: Tensor, value: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, {name: value}, (x, EDGES, weight))
+def with_parameter(name: str) -> Callable[[torch.nn.Module], Callable[..., Tensor]]:
+    def call(layer: torch.nn.Module) -> Callable[..., Tensor]:
+        return lambda x, weight, value: torch.func.functional_call(
+            layer, {name: value}, (x, EDGES, weight)
+        )
 
-    return function
+    return call
 
 
 def heat_layer(x: Tensor, weight: Tensor) -> Tensor:
@@ -301,8 +326,7 @@ def corrected(y: Tensor, weight: Tensor, autoscale: bool = True) -> Tensor:
     return z
 
 
-def correct_and_smooth(autoscale: bool) -> Callable[..., Tensor]:
-    post = CorrectAndSmooth(K, 0.7, K, 0.8, autoscale=autoscale)
+def of_labels(post: CorrectAndSmooth) -> Callable[..., Tensor]:
     return lambda y, w: post(y, TRUTH, HELD, EDGES, w)
 
 
@@ -349,7 +373,7 @@ def streamed(x: Tensor) -> Tensor:
 X = features(N, 2)
 torch.manual_seed(0)
 NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), RandomPropagation(2, 3, num_steps=K).eval()
-BLOCK, SPREAD = ResidualBlock(2, num_layers=2), LabelPropagation(K, 0.8)
+BLOCK = ResidualBlock(2, num_layers=2)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the beta state of sparse CSR
     SPARSE = {
@@ -361,16 +385,15 @@ DERIVATIVES = (
     *("hessian", "jacfwd twice", "jacrev twice", "vmap of grad"),
 )
 NOT_COMPILED = dict.fromkeys(("compile, one graph", "export"), "cannot be part of an? .* graph: ")
-NEIGHBORS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), "under vmap") | NOT_COMPILED
+SEARCH = "Neighbors cannot be searched under vmap"
+NEIGHBORS = dict.fromkeys(("vmap", "vmap, all", "vmap of grad"), SEARCH) | NOT_COMPILED
 A_NUMBER = dict.fromkeys((*DERIVATIVES[2:], "vmap", "vmap, all"), "no transform follows")
 OF_DATA = {"compile, one graph": "torch.compile does not make PyG's Data"}
 A_FLOAT = dict.fromkeys(
     ("compile, one graph", "export"), "it returns no Tensor, or writes a file: no part of a graph"
 )
 COEFFICIENTS = features(K + 1)
-THETA, PPR, HEAT = features(4, 2), APPNP(K, 0.2), HeatConv(0.5, tol=1e-13)
-PLAIN, LEARNED = DiffConv(K), DiffConv(K, learn_step_size=True)
-CACHED = {dtype: DiffConv(K, cached=True) for dtype in SPARSE}
+THETA = features(4, 2)
 WEIGHTS = {dtype: WEIGHT.to(dtype) for dtype in SPARSE}
 
 CASES = [
@@ -408,36 +431,43 @@ CASES = [
         (X, WEIGHT),
         beside={"compile, one graph": "torch.compile does not see @ of an object"},
     ),
-    Case("DiffConv", lambda x, w: PLAIN(x, EDGES, w), euler, (X, WEIGHT)),
-    Case(
+    of_module("DiffConv", DiffConv(K), of_graph, euler, (X, WEIGHT)),
+    of_module(
         "DiffConv, cached",
-        lambda x: CACHED[x.dtype](x, EDGES, WEIGHTS[x.dtype]),
+        torch.nn.ModuleList(DiffConv(K, cached=True) for _ in SPARSE),
+        lambda layers: lambda x: layers[[*SPARSE].index(x.dtype)](x, EDGES, WEIGHTS[x.dtype]),
         lambda x: euler(x, WEIGHT),
         (X,),
     ),
-    Case(
+    of_module(
         "DiffConv, learned step",
-        with_parameter(LEARNED, "step_size"),
+        DiffConv(K, learn_step_size=True),
+        with_parameter("step_size"),
         euler,
         (X, WEIGHT, torch.tensor(0.3).double()),
     ),
-    Case("APPNP", lambda x, w: PPR(x, EDGES, w), appnp, (X, WEIGHT)),
-    Case("GPRConv", with_parameter(GPRConv(K), "gamma"), powers, (X, WEIGHT, COEFFICIENTS)),
-    Case(
+    of_module("APPNP", APPNP(K, 0.2), of_graph, appnp, (X, WEIGHT)),
+    of_module("GPRConv", GPRConv(K), with_parameter("gamma"), powers, (X, WEIGHT, COEFFICIENTS)),
+    of_module(
         "SGConv",
-        with_parameter(SGConv(2, 4, K, bias=False), "lin.weight"),
+        SGConv(2, 4, K, bias=False),
+        with_parameter("lin.weight"),
         sgc,
         (X, WEIGHT, THETA),
+        autocast=torch.bfloat16,
     ),
-    Case(
+    of_module(
         "SSGConv",
-        with_parameter(SSGConv(2, 4, 0.1, K, bias=False), "lin.weight"),
+        SSGConv(2, 4, 0.1, K, bias=False),
+        with_parameter("lin.weight"),
         ssgc,
         (X, WEIGHT, THETA),
+        autocast=torch.bfloat16,
     ),
-    Case(
+    of_module(
         "HeatConv",
-        lambda x, w: HEAT(x, EDGES, w),
+        HeatConv(0.5, tol=1e-13),
+        of_graph,
         heat_layer,
         (X, WEIGHT),
         refuses=NOT_COMPILED,
@@ -495,16 +525,17 @@ CASES = [
         | NOT_COMPILED,
         constant=True,
     ),
-    Case(
+    of_module(
         "HeatConv, learned time",
-        with_parameter(HeatConv(0.5, learn_t=True, tol=1e-13), "log_t"),
+        HeatConv(0.5, learn_t=True, tol=1e-13),
+        with_parameter("log_t"),
         heat_learned,
         (X, WEIGHT, torch.tensor(-0.3).double()),
         refuses=NOT_COMPILED,
     ),
-    Case("DiffResNet", in_type(NETWORK), network, (X, WEIGHT)),
-    Case("RandomPropagation", in_type(VIEWS), views, (X, WEIGHT)),
-    Case("ResidualBlock", in_type(BLOCK), residual, (X,)),
+    of_module("DiffResNet", NETWORK, in_type, network, (X, WEIGHT), autocast=torch.bfloat16),
+    of_module("RandomPropagation", VIEWS, in_type, views, (X, WEIGHT), autocast=torch.bfloat16),
+    of_module("ResidualBlock", BLOCK, in_type, residual, (X,)),
     Case("consistency", lambda x: consistency(x, 0.5), agreement, (features(N, 2, 3),)),
     Case(
         "dirichlet_energy",
@@ -512,23 +543,26 @@ CASES = [
         lambda x, w: (w * (x[EDGES[0]] - x[EDGES[1]]).square().sum(1)).sum() / 2,
         (X, WEIGHT),
     ),
-    Case(
+    of_module(
         "LabelPropagation",
-        lambda y, w: SPREAD(y, EDGES, edge_weight=w),
+        LabelPropagation(K, 0.8),
+        lambda layer: lambda y, w: layer(y, EDGES, edge_weight=w),
         labels,
         (features(N, 2).sigmoid(), WEIGHT),
         constant=True,
     ),
-    Case(
+    of_module(
         "CorrectAndSmooth",
-        correct_and_smooth(True),
+        CorrectAndSmooth(K, 0.7, K, 0.8),
+        of_labels,
         corrected,
         (features(N, 2).sigmoid(), WEIGHT),
         constant=True,
     ),
-    Case(
+    of_module(
         "CorrectAndSmooth, fixed scale",
-        correct_and_smooth(False),
+        CorrectAndSmooth(K, 0.7, K, 0.8, autoscale=False),
+        of_labels,
         lambda y, w: corrected(y, w, False),
         (features(N, 2).sigmoid(), WEIGHT),
         constant=True,

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from battery import test_estimators
 from battery.cases import CASES
 from battery.estimators import ESTIMATORS, Estimator
-from battery.test_battery import COLUMNS, outcome
+from battery.test_battery import COLUMNS, NO_MODULE, outcome
 
 HEAD = """# Under every transform
 
@@ -23,7 +23,7 @@ refused by every layer, and `torch.jit.trace` by every function of a graph.
 def table() -> str:
     """A row for each function, a column for each transform."""
     lines = [HEAD, "| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
-    reasons = [*dict.fromkeys(why for case in CASES for why in case.beside.values())]
+    reasons = [*dict.fromkeys(why for case in CASES for why in case.beside.values()), NO_MODULE]
     for case in CASES:
         cells = [outcome(case, column) for column in COLUMNS]
         cells = [f"({1 + reasons.index(c)})" if c in reasons else c for c in cells]

@@ -7,6 +7,8 @@ import copy
 import io
 import pickle
 import warnings
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,11 +16,12 @@ import torch
 from battery.cases import CASES, EDGES, LAYERS, WEIGHT, Case, N, X
 from dense import as_form
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.utils.checkpoint import checkpoint
 
-from torch_geometric_diff.nn import CorrectAndSmooth
+from torch_geometric_diff.nn import CorrectAndSmooth, LabelPropagation
 from torch_geometric_diff.ops import SparseOperator, diffuse
 
-LOOSE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+LOOSE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1, "autocast": 1e-1}
 
 
 def scalar(function: Any) -> Any:
@@ -200,6 +203,81 @@ def by_threads(case: Case) -> tuple[Any, Any]:
     return outs[1], case.dense(*case.inputs)
 
 
+def checkpointed(case: Case) -> tuple[Any, Any]:
+    """Values and gradients of a forward pass that is run again, and of saved Tensors that are
+    packed.
+    """
+    outs: list[Any] = []
+    again = partial(checkpoint, case.function, use_reentrant=False)
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t.detach().clone(), lambda t: t.clone()
+    )
+    for run in (again, again, case.dense):
+        inputs = case.inputs if case.constant else leaves(case)
+        with nullcontext() if run is case.dense or outs else hooks:
+            out = run(*inputs)
+        grads = () if case.constant else torch.autograd.grad(out.square().sum(), inputs)
+        outs.append((out, grads))
+    compare(outs[0], outs[2])
+    return outs[1], outs[2]
+
+
+def autocast(case: Case) -> tuple[Any, Any]:
+    """The type of PyG's layers, and values as far as it tells them."""
+    with torch.autocast("cpu", torch.bfloat16):
+        out = case.function(*(t.float() for t in case.inputs))
+    assert out.dtype == case.autocast, out.dtype
+    return out, case.dense(*(t.float().double() for t in case.inputs))
+
+
+def changed_in_place(case: Case) -> tuple[Any, Any]:
+    """Inputs that change between calls: no cache lags behind."""
+    inputs = tuple(t.clone() for t in case.inputs)
+    for factor in (0.5, 0.8):
+        out, expected = case.function(*inputs), case.dense(*inputs)
+        compare(out, expected)
+        for t in inputs:
+            t.mul_(factor)
+    return case.function(*inputs), case.dense(*inputs)
+
+
+def hooked(case: Case) -> tuple[Any, Any]:
+    """Hooks on a module run, and what they return counts; those on messages see them."""
+    assert case.module is not None and case.call is not None
+    module = copy.deepcopy(case.module)
+    function, ran = case.call(module), []
+    layers = list(module) if isinstance(module, torch.nn.ModuleList) else [module]
+    for layer in layers:
+        layer.register_forward_hook(lambda m, i, out: ran.append("forward") or 2 * out)
+        layer.register_forward_pre_hook(lambda m, i: ran.append("pre") and None)
+        if not case.constant:
+            layer.register_full_backward_hook(lambda *_: ran.append("backward") and None)
+        if hasattr(layer, "register_message_forward_hook") and not isinstance(
+            layer, LabelPropagation
+        ):
+            layer.register_message_forward_hook(lambda *_: ran.append("message") and None)
+    inputs = case.inputs if case.constant else leaves(case)
+    out, exact = function(*inputs), leaves(case)
+    expected = 2 * case.dense(*exact)
+    if case.constant:
+        assert set(ran) >= {"forward", "pre"}
+        return out, expected
+    grads = torch.autograd.grad(out.square().sum(), inputs)
+    assert set(ran) >= {"forward", "pre", "backward"}
+    return (out, grads), (expected, torch.autograd.grad(expected.square().sum(), exact))
+
+
+def copied(case: Case) -> tuple[Any, Any]:
+    """Copies and files after a call give the same bits."""
+    assert case.module is not None and case.call is not None
+    expected = case.function(*case.inputs)
+    ways = (copy.deepcopy, pickled, lambda module: pickle.loads(pickle.dumps(module)))
+    for way in ways:
+        out = case.call(way(case.module))(*case.inputs)
+        assert torch.equal(out, expected)
+    return out, case.dense(*case.inputs)
+
+
 COLUMNS = {
     "value": values,
     "backward": backward,
@@ -226,6 +304,11 @@ COLUMNS = {
     "other default device": elsewhere,
     "requires_grad": followed,
     "threads": by_threads,
+    "checkpoint": checkpointed,
+    "autocast": autocast,
+    "inputs changed in place": changed_in_place,
+    "hooks": hooked,
+    "copies": copied,
 }
 
 
@@ -234,6 +317,7 @@ ALWAYS = {"value", "backward", "backward twice", "float32", "bfloat16", "inferen
 ALWAYS |= {"requires_grad", "threads"}
 
 
+OF_MODULES, NO_MODULE = ("hooks", "copies"), "a function, which has no hooks and no state"
 CONSTANT = ("backward", "backward twice", "inference first", "jacobian, vectorized")
 
 
@@ -243,6 +327,8 @@ def outcome(case: Case, column: str) -> str:
     """
     if column in case.beside:
         return case.beside[column]
+    if column in OF_MODULES and case.module is None:
+        return NO_MODULE
     if column in case.refuses:
         with pytest.raises(Exception, match=case.refuses[column]):
             COLUMNS[column](case)
@@ -256,7 +342,7 @@ def outcome(case: Case, column: str) -> str:
         assert not out.requires_grad
         compare(out, case.dense(*inputs))
         return "constant"
-    compare(*COLUMNS[column](case), LOOSE.get(getattr(torch, column, None), 1e-8))
+    compare(*COLUMNS[column](case), LOOSE.get(column, 1e-8))
     return "yes"
 
 
