@@ -8,10 +8,7 @@ from torch import Tensor
 
 from ..._utils.numerics import power_of_two
 from .neighbors import Points
-
-MAX_FEATURES = 1024  # beyond, the leading directions count; of sparse points as soon as they are
-DIRECTIONS = 256  # fewer than the features
-SHRINKAGE = 0.2
+from .settings import GAUSSIAN
 
 
 class LogLikelihood(NamedTuple):
@@ -39,19 +36,20 @@ class GaussianClasses:
 
     Args:
         points (Tensor or csr_matrix): The points, of any scale.
+        mass (Tensor, optional): What each point counts, [N, 1]. (default: the same)
     """
 
-    def __init__(self, points: Points) -> None:
+    def __init__(self, points: Points, mass: Tensor | None = None) -> None:
         self.svd: TruncatedSVD | None = None
-        most = MAX_FEATURES if isinstance(points, Tensor) else DIRECTIONS
-        if points.shape[1] > most:
-            directions = min(DIRECTIONS, *(size - 1 for size in points.shape))
+        limit = GAUSSIAN.max_features if isinstance(points, Tensor) else GAUSSIAN.directions
+        if points.shape[1] > limit:
+            directions = min(GAUSSIAN.directions, *(size - 1 for size in points.shape))
             self.svd = TruncatedSVD(max(1, directions), random_state=0).fit(_plain(points))
         x = self._features(points)
         self.scale = power_of_two(x.abs().max())
-        self.mean = (x / self.scale).mean(0)
+        self.mean = weighted_mean(x / self.scale, mass)[0]
         self.x = self.read(points)
-        self.moments = Moments(self.x)
+        self.moments = Moments(self.x, mass=mass)
 
     def _features(self, points: Points) -> Tensor:
         if self.svd is not None:
@@ -84,11 +82,20 @@ class Moments:
         beyond (float, optional): The sum of the mean squares of features that are left out.
             (default: ``0``)
         width (int, optional): The number of features with these. (default: D)
+        mass (Tensor, optional): What each point counts, [N, 1]. (default: the same)
     """
 
-    def __init__(self, x: Tensor, beyond: float = 0.0, width: int | None = None) -> None:
-        self.x = x
-        square, self.axes = torch.linalg.eigh(x.double().t() @ x.double() / len(x))
+    def __init__(
+        self,
+        x: Tensor,
+        beyond: float = 0.0,
+        width: int | None = None,
+        mass: Tensor | None = None,
+    ) -> None:
+        self.x, self.mass = x, None if mass is None else mass.to(x)
+        total = float(len(x) if mass is None else mass.sum())
+        weighted = x if self.mass is None else self.mass * x
+        square, self.axes = torch.linalg.eigh(weighted.double().t() @ x.double() / total)
         self.square = square.clamp(min=0)  # the largest at last
         self.beyond, self.trace = beyond, float(self.square.sum()) + beyond
         self.width = x.size(1) if width is None else width
@@ -97,18 +104,21 @@ class Moments:
         """Those of the ``count`` leading directions, in single precision."""
         x = (self.x @ self.axes[:, -count:]).float()
         beyond = float(self.square[:-count].sum()) + self.beyond
-        return Moments(x, beyond, self.width)
+        return Moments(x, beyond, self.width, self.mass)
 
     def fit(self, share: Tensor) -> LogLikelihood:
         """The likelihoods for shares [..., N, C] of the points."""
+        shrinkage = GAUSSIAN.shrinkage
         share = share.to(self.x)
+        if self.mass is not None:
+            share = share * self.mass
         total = share.sum(-2).double().clamp(min=1e-30).unsqueeze(-1)
         mean = (share.mT @ self.x).double() / total @ self.axes  # [..., C, D]
         part = total / total.sum(-2, keepdim=True)
         within = (self.trace - (part * mean.square()).sum((-1, -2))) / self.width
         within = within.clamp(min=1e-6 * self.trace / self.width + 1e-30)[..., None, None]
-        a = (1 - SHRINKAGE) * self.square + SHRINKAGE * within  # [..., 1, D]
-        root = ((1 - SHRINKAGE) * part).sqrt()
+        a = (1 - shrinkage) * self.square + shrinkage * within  # [..., 1, D]
+        root = ((1 - shrinkage) * part).sqrt()
         rows = root * mean
         inverse = rows / a
         one = torch.eye(rows.size(-2), dtype=rows.dtype, device=rows.device)
@@ -116,6 +126,14 @@ class Moments:
         intercept = -(mean * white).sum(-1) / 2
         coefficient = self.axes @ white.mT
         return LogLikelihood(coefficient.to(share), intercept.unsqueeze(-2).to(share))
+
+
+def weighted_mean(values: Tensor, mass: Tensor | None) -> Tensor:
+    """The means [..., 1, C] of values [..., N, C] over points that count by their mass [N, 1]."""
+    if mass is None:
+        return values.mean(-2, keepdim=True)
+    mass = mass.to(values)
+    return (mass * values).sum(-2, keepdim=True) / mass.sum()
 
 
 def _plain(points: Points) -> Any:

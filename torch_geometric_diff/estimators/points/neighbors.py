@@ -29,8 +29,8 @@ def among(points: Points, k: int) -> tuple[Tensor, Tensor]:
     if isinstance(points, Tensor):
         index, distance = _others(points, k)
     else:
-        found, near = _sparse_search(points, k).kneighbors()
-        index, distance = torch.from_numpy(near).long(), torch.from_numpy(found)
+        sorted_distances, nearest = _sparse_search(points, k).kneighbors()
+        index, distance = torch.from_numpy(nearest).long(), torch.from_numpy(sorted_distances)
     target = torch.arange(len(index), device=index.device).repeat_interleave(k)
     edge_index = torch.stack([index.flatten(), target])
     _check_distances(points, edge_index, distance)
