@@ -115,7 +115,9 @@ class DiffusionEstimator(BaseEstimator):
     def _join(self, points: Points) -> PointNeighbors | PrecomputedNeighbors:
         k = int(self.n_neighbors)
         if self._is_precomputed:
-            return PrecomputedNeighbors(points, k, self.metric == "precomputed")
+            return PrecomputedNeighbors(
+                points, k, self.metric == "precomputed", self.device or "cpu"
+            )
         return PointNeighbors(points, k, 2 if self.metric == "euclidean" else 4)
 
     def _read_new(self, X: Any) -> Points:

@@ -1,33 +1,66 @@
-"""The estimator: labels as sources of heat, and the features beside the graph."""
+"""The classifier: labels as sources of heat, weighed against the features."""
 
-from collections.abc import Callable, Iterator
-from numbers import Integral, Real
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
-import torch.nn.functional as F
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_consistent_length
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from .fusion import COLUMNS, SHARPNESS, distributions, graph_says, learn_weight, refine
+from .base import DiffusionEstimator
+from .fusion import (
+    ClassLogits,
+    distributions,
+    graph_logits,
+    learn_weight,
+    refine,
+    volume_constrained,
+    walk_logits,
+)
 from .gaussian import GaussianClasses
-from .heat import HeatGraph, mean_of_neighbors, neighbor_weights
-from .labels import read_labels
-from .neighbors import NearestKnown, Points, among, take, unit_rows
+from .labels import label_columns, read_labels
+from .neighbors import Points
+from .settings import COLUMNS, FUSION
 
 
-class DiffusionClassifier(ClassifierMixin, BaseEstimator):
+@dataclass
+class _Column:
+    """What is known of one column of the targets.
+
+    Attributes:
+        classes (ndarray): Its classes.
+        labeled (ndarray): A mask of the labeled points.
+        encoded (ndarray): The number of the class of each of them.
+        feature_weight (float): The weight of the features.
+        diffused (Tensor): Distributions over the classes [N, C] by the sources alone.
+        share (Tensor): The distributions [N, C].
+        logits (ClassLogits, optional): What made them, None for the sources alone.
+        walked (Tensor, optional): Labels that walked, if the proportions are given.
+    """
+
+    classes: np.ndarray
+    labeled: np.ndarray
+    encoded: np.ndarray
+    feature_weight: float = 0.0
+    diffused: Any = None
+    share: Any = None
+    logits: ClassLogits | None = None
+    walked: Tensor | None = None
+
+
+class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
     r"""Semi-supervised classification: each label is a source of heat that diffuses on a kNN graph,
-    and the features have a say beside it.
+    and features are weighed against the graph.
 
     The graph joins every point :math:`i` to its ``n_neighbors`` nearest with weights
-    :math:`\exp(-8 r_{ij}^2 / \rho_i^2)`, :math:`\rho_i` the distance of the last of them: near
-    ones count, far ones keep the graph in one piece. :math:`\mathbf{W}` adds both directions. With
-    :math:`\mathbf{D}` its degrees and :math:`\mathbf{Y}` the one-hot labels (zero where there is
+    :math:`\exp(-8 r_{ij}^2 / \rho_i^2)`, :math:`\rho_i` the distance of the last of them; far
+    neighbors count little but keep the graph connected. :math:`\mathbf{W}` adds both directions.
+    With :math:`\mathbf{D}` its degrees and :math:`\mathbf{Y}` the one-hot labels (zero where there is
     none), sources that stay on for :math:`K` steps give
 
     .. math::
@@ -50,9 +83,8 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     iterated with the classes fitted to :math:`\mathbf{Q}`, and with its means
     :math:`\bar{\mathbf{q}}`, which it draws toward the proportions :math:`\boldsymbol{\pi}` of
-    the labels. Learned is the weight :math:`t` by which labels left out of five folds are likely
-    and few edges join different labels, so a graph that is right is left alone, and a graph that
-    is not is overruled. Given labels are kept.
+    the labels. The weight :math:`t` is learned: the one at which held-out labels of five folds are
+    likely and few edges join different labels. Given labels are kept.
 
     Points that no source reaches take the weighted mean of :math:`\mathbf{p}` over the
     ``n_neighbors`` nearest among the others, and so do new points, whose :math:`\mathbf{q}`
@@ -63,7 +95,13 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         n_neighbors (int, optional): Neighbors of each point. (default: :obj:`8`)
         num_steps (int, optional): Diffusion steps :math:`K`. (default: :obj:`150`)
         metric (str, optional): :obj:`"euclidean"` or :obj:`"cosine"`, which suits embeddings and
-            texts; a row of zeros is as far from all others. (default: :obj:`"euclidean"`)
+            texts; a row of zeros is as far from all others. :obj:`"precomputed"`: ``X`` of ``fit``
+            is a square matrix of distances, dense or sparse, whose stored entries are the
+            neighbors, as ``kneighbors_graph(mode="distance")`` makes it, and ``X`` of ``predict``
+            holds distances from new points to those, ``(n_new, n_samples)``.
+            :obj:`"precomputed_affinity"`: the same for affinities, the weights of a graph; all of
+            them count, whatever ``n_neighbors``. There are no features then.
+            (default: :obj:`"euclidean"`)
         feature_weight (float or str, optional): The weight :math:`t` of the features from 0, the
             graph alone, to 1, where the graph is but the first guess. (default: :obj:`"auto"`,
             learned)
@@ -72,11 +110,12 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         device (str, optional): Where to compute, such as :obj:`"cuda"`. (default: the CPU)
 
     Attributes:
-        classes_ (ndarray): The class labels, ``(n_classes,)``.
+        classes_ (ndarray): The class labels, ``(n_classes,)``; of targets with several columns a
+            list, as are the next two, an item for each column.
         label_distributions_ (ndarray): A distribution over the classes for each point of ``fit``,
             ``(n_samples, n_classes)``.
-        transduction_ (ndarray): The label of each point of ``fit``, ``(n_samples,)``.
         feature_weight_ (float): The weight of the features in use.
+        transduction_ (ndarray): The labels of the points of ``fit``, of the shape of ``y``.
         n_features_in_ (int): The number of features of ``fit``.
 
     Raises:
@@ -106,6 +145,21 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
         ['setosa', 'versicolor', 'virginica']
         >>> bool((model.transduction_ == species).mean() > 0.9)
         True
+
+        A graph in place of points:
+
+        >>> from sklearn.neighbors import kneighbors_graph
+        >>> distances = kneighbors_graph(X, 8, mode="distance")
+        >>> model = DiffusionClassifier(metric="precomputed").fit(distances, few)
+        >>> bool((model.transduction_ == y).mean() > 0.9)
+        True
+
+        Several labels for each point, ``predict`` and ``predict_proba`` as scikit-learn's kNN:
+
+        >>> several = np.stack([few, np.where(few < 0, -1, few % 2)], axis=1)
+        >>> model = DiffusionClassifier().fit(X, several)
+        >>> model.predict(X[:3]).shape, [p.shape for p in model.predict_proba(X[:3])]
+        ((3, 2), [(3, 10), (3, 2)])
     """
 
     def __init__(
@@ -127,114 +181,194 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.classifier_tags.multi_label = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> "DiffusionClassifier":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "DiffusionClassifier":
         """Diffuse the labels over the points.
 
         Args:
-            X (array-like, sparse matrix or Tensor): Points, ``(n_samples, n_features)``.
+            X (array-like, sparse matrix or Tensor): Points, ``(n_samples, n_features)``, or with a
+                precomputed ``metric`` a matrix, ``(n_samples, n_samples)``.
             y (array-like): Labels, ``(n_samples,)``. A point without one has a missing value (None,
                 NaN, pandas' NA, a masked entry) or the number -1. (Where -1 and 1 are all there is,
-                they are read as two classes in their usual coding.)
+                they are read as two classes in their usual coding.) Several labels for each point,
+                ``(n_samples, n_outputs)``, are read column by column.
+            sample_weight (array-like, optional): What the label of each point counts,
+                ``(n_samples,)``. A labeled point of weight 0 is left out altogether; numbers of
+                points without a label are not read. (default: ones)
         """
         self._check_parameters()
-        points = self._read(X, ensure_min_samples=2)
-        labeled, labels = read_labels(y)
-        check_consistent_length(X, labeled)
-        self.classes_, encoded = np.unique(labels, return_inverse=True)
-        count = np.bincount(encoded)
-        proportion = self._proportions(count)
+        targets, self._is_multi_output = label_columns(y)
+        columns = []
+        for target in targets:
+            labeled, labels = read_labels(target)
+            check_consistent_length(X, labeled)
+            classes, encoded = np.unique(labels, return_inverse=True)
+            columns.append(_Column(classes, labeled, encoded))
+        if self._is_multi_output and self.priors is not None:
+            raise ValueError("Expected 'priors' to be None for 'y' of several columns")
+        any_labeled = np.any([column.labeled for column in columns], axis=0)
+        weight = self._build_graph(X, any_labeled, sample_weight)
+        self._features = None
+        if self.feature_weight != 0 and self._neighbors.points is not None:
+            self._features = GaussianClasses(self._neighbors.points, self._mass)
+        for column in columns:
+            self._fit_column(column, weight)
+        self._columns_of_y = columns
+        self._set_results(X)
+        return self
 
-        edge_index, distance = among(points, int(self.n_neighbors))
-        weight = neighbor_weights(distance, self._power).flatten()
-        graph = HeatGraph(edge_index, weight, len(labeled))
-        given = torch.from_numpy(np.flatnonzero(labeled)).to(weight.device)
-        label = torch.from_numpy(encoded).to(weight.device)
-        one_hot = F.one_hot(label, len(self.classes_)).to(weight)
-        wanted = torch.from_numpy(proportion).to(weight)
-        heat = one_hot * torch.from_numpy(proportion * count.sum() / count).to(weight)
+    def _fit_column(self, column: _Column, weight: np.ndarray) -> None:
+        """The distributions of all points over the classes of a column of the targets."""
+        graph, neighbors = self._graph, self._neighbors
+        node, present = self._node[column.labeled], weight[column.labeled] > 0
+        counts = np.zeros((len(graph.degree), len(column.classes)))
+        np.add.at(counts, (node[present], column.encoded[present]), weight[column.labeled][present])
+        total = counts.sum(axis=0)
+        if not total.any():
+            raise ValueError("Expected 'sample_weight' to leave a labeled point (got zeros there)")
+        seen = total > 0
+        proportion = self._proportions(np.where(seen, total, np.finfo(float).tiny))
+        labeled_nodes = np.flatnonzero(counts.any(axis=1))
+        counts = counts[labeled_nodes]
+        given = torch.from_numpy(labeled_nodes).to(graph.degree.device)
+        amount = torch.from_numpy(counts).to(graph.degree)
+        fixed = amount / amount.sum(1, keepdim=True)
+        scale = proportion * total.sum() / np.where(seen, total, 1)
+        heat = amount * torch.from_numpy(scale).to(amount)
 
-        def diffuse(kept: Tensor, heat: Tensor = heat) -> Iterator[Tensor]:
+        def diffuse(mask: Tensor, heat: Tensor = heat) -> Iterator[Tensor]:
             """Distributions for each row of a mask of labels; several columns at once cost less."""
-            for masks in kept.split(max(1, COLUMNS // heat.size(1))):
+            for masks in mask.split(max(1, COLUMNS // heat.size(1))):
                 sources = masks.t().unsqueeze(2) * heat.unsqueeze(1)
-                total = graph.heat(given, sources.flatten(1), int(self.num_steps))
-                for mask, each in zip(masks, total.split(heat.size(1), dim=1), strict=True):
-                    each[given[mask]] = one_hot[mask].to(each)
+                sums = graph.heat(given, sources.flatten(1), int(self.num_steps))
+                for used, each in zip(masks, sums.split(heat.size(1), dim=1), strict=True):
+                    each[given[used]] = fixed[used].to(each)
                     yield each / each.sum(1, keepdim=True)
 
-        (diffused,) = diffuse(torch.ones_like(label, dtype=torch.bool).unsqueeze(0))
-        self._diffused = self._shares = diffused = self._complete(points, diffused)
-        self._classes, self.feature_weight_ = None, 0.0
-        if self.feature_weight != 0 and len(self.classes_) > 1:
-            self._classes = classes = GaussianClasses(points)
-            self.feature_weight_ = (
+        wanted = torch.from_numpy(proportion).to(amount)
+        (diffused,) = diffuse(torch.ones_like(given, dtype=torch.bool).unsqueeze(0))
+        column.diffused = column.share = diffused = neighbors.complete(diffused, wanted[None])
+        if len(column.classes) < 2:
+            return
+        moments = None if self._features is None else self._features.moments
+        if moments is not None:
+            column.feature_weight = (
                 learn_weight(
-                    classes.moments,
+                    moments,
                     diffused,
-                    lambda kept: diffuse(kept, heat.float()),
+                    lambda mask: diffuse(mask, heat.float()),
                     given,
-                    label,
+                    fixed.argmax(1),
                     wanted,
-                    edge_index,
+                    neighbors.edge_index,
                     graph.mean,
+                    amount.sum(1),
+                    neighbors.order()[given],
                 )
                 if self.feature_weight == "auto"
                 else float(self.feature_weight)
             )
-            self._shares, self._beliefs = refine(
-                classes.moments, diffused, given, self.feature_weight_, wanted, graph.mean
+            column.share, column.logits = refine(
+                moments, diffused, given, column.feature_weight, wanted, graph.mean
             )
-        self._known = NearestKnown(points, int(self.n_neighbors))
-        self.label_distributions_ = self._shares.cpu().numpy()
-        self.transduction_ = self.classes_[self.label_distributions_.argmax(1)]
-        return self
+        if self.priors is not None:
+            column.share, column.walked, column.logits = volume_constrained(
+                moments,
+                diffused,
+                column.share,
+                given,
+                column.feature_weight,
+                wanted,
+                graph,
+                self._mass,
+            )
 
-    def fit_predict(self, X: Any, y: Any) -> np.ndarray:
+    def _set_results(self, X: Any) -> None:
+        """The public attributes."""
+        results = []
+        for column in self._columns_of_y:
+            result = self._at_points(
+                column.share.cpu().numpy(),
+                X,
+                lambda rows, own=column: self._distribute(own, self._read_new(rows)),
+            )
+            result[column.labeled] = np.eye(len(column.classes), dtype=result.dtype)[column.encoded]
+            results.append(result)
+        self.label_distributions_ = self._unwrap(results)
+        self.classes_ = self._unwrap([column.classes for column in self._columns_of_y])
+        self.feature_weight_ = self._unwrap(
+            [column.feature_weight for column in self._columns_of_y]
+        )
+        self.transduction_ = self._labels(results)
+
+    def _unwrap(self, items: list[Any]) -> Any:
+        return items if self._is_multi_output else items[0]
+
+    def _labels(self, results: list[np.ndarray]) -> np.ndarray:
+        """The most probable labels of each column."""
+        labels = [
+            column.classes[result.argmax(1)]
+            for column, result in zip(self._columns_of_y, results, strict=True)
+        ]
+        return np.stack(labels, axis=1) if self._is_multi_output else labels[0]
+
+    def fit_predict(self, X: Any, y: Any, sample_weight: Any = None) -> np.ndarray:
         """``fit``, then the label of each point."""
-        return self.fit(X, y).transduction_
+        return self.fit(X, y, sample_weight).transduction_
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Label distributions of new points, ``(n_samples, n_classes)``."""
+    def predict_proba(self, X: Any) -> Any:
+        """Label distributions of new points, ``(n_samples, n_classes)``.
+
+        Of targets with several columns a list of these, as scikit-learn's ``KNeighborsClassifier``
+        has it.
+        """
         check_is_fitted(self)
-        points = self._read(X, reset=False)
-        if self._classes is None:
-            return self._from_neighbors(self._known, points, self._diffused).cpu().numpy()
-        both = torch.cat([self._diffused, self._shares], dim=1)
-        return self._from_neighbors(self._known, points, both, self._finish).cpu().numpy()
+        points = self._read_new(X)
+        return self._unwrap([self._distribute(column, points) for column in self._columns_of_y])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels of new points, ``(n_samples,)``."""
+        """Labels of new points, ``(n_samples,)`` or ``(n_samples, n_outputs)``."""
         distributions = self.predict_proba(X)
-        return self.classes_[distributions.argmax(1)]
+        return self._labels(distributions if self._is_multi_output else [distributions])
 
-    @property
-    def _power(self) -> int:
-        return 2 if self.metric == "euclidean" else 4  # 1 - cos is half a squared distance
+    def _distribute(self, column: _Column, points: Points) -> np.ndarray:
+        """The distributions of new points over the classes of a column."""
+        width = len(column.classes)
+        if column.logits is None:
+            result = self._neighbors.interpolate(points, column.diffused, width)
+            return result.cpu().numpy()
+        is_soft = column.walked is None
+        both = torch.cat([column.diffused, column.share if is_soft else column.walked], dim=1)
+
+        def finish(block: Points, mean: Tensor) -> Tensor:
+            """What features and proportions add to the means of the neighbors."""
+            diffused, second = mean.chunk(2, dim=1)
+            graph = (
+                graph_logits(diffused) + FUSION.sharpness * second
+                if is_soft
+                else walk_logits(diffused, second)
+            )
+            x = None if self._features is None else self._features.read(block)
+            return distributions(column.logits(graph, x))
+
+        return self._neighbors.interpolate(points, both, width, finish).cpu().numpy()
 
     def _check_parameters(self) -> None:
-        for name in ("n_neighbors", "num_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected '{name}' to be a positive integer (got {value!r})")
+        self._check_graph_parameters()
+        self._check_integers("num_steps")
         weight = self.feature_weight
         number = isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight <= 1
         if not number and not (isinstance(weight, str) and weight == "auto"):
             raise ValueError(
                 f"Expected 'feature_weight' to be 'auto' or a number from 0 to 1 (got {weight!r})"
             )
-        if self.metric not in ("euclidean", "cosine"):
+        if self._is_precomputed and number and weight > 0:
             raise ValueError(
-                f"Expected 'metric' to be 'euclidean' or 'cosine' (got {self.metric!r})"
+                f"Expected 'feature_weight' to be 'auto' or 0 where 'metric' is {self.metric!r}, "
+                f"which knows no features (got {weight!r})"
             )
-        try:
-            known = torch.device(self.device or "cpu").type != "meta"
-        except (RuntimeError, TypeError):
-            known = False
-        if not known:
-            raise ValueError(f"Expected 'device' to be one that computes (got {self.device!r})")
 
     def _proportions(self, count: np.ndarray) -> np.ndarray:
         """Those of the classes that are wanted."""
@@ -250,62 +384,3 @@ class DiffusionClassifier(ClassifierMixin, BaseEstimator):
                 f"class in 'y' (got {self.priors!r})"
             )
         return priors
-
-    def _read(self, X: Any, **settings: Any) -> Points:
-        """Check points and bring them into the form that is searched."""
-        if isinstance(X, Tensor):
-            X = _from_torch(X)
-        X = validate_data(
-            self, X, dtype=[np.float64, np.float32], accept_sparse="csr", order="C", **settings
-        )
-        if isinstance(X, np.ndarray):
-            points = torch.tensor(X, device=self.device or "cpu")
-        else:
-            points = X.copy()  # X may change
-            points.sum_duplicates()  # what repeated entries mean; searches take them one by one
-        return unit_rows(points) if self.metric == "cosine" else points
-
-    def _complete(self, points: Points, distribution: Tensor) -> Tensor:
-        """Points that no source reached follow the nearest that one did."""
-        reached = distribution.isfinite().all(1)
-        if not bool(reached.all()):
-            known, missing = take(points, reached), take(points, ~reached)
-            nearest = NearestKnown(known, int(self.n_neighbors))
-            distribution[~reached] = self._from_neighbors(nearest, missing, distribution[reached])
-        return distribution
-
-    def _from_neighbors(
-        self,
-        nearest: NearestKnown,
-        points: Points,
-        values: Tensor,
-        finish: Callable[[Points, Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """Distributions of points from values of the nearest known ones, in blocks."""
-        found = values.new_empty(points.shape[0], len(self.classes_))
-        row_bytes = (3 * nearest.k + 8) * values.size(1) * values.element_size()
-        for block, rows, distance, index in nearest(points, row_bytes):
-            weight = neighbor_weights(distance, self._power).to(values)
-            mean = mean_of_neighbors(weight, index.to(values.device), values)
-            found[rows] = mean if finish is None else finish(block, mean)
-        return found
-
-    def _finish(self, points: Points, mean: Tensor) -> Tensor:
-        """What the features add to the means of the neighbors of new points."""
-        assert self._classes is not None
-        diffused, share = mean.chunk(2, dim=1)
-        graph = graph_says(diffused) + SHARPNESS * share
-        return distributions(self._beliefs(graph, self._classes.read(points)))
-
-
-def _from_torch(X: Tensor) -> Any:
-    """The values of a Tensor in the form of NumPy or SciPy."""
-    if X.is_meta:
-        raise ValueError("Expected 'X' to have values (got a Tensor on the device 'meta')")
-    X = X.detach().cpu()
-    if X.dtype == torch.bfloat16:
-        X = X.float()
-    if X.layout == torch.strided:
-        return X.numpy()
-    X = X.to_sparse_coo().coalesce()
-    return scipy.sparse.coo_array((X.values().numpy(), X.indices().numpy()), X.shape).tocsr()

@@ -19,30 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gaussian import LogLikelihood, Moments
-
-SHARPNESS = 2.0
-WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
-SHARPNESSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # a weight is judged at the one that suits it best
-CUT, CUT_OF_LABELS = 3.0, 0.1  # how much cut edges count, beside how many labels
-TASTE = 0.2  # for features
-MAX_FOLDS = 5
-COLUMNS = 128  # that diffuse together
-MAX_ITERATIONS = 10
-TRIAL_ITERATIONS, TRIAL_POINTS, TRIAL_DIRECTIONS = 5, 1000, 128  # to judge a weight
+from ..model_selection import stratified_folds
+from .gaussian import LogLikelihood, Moments, weighted_mean
+from .graph import HeatGraph
+from .settings import COLUMNS, FUSION
 
 
-class Beliefs(NamedTuple):
-    """What turns heat and features into distributions."""
+class ClassLogits(NamedTuple):
+    """What turns the logits of the graph and features into those of classes."""
 
     weight: float  # of the features
-    likelihood: LogLikelihood
-    pull: Tensor  # of each class toward its proportion [..., 1, C], logarithms
+    likelihood: LogLikelihood | None  # None for the graph alone
+    bias: Tensor  # toward the proportions of the classes [..., 1, C]
 
-    def __call__(self, graph: Tensor, x: Tensor) -> Tensor:
-        """Logarithms, up to a term a point, from what the graph says and features [..., N, C]."""
+    def __call__(self, graph: Tensor, x: Tensor | None) -> Tensor:
+        """The logits [..., N, C] from those of the graph and features."""
+        if self.likelihood is None or x is None:
+            return graph + self.bias.to(graph)
         likelihood = self.likelihood(x).to(graph)
-        return (1 - self.weight) * graph + self.weight * likelihood + self.pull.to(graph)
+        return (1 - self.weight) * graph + self.weight * likelihood + self.bias.to(graph)
 
 
 def distributions(logits: Tensor) -> Tensor:
@@ -51,14 +46,14 @@ def distributions(logits: Tensor) -> Tensor:
     return share.div_(share.sum(-1, keepdim=True))
 
 
-def graph_says(diffused: Tensor) -> Tensor:
-    """What distributions from the graph say of the classes; their neighbors' mean adds to it."""
-    return SHARPNESS * diffused.clamp(min=1e-12).log()
+def graph_logits(diffused: Tensor) -> Tensor:
+    """Logits of the classes by what diffused; the mean of the neighbors adds to them."""
+    return FUSION.sharpness * diffused.clamp(min=1e-12).log()
 
 
-def pull_toward(proportion: Tensor, share: Tensor) -> Tensor:
-    """Logarithms by which classes above their proportion lose and those below it gain."""
-    return -(share.mean(-2, keepdim=True) / proportion).clamp(min=1e-3).log()
+def prior_correction(proportion: Tensor, share: Tensor, mass: Tensor | None) -> Tensor:
+    """Logits by which classes above their proportion lose and those below it gain."""
+    return -(weighted_mean(share, mass) / proportion).clamp(min=1e-3).log()
 
 
 def refine(
@@ -68,8 +63,8 @@ def refine(
     weight: float,
     proportion: Tensor,
     mean: Callable[[Tensor], Tensor],
-    iterations: int = MAX_ITERATIONS,
-) -> tuple[Tensor, Beliefs]:
+    iterations: int = FUSION.max_iterations,
+) -> tuple[Tensor, ClassLogits]:
     """The distributions of all points and what fits them, in turn until labels stay.
 
     Args:
@@ -81,15 +76,16 @@ def refine(
         mean (callable): The means over the neighbors of all points.
         iterations (int): At most so many. (default: 10)
     """
-    share, label, graph = diffused, diffused.argmax(1), graph_says(diffused)
+    share, label, graph = diffused, diffused.argmax(1), graph_logits(diffused)
     for _ in range(iterations):
-        beliefs = Beliefs(weight, features.fit(share), pull_toward(proportion, share))
-        share = distributions(beliefs(graph + SHARPNESS * mean(share), features.x))
+        bias = prior_correction(proportion, share, features.mass)
+        logits = ClassLogits(weight, features.fit(share), bias)
+        share = distributions(logits(graph + FUSION.sharpness * mean(share), features.x))
         share[given] = diffused[given]
         before, label = label, share.argmax(1)
         if torch.equal(before, label):
             break
-    return share, beliefs
+    return share, logits
 
 
 def labels_by_weight(
@@ -105,24 +101,25 @@ def labels_by_weight(
     """
     count = len(weights)
     weight = torch.tensor(weights, dtype=diffused.dtype, device=diffused.device)[:, None]
-    graph, known = graph_says(diffused).unsqueeze(1), diffused[given].unsqueeze(1)
+    graph, known = graph_logits(diffused).unsqueeze(1), diffused[given].unsqueeze(1)
     share = diffused.unsqueeze(1).repeat(1, count, 1)  # [N, W, C], of the weights that still move
     label = diffused.argmax(1, keepdim=True).repeat(1, count)
     moving = torch.arange(count, device=label.device)
-    for _ in range(TRIAL_ITERATIONS):
+    for _ in range(FUSION.trial_iterations):
         by_weight = share.movedim(1, 0)
         coefficient, intercept = features.fit(by_weight)
-        pull = (pull_toward(proportion, by_weight) + weight[moving, None] * intercept).squeeze(1)
+        correction = prior_correction(proportion, by_weight, features.mass)
+        bias = (correction + weight[moving, None] * intercept).squeeze(1)
         likelihood = features.x @ coefficient.movedim(1, 0).flatten(1)
         logits = likelihood.view_as(share).mul_(weight[moving])
         around = mean(share.flatten(1)).view_as(share)
-        logits += (1 - weight[moving]) * (graph + SHARPNESS * around) + pull
+        logits += (1 - weight[moving]) * (graph + FUSION.sharpness * around) + bias
         share = distributions(logits)
         share[given] = known
-        found = share.argmax(2)
-        still = (found != label[:, moving]).any(0)
-        label[:, moving] = found
-        moving, share = moving[still], share[:, still]
+        labels = share.argmax(2)
+        changed = (labels != label[:, moving]).any(0)
+        label[:, moving] = labels
+        moving, share = moving[changed], share[:, changed]
         if len(moving) == 0:
             break
     return label
@@ -137,12 +134,14 @@ def learn_weight(
     proportion: Tensor,
     edge_index: Tensor,
     mean: Callable[[Tensor], Tensor],
+    label_weight: Tensor | None = None,
+    order: Tensor | None = None,
 ) -> float:
-    r"""The weight of the features by which labels are likely and edges whole.
+    r"""The weight of the features by which labels are likely and few edges are cut.
 
     A weight is worth :math:`\log p - (3 + m / 10) (\log c - t / 5)`: p the probability of the m
-    labels that are left out, found on some of the points and directions; c the share of edges
-    between points of different labels, as a multiple of chance. Labels to leave out may be few or
+    held-out labels, computed on some of the points and directions; c the share of edges
+    between points of different labels, as a multiple of chance. Labels to hold out may be few or
     none; all edges count, but a border that cuts few may still be wrong.
 
     Args:
@@ -154,52 +153,78 @@ def learn_weight(
         proportion (Tensor): The proportions of the classes [C].
         edge_index (Tensor): The edges.
         mean (callable): The means over the neighbors of all points.
+        label_weight (Tensor, optional): What each label counts. (default: ones)
+        order (Tensor, optional): The keys by which labels are spread over folds.
     """
-    leading = features.leading(TRIAL_DIRECTIONS)
+    trial = features.leading(FUSION.trial_directions)
     diffused, proportion = diffused.float(), proportion.float()
-    without = folds(label)
-    count = int(without.sum())
-    if count > 0:
-        rows = with_others(given, len(diffused))
-        some = Moments(leading.x[rows], leading.beyond, leading.width)
-        start = torch.stack([each[rows].float() for each in diffuse(~without)])
-        start.nan_to_num_(1 / diffused.size(1))  # nothing came there
-        graph = graph_says(start)
-        known = F.pad(~without, (0, len(rows) - len(given))).unsqueeze(2)
-        fold, tested = without.nonzero(as_tuple=True)
-
-    def likely(weight: float) -> float:
-        share = start
-        for _ in range(TRIAL_ITERATIONS):
-            beliefs = Beliefs(weight, some.fit(share), pull_toward(proportion, share))
-            logits = beliefs(graph, some.x)
-            share = torch.where(known, start, distributions(logits))
-        return log_probability(logits[fold, tested], label[tested])
-
+    if label_weight is None:
+        label_weight = torch.ones_like(label, dtype=torch.float64)
+    held_out = folds(label, order)
+    likely = _held_out_likelihood(
+        trial, diffused, diffuse, given, label, proportion, label_weight, held_out
+    )
+    count = float(label_weight[held_out.any(0)].sum())
     together = max(1, COLUMNS // diffused.size(1))
     bounds = {}  # no label is more than certain
-    for weights in (WEIGHTS[i : i + together] for i in range(0, len(WEIGHTS), together)):
-        found = labels_by_weight(leading, diffused, given, weights, proportion, mean)
-        for weight, own in zip(weights, found.unbind(1), strict=True):
-            kept = TASTE * weight - math.log(cut(own, edge_index) + 0.005)
-            bounds[weight] = (CUT + CUT_OF_LABELS * count) * kept
-    best, best_score = WEIGHTS[0], -math.inf
-    for weight in sorted(WEIGHTS, key=bounds.__getitem__, reverse=True):
+    for start in range(0, len(FUSION.weights), together):
+        weights = FUSION.weights[start : start + together]
+        labels = labels_by_weight(trial, diffused, given, weights, proportion, mean)
+        for weight, own in zip(weights, labels.unbind(1), strict=True):
+            whole = FUSION.feature_preference * weight - math.log(cut(own, edge_index) + 0.005)
+            bounds[weight] = (FUSION.cut_weight + FUSION.cut_weight_per_label * count) * whole
+    best, best_score = FUSION.weights[0], -math.inf
+    for weight in sorted(FUSION.weights, key=bounds.__getitem__, reverse=True):
         if bounds[weight] <= best_score:
             break
-        score = bounds[weight] + (likely(weight) if count > 0 else 0.0)
+        score = bounds[weight] + likely(weight)
         if score > best_score:
             best, best_score = weight, score
     return best
 
 
-def log_probability(logits: Tensor, label: Tensor) -> float:
-    """That of all labels [S], each at least e^-30, at the sharpness that suits them best."""
+def _held_out_likelihood(
+    trial: Moments,
+    diffused: Tensor,
+    diffuse: Callable[[Tensor], Iterator[Tensor]],
+    given: Tensor,
+    label: Tensor,
+    proportion: Tensor,
+    label_weight: Tensor,
+    held_out: Tensor,
+) -> Callable[[float], float]:
+    """The log-probability of the held-out labels for a weight of the features."""
+    if len(held_out) == 0:
+        return lambda weight: 0.0
+    rows = with_others(given, len(diffused))
+    mass = None if trial.mass is None else trial.mass[rows]
+    some = Moments(trial.x[rows], trial.beyond, trial.width, mass)
+    start = torch.stack([each[rows].float() for each in diffuse(~held_out)])
+    start.nan_to_num_(1 / diffused.size(1))  # no source reaches these
+    graph = graph_logits(start)
+    fixed = F.pad(~held_out, (0, len(rows) - len(given))).unsqueeze(2)
+    fold, tested = held_out.nonzero(as_tuple=True)
+
+    def likelihood(weight: float) -> float:
+        share = start
+        for _ in range(FUSION.trial_iterations):
+            bias = prior_correction(proportion, share, some.mass)
+            logits = ClassLogits(weight, some.fit(share), bias)(graph, some.x)
+            share = torch.where(fixed, start, distributions(logits))
+        return log_probability(logits[fold, tested], label[tested], label_weight[tested])
+
+    return likelihood
+
+
+def log_probability(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> float:
+    """That of all labels [S], each at least e^-30, at the best sharpness of the logits."""
     losses = (
-        F.cross_entropy(sharpness * logits, label, reduction="none").clamp(max=30).sum()
-        for sharpness in SHARPNESSES
+        F.cross_entropy(sharpness * logits, label, reduction="none").clamp(max=30)
+        for sharpness in FUSION.temperatures
     )
-    return -float(min(losses))
+    return -min(
+        float((loss if weight is None else weight.to(loss) * loss).sum()) for loss in losses
+    )
 
 
 def cut(label: Tensor, edge_index: Tensor) -> float:
@@ -213,18 +238,81 @@ def with_others(given: Tensor, count: int) -> Tensor:
     """The given points of ``count`` and some others, as indices."""
     order = torch.randperm(count, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     order = order.to(given.device)
-    return torch.cat([given, order[torch.isin(order, given, invert=True)][:TRIAL_POINTS]])
+    return torch.cat([given, order[torch.isin(order, given, invert=True)][: FUSION.trial_points]])
 
 
-def folds(label: Tensor) -> Tensor:
-    """Masks of labels to leave out in turn [M, S]; one label of each class always stays.
+def folds(label: Tensor, order: Tensor | None = None) -> Tensor:
+    """Masks of labels to hold out in turn [M, S]; one label of each class always stays.
 
     Args:
         label (Tensor): The class of each label.
+        order (Tensor, optional): Keys that sort labels before they are spread over the folds.
     """
-    order, count = label.argsort(stable=True), torch.bincount(label)
-    rank = torch.arange(len(label), device=label.device) - (count.cumsum(0) - count)[label[order]]
-    rank = torch.empty_like(rank).scatter_(0, order, rank)  # of each label in its class
-    fold = torch.where(count[label] > 1, rank % MAX_FOLDS, -1)
-    without = fold == torch.arange(MAX_FOLDS, device=label.device).unsqueeze(1)
-    return without[without.any(1)]
+    index = torch.arange(len(label), device=label.device) if order is None else order.argsort()
+    fold = torch.empty_like(label)
+    fold[index] = stratified_folds(label[index], FUSION.num_folds)
+    fold[torch.bincount(label)[label] == 1] = -1
+    held_out = fold == torch.arange(FUSION.num_folds, device=label.device).unsqueeze(1)
+    return held_out[held_out.any(1)]
+
+
+def match_proportions(logits: Tensor, proportion: Tensor, mass: Tensor | None) -> Tensor:
+    """The bias [1, C] with which the classes of the largest logits have given proportions, as
+    nearly as points can be divided.
+    """
+    bias = torch.zeros_like(proportion)
+    best, least, step = bias, math.inf, 1.0
+    for _ in range(60):
+        labels = F.one_hot((logits + bias).argmax(1), len(bias)).to(logits)
+        share = weighted_mean(labels, mass)[0]
+        error = float((share - proportion).abs().max())
+        if error < least:
+            best, least = bias, error
+        bias = bias - step * ((share / proportion + 0.01) / 1.01).log().clamp(-1, 1)
+        step = max(0.93 * step, 0.02)
+    return best[None]
+
+
+def volume_constrained(
+    features: Moments | None,
+    diffused: Tensor,
+    share: Tensor,
+    given: Tensor,
+    weight: float,
+    proportion: Tensor,
+    graph: HeatGraph,
+    mass: Tensor | None = None,
+) -> tuple[Tensor, Tensor, ClassLogits]:
+    r"""Diffusion and threshold in turn under given proportions of the classes.
+
+    The labels :math:`\mathbf{Z}` walk :math:`\mathbf{P}^{20} \mathbf{Z}`, then each point takes
+    the class of its largest logit, of which half the logarithm of what diffused is a part, with
+    the bias at which the classes have their proportions (`"Poisson Learning"
+    <https://arxiv.org/abs/2006.11184>`_, PoissonMBO).
+
+    Args: as those of :func:`refine`, and ``share``, its result. Features are None for the graph
+    alone.
+
+    Returns:
+        Distributions [N, C], what walked, and the logits of :func:`walk_logits` and features.
+    """
+    likelihood = None if features is None else features.fit(share)
+    x = None if features is None else features.x
+    label = share.argmax(1)
+    for _ in range(FUSION.volume_rounds):
+        walked = graph.walk(F.one_hot(label, len(proportion)).to(diffused), FUSION.volume_steps)
+        both = walk_logits(diffused, walked)
+        free = ClassLogits(weight, likelihood, torch.zeros_like(proportion))(both, x)
+        bias = match_proportions(free, proportion, mass)
+        logits = ClassLogits(weight, likelihood, bias)
+        share = distributions(free + bias)
+        share[given] = diffused[given]
+        before, label = label, share.argmax(1)
+        if torch.equal(before, label):
+            break
+    return share, walked, logits
+
+
+def walk_logits(diffused: Tensor, walked: Tensor) -> Tensor:
+    """Logits by what diffused and by the labels that walked."""
+    return (graph_logits(diffused) + graph_logits(walked)) / 2

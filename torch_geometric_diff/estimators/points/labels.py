@@ -5,11 +5,25 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from torch import Tensor
 
 # what NumPy makes of -1 and NaN among texts: np.array(["a", -1]) holds the text '-1'
 _LOST_IN_TEXT = ("-1", "-1.0", "nan")
+
+
+def label_columns(y: Any) -> tuple[list[Any], bool]:
+    """The columns of ``y``, and whether it has two dimensions."""
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    if scipy.sparse.issparse(y):
+        y = y.toarray()
+    table = y if isinstance(y, np.ndarray) or y is None else np.asarray(y, dtype=object)
+    if table is None or table.ndim != 2 or table.shape[1] < 2:
+        return [y], False
+    return [table[:, column] for column in range(table.shape[1])], True
 
 
 def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:

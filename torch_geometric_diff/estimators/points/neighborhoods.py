@@ -1,6 +1,7 @@
 """Weighted neighbors of points, by distances that are measured or given."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -86,12 +87,15 @@ class PrecomputedNeighbors:
         matrix (csr_matrix): Its stored entries [N, N]; entries of the diagonal are ignored.
         k (int): The most neighbors by distance; all affinities count.
         is_distance (bool): Whether the entries are distances.
+        device (str or torch.device): Where to compute.
     """
 
     points = None
     has_copies = False
 
-    def __init__(self, matrix: scipy.sparse.csr_matrix, k: int, is_distance: bool) -> None:
+    def __init__(
+        self, matrix: scipy.sparse.csr_matrix, k: int, is_distance: bool, device: Any = "cpu"
+    ) -> None:
         if matrix.shape[0] != matrix.shape[1]:
             raise ValueError(
                 "Expected 'X' of a precomputed 'metric' to be square, a row and a column for each "
@@ -107,12 +111,13 @@ class PrecomputedNeighbors:
         other = entries.row != entries.col
         parts = entries.data[other], (entries.row[other], entries.col[other])
         weights = self._weights(scipy.sparse.csr_matrix(parts, shape=matrix.shape)).tocoo()
-        self.edge_index = torch.from_numpy(np.stack([weights.col, weights.row])).long()
-        self.weight = torch.from_numpy(weights.data)
+        self.edge_index = torch.from_numpy(np.stack([weights.col, weights.row])).long().to(device)
+        self.weight = torch.from_numpy(weights.data).to(device)
+        self.num_points = matrix.shape[0]
 
     def order(self) -> Tensor:
         """The order in which points are given."""
-        return torch.arange(int(self.edge_index.max(initial=-1)) + 1)
+        return torch.arange(self.num_points, device=self.weight.device)
 
     def _weights(self, matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
         if len(matrix.data) and matrix.data.min() < 0:
@@ -145,7 +150,7 @@ class PrecomputedNeighbors:
 
         A row without neighbors takes the mean of all values.
         """
-        del width, finish
+        del width
         weights = self._weights(points)
         total = np.asarray(weights.sum(axis=1))
         table = values.cpu().numpy()
@@ -153,7 +158,8 @@ class PrecomputedNeighbors:
             weights @ table, total, out=np.zeros((len(total), table.shape[1])), where=total > 0
         )
         mean[total[:, 0] <= 0] = table.mean(axis=0)
-        return torch.from_numpy(mean).to(values)
+        result = torch.from_numpy(mean).to(values)
+        return result if finish is None else finish(points, result)
 
     def complete(self, values: Tensor, fallback: Tensor) -> Tensor:
         """Rows that are not finite take the fallback."""
@@ -170,9 +176,7 @@ def stored_entries(X: np.ndarray) -> scipy.sparse.csr_matrix:
     """A dense matrix with all its entries stored, zeros among them."""
     rows, columns = X.shape
     index = np.tile(np.arange(columns), rows)
-    return scipy.sparse.csr_matrix(
-        (X.ravel(), index, columns * np.arange(rows + 1)), shape=X.shape
-    )
+    return scipy.sparse.csr_matrix((X.ravel(), index, columns * np.arange(rows + 1)), shape=X.shape)
 
 
 def first_copies(points: Points) -> tuple[np.ndarray, np.ndarray]:

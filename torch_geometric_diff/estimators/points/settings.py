@@ -8,8 +8,8 @@ class FusionSettings:
     """How graph and features are weighed against each other by DiffusionClassifier.
 
     Chosen on fifteen sets of the KEEL repository, embeddings of validation classes, and draws 5000
-    and on of wine, breast cancer and digits (docs/benchmarks.md, "Few labels"); the volume rounds on
-    draws 1000 to 1014 of the latter three (the same page).
+    and on of wine, breast cancer and digits (docs/benchmarks.md, "Few labels"); the volume
+    rounds on draws 1000 to 1014 of the latter three (the same page).
     """
 
     sharpness: float = 2.0  # of logarithms of what diffused, which is flat
@@ -46,8 +46,18 @@ class RegressionSettings:
     horizons: tuple[float, ...] = (1000.0, 5000.0)  # mean numbers of steps of the random walk
     graph_shares: tuple[float, ...] = (0.2, 0.5)  # of the signal's variance, beside the features
     signal_shares: tuple[float, ...] = (
-        (0.05, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.997, 0.999)  # of the targets' variance
-    )
+        0.05,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        0.9,
+        0.95,
+        0.98,
+        0.99,
+        0.997,
+        0.999,
+    )  # of the targets' variance
     expected_signal_share: float = 0.6
     concentration: float = 1.2  # of the Laplace prior of its logit
     probes: int = 256  # random vectors that estimate prior variances
