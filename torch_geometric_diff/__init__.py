@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; the same names as in _
     from .acceleration import Acceleration as Acceleration
     from .acceleration import accelerate as accelerate
     from .estimators import DiffusionClassifier as DiffusionClassifier
+    from .estimators import DiffusionRegressor as DiffusionRegressor
     from .estimators import NodeClassifier as NodeClassifier
     from .graph import gaussian_knn_graph as gaussian_knn_graph
     from .graph import knn_graph as knn_graph
@@ -29,7 +30,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "acceleration": ("Acceleration", "accelerate"),
-    "estimators": ("DiffusionClassifier", "NodeClassifier"),
+    "estimators": ("DiffusionClassifier", "DiffusionRegressor", "NodeClassifier"),
     "graph": ("gaussian_knn_graph", "knn_graph"),
     "nn": ("DiffConv", "DiffResNet"),
     "ops": (

@@ -60,8 +60,8 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
     The graph joins every point :math:`i` to its ``n_neighbors`` nearest with weights
     :math:`\exp(-8 r_{ij}^2 / \rho_i^2)`, :math:`\rho_i` the distance of the last of them; far
     neighbors count little but keep the graph connected. :math:`\mathbf{W}` adds both directions.
-    With :math:`\mathbf{D}` its degrees and :math:`\mathbf{Y}` the one-hot labels (zero where there is
-    none), sources that stay on for :math:`K` steps give
+    With :math:`\mathbf{D}` its degrees and :math:`\mathbf{Y}` the one-hot labels (zero where there
+    is none), sources that stay on for :math:`K` steps give
 
     .. math::
         \mathbf{U} = \sum_{k=0}^{K} \mathbf{P}^k \, \mathbf{D}^{-1} \mathbf{Y}, \qquad

@@ -67,6 +67,37 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     return known, labels
 
 
+def read_targets(y: Any) -> tuple[np.ndarray, bool]:
+    """Real targets, a column for each output and NaN where there is none, and whether ``y`` has two
+    dimensions.
+
+    Raises:
+        ValueError: If they are no numbers, infinite, or absent.
+    """
+    if y is None:
+        raise ValueError("Expected 'y': it requires y to be passed, but the target y is None")
+    if isinstance(y, np.ma.MaskedArray):
+        y = y.astype(np.float64).filled(np.nan)
+    columns, is_multi_output = label_columns(y)
+    if not is_multi_output:
+        columns = [column_or_1d(columns[0], warn=True)]
+    try:
+        table = np.array(
+            [[np.nan if _is_missing(value) else value for value in column] for column in columns],
+            dtype=np.float64,
+        ).T
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected 'y' to hold numbers ({error})") from error
+    if np.isinf(table).any():
+        raise ValueError(
+            "Expected 'y' to hold finite numbers: Input y contains infinity or a value too large "
+            "for dtype('float64')"
+        )
+    if np.isnan(table).all(axis=0).any():
+        raise ValueError("Expected 'y' to hold a target (got only missing values)")
+    return table, is_multi_output
+
+
 def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
