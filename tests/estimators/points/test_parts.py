@@ -6,11 +6,8 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from torch_geometric_diff.estimators.points import neighbors as neighbors
+from torch_geometric_diff.estimators.points import neighbors as neighbors  # noqa: E402
 from torch_geometric_diff.estimators.points.fusion import (
-    SHARPNESSES,
-    TRIAL_ITERATIONS,
-    WEIGHTS,
     cut,
     folds,
     labels_by_weight,
@@ -18,8 +15,9 @@ from torch_geometric_diff.estimators.points.fusion import (
     log_probability,
     refine,
 )
-from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments
-from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among
+from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments  # noqa: E402
+from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among  # noqa: E402
+from torch_geometric_diff.estimators.points.settings import FUSION  # noqa: E402
 
 
 @pytest.fixture(params=["compiled", "torch"])
@@ -144,7 +142,7 @@ def test_one_round_is_that_of_the_formula(weight) -> None:
     expected /= expected.sum(1, keepdims=True)
     expected[given] = diffused[given]
     tensors = (torch.from_numpy(a) for a in (diffused, given))
-    share, beliefs = refine(
+    share, logits = refine(
         classes.moments,
         *tensors,
         weight,
@@ -153,7 +151,7 @@ def test_one_round_is_that_of_the_formula(weight) -> None:
         iterations=1,
     )
     np.testing.assert_allclose(share.numpy(), expected, rtol=1e-9)
-    assert beliefs.weight == weight
+    assert logits.weight == weight
 
 
 def test_weights_side_by_side_are_each_alone() -> None:
@@ -164,9 +162,9 @@ def test_weights_side_by_side_are_each_alone() -> None:
     diffused /= diffused.sum(1, keepdim=True)
     rest = (proportion, lambda values: walk @ values)
     for moments in (Moments(x.double()).leading(4), Moments(x * torch.tensor([0, 0, 0, 1e-9]))):
-        found = labels_by_weight(moments, diffused, given, WEIGHTS, *rest)
-        for weight, own in zip(WEIGHTS, found.unbind(1), strict=True):
-            share, _ = refine(moments, diffused, given, weight, *rest, TRIAL_ITERATIONS)
+        found = labels_by_weight(moments, diffused, given, FUSION.weights, *rest)
+        for weight, own in zip(FUSION.weights, found.unbind(1), strict=True):
+            share, _ = refine(moments, diffused, given, weight, *rest, FUSION.trial_iterations)
             assert torch.equal(own, share.argmax(1))
 
 
@@ -177,5 +175,5 @@ def test_cut_edges_and_probable_labels() -> None:
     logits = torch.tensor([[4.0, 0.0], [0.0, 4.0], [100.0, -100.0]])
     assert log_probability(logits, torch.tensor([0, 1, 0])) == pytest.approx(0, abs=1e-6)
     wrong = log_probability(logits, torch.tensor([0, 1, 1]))
-    losses = [2 * np.log1p(np.exp(-4 * s)) + min(30, 200 * s) for s in SHARPNESSES]
+    losses = [2 * np.log1p(np.exp(-4 * s)) + min(30, 200 * s) for s in FUSION.temperatures]
     assert wrong == pytest.approx(-min(losses), rel=1e-5)

@@ -23,6 +23,7 @@ class DiffusionEstimator(BaseEstimator):
     n_neighbors: int
     metric: str
     device: str | None
+    _is_double = False  # whether the graph is of double precision whatever the points are
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -107,7 +108,8 @@ class DiffusionEstimator(BaseEstimator):
                 )
         self._neighbors = neighbors
         mass = np.bincount(self._node[weight > 0], weight[weight > 0])
-        self._graph = HeatGraph(neighbors.edge_index, neighbors.weight, len(mass))
+        edge_weight = neighbors.weight.double() if self._is_double else neighbors.weight
+        self._graph = HeatGraph(neighbors.edge_index, edge_weight, len(mass))
         equal = (mass == mass[0]).all()
         self._mass = None if equal else torch.from_numpy(mass).to(neighbors.weight)[:, None]
         return weight

@@ -336,11 +336,13 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
     def _distribute(self, column: _Column, points: Points) -> np.ndarray:
         """The distributions of new points over the classes of a column."""
         width = len(column.classes)
-        if column.logits is None:
+        logits = column.logits
+        if logits is None:
             result = self._neighbors.interpolate(points, column.diffused, width)
             return result.cpu().numpy()
         is_soft = column.walked is None
-        both = torch.cat([column.diffused, column.share if is_soft else column.walked], dim=1)
+        second = column.share if column.walked is None else column.walked
+        both = torch.cat([column.diffused, second], dim=1)
 
         def finish(block: Points, mean: Tensor) -> Tensor:
             """What features and proportions add to the means of the neighbors."""
@@ -351,7 +353,7 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
                 else walk_logits(diffused, second)
             )
             x = None if self._features is None else self._features.read(block)
-            return distributions(column.logits(graph, x))
+            return distributions(logits(graph, x))
 
         return self._neighbors.interpolate(points, both, width, finish).cpu().numpy()
 
@@ -364,7 +366,7 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
             raise ValueError(
                 f"Expected 'feature_weight' to be 'auto' or a number from 0 to 1 (got {weight!r})"
             )
-        if self._is_precomputed and number and weight > 0:
+        if self._is_precomputed and number and weight != 0:
             raise ValueError(
                 f"Expected 'feature_weight' to be 'auto' or 0 where 'metric' is {self.metric!r}, "
                 f"which knows no features (got {weight!r})"

@@ -27,10 +27,17 @@ class _Column:
     """One column of the targets: the kernels of its labeled nodes and what was learned of them."""
 
     scale: float
+    offset: float
     horizons: list[int]
     kernels: list[Tensor]
     labeled_features: Tensor | None
     model: AveragedRegression | PoissonRegression
+
+    def predict(self, rows: KernelRows) -> Tensor:
+        """Means and standard deviations [M, 2]."""
+        result = self.model.predict(rows)
+        result[:, 0] += self.offset
+        return self.scale * result
 
 
 class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
@@ -88,6 +95,8 @@ class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
         >>> mean.shape, std.shape
         ((5,), (5,))
     """
+
+    _is_double = True
 
     def __init__(
         self,
@@ -176,7 +185,8 @@ class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
         mean = np.bincount(node, weight[labeled] * (target[labeled] / scale))[nodes] / total[nodes]
         device = self._graph.degree.device
         index = torch.from_numpy(nodes).to(device)
-        value, count = (torch.from_numpy(a).to(device) for a in (mean, total[nodes]))
+        offset = float(mean.mean())
+        value, count = (torch.from_numpy(a).to(device) for a in (mean - offset, total[nodes]))
         kernels = [kernel.columns(index).double() for kernel in self._kernels]
         features = None if self._features is None else self._feature_rows(self._features.x[index])
         rows = KernelRows(
@@ -191,7 +201,7 @@ class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
         else:
             model = AveragedRegression(rows, value, count, REGRESSION, self.form == "harmonic")
             horizons = sorted({candidate.horizon for candidate in model.candidates})
-        return _Column(scale, horizons, [kernels[h] for h in horizons], features, model)
+        return _Column(scale, offset, horizons, [kernels[h] for h in horizons], features, model)
 
     def _feature_rows(self, x: Tensor) -> Tensor:
         assert self._principal is not None
@@ -216,7 +226,7 @@ class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
     def _at_nodes(self, column: _Column) -> Tensor:
         features = None if self._features is None else self._feature_rows(self._features.x)
         rows = self._rows(column, self._table(column), features)
-        return column.scale * column.model.predict(rows)
+        return column.predict(rows)
 
     def _predict(self, points: Points) -> np.ndarray:
         """Means and standard deviations of new points, [M, outputs, 2]."""
@@ -229,7 +239,7 @@ class DiffusionRegressor(RegressorMixin, DiffusionEstimator):
                     if self._features is None
                     else self._feature_rows(self._features.read(block))
                 )
-                return column.scale * column.model.predict(self._rows(column, values, features))
+                return column.predict(self._rows(column, values, features))
 
             result = self._neighbors.interpolate(points, self._table(column), 2, finish)
             results.append(result.cpu().numpy())

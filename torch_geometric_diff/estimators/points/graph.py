@@ -51,7 +51,9 @@ class ResolventKernel:
     sources send to each other if a walk goes on with probability :math:`\gamma` after each step.
 
     It is computed as :math:`h(\mathbf{P})^2 \mathbf{D}^{-1}`, h a Chebyshev polynomial close to
-    :math:`(1 - \gamma x)^{-1/2}`, and so is positive semidefinite at any precision.
+    :math:`(1 - \gamma x)^{-1/2}`, and so is positive semidefinite at any precision. The constant
+    functions are projected out: whoever estimates the mean has them, and their large variance
+    would hide that of all others.
 
     Args:
         graph (HeatGraph): The graph.
@@ -66,7 +68,10 @@ class ResolventKernel:
         self.root = inverse_root(1 - 1 / horizon, precision)
         # a point without neighbors has no heat to share: its own variance is set below
         self.inverse_degree = torch.where(graph.degree > 0, 1 / graph.degree, 0)[:, None]
-        rows = propagate(self.inverse_degree.sqrt() * probes, graph.operator, self.root)
+        self.constant = (graph.degree > 0)[:, None] / graph.degree.sum()
+        source = self.inverse_degree.sqrt() * probes
+        source -= self.constant * (graph.degree.sqrt() @ probes.to(graph.degree))
+        rows = propagate(source, graph.operator, self.root)
         variance = rows.square().sum(1)
         self.scale = float((rows - rows.mean(0)).square().sum(1).mean()) or 1.0
         alone = graph.degree == 0
@@ -74,8 +79,9 @@ class ResolventKernel:
 
     def columns(self, nodes: Tensor) -> Tensor:
         """The columns [N, S] of nodes, in units of the mean variance about the mean."""
-        source = self.inverse_degree.new_zeros(len(self.inverse_degree), len(nodes))
-        source[nodes, torch.arange(len(nodes), device=nodes.device)] = self.inverse_degree[nodes, 0]
+        source = -self.constant.repeat(1, len(nodes))
+        column = torch.arange(len(nodes), device=nodes.device)
+        source[nodes, column] += self.inverse_degree[nodes, 0]
         for _ in range(2):
             source = propagate(source, self.graph.operator, self.root)
         return source / self.scale

@@ -142,8 +142,9 @@ class AveragedRegression:
 class PoissonRegression:
     r"""Targets as sources of heat: :math:`\bar{y} + s \sum_j k_{ij} (y_j - \bar{y})`.
 
-    The scale s and the horizon are those of the least squared error of leaving each target out;
-    these errors diffuse as well, to local variances.
+    The scale s and the horizon are those of the least squared error of leaving each target out, s
+    at most that at which sources give themselves what they have; these errors diffuse as well, to
+    local variances.
 
     Args: as those of :class:`AveragedRegression`.
     """
@@ -158,6 +159,7 @@ class PoissonRegression:
             effect = others @ self.source
             squared = float((weight * effect.square()).sum())
             scale = max(float(effect @ self.source), 0.0) / squared if squared > 0 else 0.0
+            scale = min(scale, 1 / float(kernel.diagonal().mean()))  # more would exceed the targets
             error = (target - self.mean - scale * effect).square()
             if float((weight * error).sum()) < best:
                 best = float((weight * error).sum())

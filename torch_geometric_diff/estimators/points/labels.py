@@ -77,7 +77,7 @@ def read_targets(y: Any) -> tuple[np.ndarray, bool]:
     if y is None:
         raise ValueError("Expected 'y': it requires y to be passed, but the target y is None")
     if isinstance(y, np.ma.MaskedArray):
-        y = y.astype(np.float64).filled(np.nan)
+        y = np.ma.filled(np.ma.asarray(y, dtype=np.float64), np.nan)
     columns, is_multi_output = label_columns(y)
     if not is_multi_output:
         columns = [column_or_1d(columns[0], warn=True)]

@@ -126,6 +126,7 @@ class PrecomputedNeighbors:
                 f"Expected 'X' of {kind} to be at least 0 (got {matrix.data.min():.3g})"
             )
         if not self.is_distance:
+            matrix.eliminate_zeros()
             return matrix
         count = np.diff(matrix.indptr)
         row = np.repeat(np.arange(len(count)), count)
