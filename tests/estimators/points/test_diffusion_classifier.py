@@ -8,11 +8,11 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from sklearn.datasets import load_digits, make_blobs, make_moons  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.datasets import load_digits, make_blobs, make_moons
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torch_geometric_diff import DiffusionClassifier  # noqa: E402
-from torch_geometric_diff.estimators.points.graph import HeatGraph  # noqa: E402
+from torch_geometric_diff import DiffusionClassifier
+from torch_geometric_diff.estimators.points.graph import HeatGraph
 
 
 @parametrize_with_checks([DiffusionClassifier()])

@@ -8,20 +8,20 @@ import torch
 
 pytest.importorskip("sklearn", reason="the regressor needs scikit-learn")
 
-from sklearn.base import clone  # noqa: E402
-from sklearn.datasets import load_diabetes  # noqa: E402
-from sklearn.linear_model import Ridge  # noqa: E402
-from sklearn.neighbors import kneighbors_graph  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
-from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import kneighbors_graph
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from torch_geometric_diff import DiffusionRegressor  # noqa: E402
-from torch_geometric_diff.estimators.points.graph import (  # noqa: E402
+from torch_geometric_diff import DiffusionRegressor
+from torch_geometric_diff.estimators.points.graph import (
     HeatGraph,
     ResolventKernel,
     inverse_root,
 )
-from torch_geometric_diff.estimators.points.kernel_regression import Candidate  # noqa: E402
+from torch_geometric_diff.estimators.points.kernel_regression import Candidate
 
 
 @parametrize_with_checks([DiffusionRegressor(), DiffusionRegressor(form="harmonic")])

@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from torch_geometric_diff.estimators.points import neighbors as neighbors  # noqa: E402
+from torch_geometric_diff.estimators.points import neighbors as neighbors
 from torch_geometric_diff.estimators.points.fusion import (
     cut,
     folds,
@@ -15,9 +15,9 @@ from torch_geometric_diff.estimators.points.fusion import (
     log_probability,
     refine,
 )
-from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments  # noqa: E402
-from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among  # noqa: E402
-from torch_geometric_diff.estimators.points.settings import FUSION  # noqa: E402
+from torch_geometric_diff.estimators.points.gaussian import GaussianClasses, Moments
+from torch_geometric_diff.estimators.points.neighbors import NearestKnown, among
+from torch_geometric_diff.estimators.points.settings import FUSION
 
 
 @pytest.fixture(params=["compiled", "torch"])

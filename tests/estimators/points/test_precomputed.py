@@ -7,13 +7,13 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
-from sklearn.datasets import load_digits, make_blobs  # noqa: E402
-from sklearn.metrics import pairwise_distances  # noqa: E402
-from sklearn.metrics.pairwise import rbf_kernel  # noqa: E402
-from sklearn.model_selection import cross_val_score  # noqa: E402
-from sklearn.neighbors import kneighbors_graph  # noqa: E402
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.metrics import pairwise_distances
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import kneighbors_graph
 
-from torch_geometric_diff import DiffusionClassifier  # noqa: E402
+from torch_geometric_diff import DiffusionClassifier
 
 
 @pytest.fixture(scope="module")
