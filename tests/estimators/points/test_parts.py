@@ -23,9 +23,9 @@ from torch_geometric_diff.estimators.points.settings import FUSION
 @pytest.fixture(params=["compiled", "torch"])
 def search(request, monkeypatch):
     if request.param == "torch":
-        monkeypatch.setattr(neighbors, "missing", lambda backend: "not wanted")
-    elif neighbors.missing("compiled") is not None:
-        pytest.skip(neighbors.missing("compiled"))
+        monkeypatch.setattr(neighbors.native, "MISSING", "not wanted")
+    elif neighbors.native.MISSING:
+        pytest.skip(neighbors.native.MISSING)
 
 
 def _nearest(search: NearestKnown, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -222,12 +222,8 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
     def _fit_column(self, column: _Column, weight: np.ndarray) -> None:
         """The distributions of all points over the classes of a column of the targets."""
         graph, neighbors = self._graph, self._neighbors
-        node, present = self._node[column.labeled], weight[column.labeled] > 0
-        counts = np.zeros((len(graph.degree), len(column.classes)))
-        np.add.at(counts, (node[present], column.encoded[present]), weight[column.labeled][present])
+        counts = self._count_labels(column, weight)
         total = counts.sum(axis=0)
-        if not total.any():
-            raise ValueError("Expected 'sample_weight' to leave a labeled point (got zeros there)")
         seen = total > 0
         proportion = self._proportions(np.where(seen, total, np.finfo(float).tiny))
         labeled_nodes = np.flatnonzero(counts.any(axis=1))
@@ -284,6 +280,16 @@ class DiffusionClassifier(ClassifierMixin, DiffusionEstimator):
                 graph,
                 self._mass,
             )
+
+    def _count_labels(self, column: _Column, weight: np.ndarray) -> np.ndarray:
+        """The weight of the labels of each class at each node."""
+        node, present = self._node[column.labeled], weight[column.labeled] > 0
+        if not present.any():
+            raise ValueError("Expected 'sample_weight' to leave a labeled point (got zeros there)")
+        counts = np.zeros((len(self._graph.degree), len(column.classes)))
+        of_labels = weight[column.labeled][present]
+        np.add.at(counts, (node[present], column.encoded[present]), of_labels)
+        return counts
 
     def _set_results(self, X: Any) -> None:
         """The public attributes."""
