@@ -25,7 +25,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from torch_geometric_diff._utils.files import read_text
+from benchmarks.common.files import read_text
 from torch_geometric_diff.data import data_root
 
 SPLITS = ("train", "val", "test")

@@ -4,6 +4,7 @@ from benchmarks.common.cli import add_device_flag as add_device_flag
 from benchmarks.common.cli import command_line as command_line
 from benchmarks.common.cli import device as device
 from benchmarks.common.cli import refuse_unused as refuse_unused
+from benchmarks.common.files import check_writable as check_writable
 from benchmarks.common.memory import keep_freed_memory as keep_freed_memory
 from benchmarks.common.results import ResultFile as ResultFile
 from benchmarks.common.results import environment as environment
@@ -19,6 +20,5 @@ from benchmarks.common.trials import Trial as Trial
 from benchmarks.common.trials import draw_trials as draw_trials
 from benchmarks.common.trials import share_of_rank as share_of_rank
 from benchmarks.common.trials import world as world
-from torch_geometric_diff._utils.files import check_writable as check_writable
 from torch_geometric_diff._utils.files import make_folder as make_folder
 from torch_geometric_diff._utils.files import write_atomically as write_atomically

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from torch_geometric_diff._utils.files import check_writable, read_text, write_atomically
+from benchmarks.common.files import check_writable, read_text
+from torch_geometric_diff._utils.files import write_atomically
 
 TEXT = "filename,label\né.png,naïve\n"
 

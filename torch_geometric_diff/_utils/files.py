@@ -1,6 +1,5 @@
 """Files that are whole or absent, locks on them, and folders that do not stay empty."""
 
-import codecs
 import os
 import sys
 import tempfile
@@ -78,30 +77,6 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str | Path) -> None:
-    """Try whether a file can be written, and leave everything as it was.
-
-    Raises:
-        OSError: If the file cannot be written, or its folder cannot be made.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     check_writable(f"{folder}/new/file.txt")
-        ...     Path(folder, "new").exists()
-        False
-    """
-    path = Path(path)
-    check_regular(path)
-    with make_folder(path.parent):
-        existed = path.exists()
-        with open(path, "ab"):
-            pass
-        if not existed:
-            path.unlink()
-
-
 def check_regular(path: Path) -> None:
     """Refuse a device, a pipe or the like, which cannot be replaced by a file (ValueError)."""
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -164,18 +139,3 @@ def locked(path: str | Path) -> Iterator[None]:
             file.close()
             if sys.platform == "win32":
                 lock.unlink(missing_ok=True)
-
-
-def read_text(path: str | Path) -> str:
-    """A text file in UTF-8, or in UTF-16 with its byte order mark.
-
-    Raises:
-        ValueError: If it is in another encoding; names the file.
-        OSError: If it cannot be read.
-    """
-    data = Path(path).read_bytes()
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text in UTF-8 ({error}); save it in UTF-8") from error
