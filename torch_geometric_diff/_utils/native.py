@@ -1,5 +1,6 @@
 """The one import of the compiled module."""
 
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -10,3 +11,10 @@ try:
 except ImportError as error:
     MISSING = f"the C++ extension was not built when the package was installed ({error})"
     _C = ModuleType("_C")
+    warnings.warn(
+        "torch-geometric-diff has no compiled kernels here, so on the CPU everything runs in plain "
+        "torch, many times slower; install a C++ compiler and reinstall the package from source "
+        "('pip install --force-reinstall --no-deps .'), or see torch_geometric_diff.kernels()",
+        RuntimeWarning,
+        stacklevel=2,
+    )
