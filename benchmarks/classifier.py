@@ -37,6 +37,8 @@ def _self_training(C: float, threshold: float) -> SelfTrainingClassifier:
 
 KNN = {"kernel": ["knn"], "n_neighbors": [5, 7, 10], "max_iter": [300]}
 GAUSSIAN = {"gamma": [0.03, 0.1, 0.3, 1.0, 3.0, 5.0, 10.0, 20.0, 50.0], "max_iter": [100]}
+RESULTS = "benchmarks/results/classifier.jsonl"
+
 # name: (constructor, settings that --tune compares). Ours has its defaults.
 MODELS: dict[str, tuple[Callable[..., BaseEstimator], list[dict[str, Any]]]] = {
     OURS: (
@@ -177,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--labels", type=int, nargs="+", default=[1, 2, 5, 10], help="per class")
     p.add_argument("--draws", type=int, help="of the labels (default: 100, with --tune 20)")
     p.add_argument("--tune", action="store_true", help="compare settings instead; writes nothing")
-    p.add_argument("--out", default="benchmarks/results/classifier.jsonl")
+    p.add_argument("--out", help=f"(default: {RESULTS})")
     p.add_argument("--resume", action="store_true", help="add what the file lacks")
     return p
 
@@ -221,9 +223,13 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"'--draws' and '--labels' must be positive (got {draws}, {args.labels})")
     datasets = args.data if args.features is None else [args.features]
     if args.tune:
+        if args.out is not None or args.resume:
+            given = "--out" if args.out is not None else "--resume"
+            raise ValueError(f"'{given}' does not go with '--tune', which writes nothing")
         for dataset in datasets:
             tune(dataset, args.models, args.labels, draws)
         return
+    args.out = args.out or RESULTS
     results = ResultFile(args.out, key=("dataset", "model", "labels"), resume=args.resume)
     for dataset in datasets:
         measure(results, dataset, args, draws)

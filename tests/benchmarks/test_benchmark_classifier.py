@@ -63,14 +63,14 @@ def test_rows_resume_and_the_table_pairs_the_draws(blobs, tmp_path, capsys):
     assert f"(ours {np.mean(ours - peer):+.2f} ± " in lines[1]
 
 
-def test_tuning_writes_nothing(blobs, tmp_path, capsys):
-    out = tmp_path / "rows.jsonl"
-    flags = ["--data", "wine", "--labels", "1", "3", "--draws", "1", "--out", str(out)]
+def test_tuning_writes_nothing(blobs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--data", "wine", "--labels", "1", "3", "--draws", "1"]
     benchmark.main(["--tune", "--models", "logistic regression", *flags])
     *printed, best = capsys.readouterr().out.splitlines()
     grid = benchmark.MODELS["logistic regression"][1]
     assert len(printed) == len(grid) and json.loads(best)["settings"] in grid
-    assert not out.exists()
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("dataset", benchmark.DATA)
@@ -102,3 +102,9 @@ def test_rows_of_the_speed_suite():
     assert [row["case"] for row in rows[::3]] == ["fit, 1000 x 16", "predict, 1000 x 16"]
     assert {row["name"] for row in rows} == {classifier.OURS, "graph alone", "LabelSpreading"}
     assert all(row["seconds"] > 0 and row["repeats"] == 3 for row in rows)
+
+
+@pytest.mark.parametrize("flags", [["--out", "rows.jsonl"], ["--resume"]])
+def test_tuning_takes_no_file(flags: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"'{flags[0]}' does not go with '--tune'"):
+        benchmark.main(["--tune", "--models", "logistic regression", *flags])
