@@ -18,6 +18,7 @@ from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
 from torch_geometric_diff.metrics import dirichlet_energy, distance_diameter_ratio, separability
 from torch_geometric_diff.nn import (
     APPNP,
+    AttentionDiffusion,
     CorrectAndSmooth,
     DiffConv,
     DiffResNet,
@@ -32,9 +33,11 @@ from torch_geometric_diff.nn import (
 )
 from torch_geometric_diff.ops import (
     DiffusionOperator,
+    EdgeList,
     Recurrence,
     SparseOperator,
     diffuse,
+    edge_attention,
     heat,
     propagate,
     sparse_mm,
@@ -370,8 +373,46 @@ def streamed(x: Tensor) -> Tensor:
         return torch.from_numpy(out.copy()).to(x.dtype)
 
 
+def attention_dense(x: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Two heads of three, self-loops replaced by one of each node."""
+    q, k = ((x @ w.mT).unflatten(-1, (2, 3)).movedim(-2, -3) for w in (query, key))
+    scores = (q @ k.mT) / 3**0.5
+    count = torch.zeros(N, N, dtype=x.dtype).index_put(
+        (EDGES[1], EDGES[0]), x.new_ones(EDGES.size(1)), True
+    )
+    count = torch.where(torch.eye(N, dtype=torch.bool), 1.0, count)
+    shares = count * (scores - scores.detach().amax(-1, keepdim=True)).exp()
+    matrix = (shares / shares.sum(-1, keepdim=True)).mean(-3)
+    for _ in range(K):
+        x = x + 0.25 * (matrix @ x - x)
+    return x
+
+
+def attention_of(layer: torch.nn.Module) -> Callable[..., Tensor]:
+    names = ("lin_query.weight", "lin_key.weight")
+    return lambda x, *weights: torch.func.functional_call(
+        layer, dict(zip(names, weights, strict=True)), (x, EDGES)
+    )
+
+
+def joint_attention(x: Tensor, weight: Tensor) -> Tensor:
+    x, edges = x.unsqueeze(1), EdgeList(EDGES, N)
+    return edge_attention(x, x, edges, x, score="joint", weight=weight).squeeze(1)
+
+
+def joint_attention_dense(x: Tensor, weight: Tensor) -> Tensor:
+    pairs = torch.nn.functional.leaky_relu(x.unsqueeze(-2) + x.unsqueeze(-3), 0.2)
+    count = torch.zeros(N, N, dtype=x.dtype).index_put(
+        (EDGES[1], EDGES[0]), x.new_ones(EDGES.size(1)), True
+    )
+    shares = count * (pairs * weight).sum(-1).exp()
+    total = shares.sum(-1, keepdim=True)
+    return (shares / torch.where(total > 0, total, 1.0)) @ x
+
+
 X = features(N, 2)
 torch.manual_seed(0)
+ATTENTION = AttentionDiffusion(2, 3, 2, K)
 NETWORK, VIEWS = DiffResNet(2, 3, K, 0.25).eval(), RandomPropagation(2, 3, num_steps=K).eval()
 BLOCK = ResidualBlock(2, num_layers=2)
 with warnings.catch_warnings():
@@ -533,6 +574,14 @@ CASES = [
         (X, WEIGHT, torch.tensor(-0.3).double()),
         refuses=NOT_COMPILED,
     ),
+    of_module(
+        "AttentionDiffusion",
+        ATTENTION,
+        attention_of,
+        attention_dense,
+        (X, features(6, 2), features(6, 2).flip(0)),
+    ),
+    Case("edge_attention", joint_attention, joint_attention_dense, (X, features(1, 2))),
     of_module("DiffResNet", NETWORK, in_type, network, (X, WEIGHT), autocast=torch.bfloat16),
     of_module("RandomPropagation", VIEWS, in_type, views, (X, WEIGHT), autocast=torch.bfloat16),
     of_module("ResidualBlock", BLOCK, in_type, residual, (X,)),
@@ -636,6 +685,7 @@ LAYERS: dict[str, tuple[torch.nn.Module, dict[str, Any]]] = {
     "APPNP": (APPNP(K, 0.2, dropout=P), {}),
     "GPRConv": (GPRConv(K), {}),
     "HeatConv": (HeatConv(0.5, learn_t=True), {}),
+    "AttentionDiffusion": (AttentionDiffusion(2, num_steps=K), {}),
     "SGConv": (SGConv(2, 4, K), {}),
     "SSGConv": (SSGConv(2, 4, 0.1, K), {}),
     "DiffResNet": (DiffResNet(2, 3, K, 0.25), {}),

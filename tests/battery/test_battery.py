@@ -18,7 +18,7 @@ from dense import as_form
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils.checkpoint import checkpoint
 
-from torch_geometric_diff.nn import CorrectAndSmooth, LabelPropagation
+from torch_geometric_diff.nn import AttentionDiffusion, CorrectAndSmooth, LabelPropagation
 from torch_geometric_diff.ops import SparseOperator, diffuse
 
 LOOSE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1, "autocast": 1e-1}
@@ -390,7 +390,8 @@ def call(layer: torch.nn.Module, form: str = "edge_index") -> torch.Tensor:
     graph, weight = as_form(form, EDGES[:, others], WEIGHT[others].float(), N)
     if isinstance(layer, CorrectAndSmooth):
         return layer(x, *rest.values(), graph, weight)
-    return layer(x, graph, edge_weight=weight, **rest)
+    weights = {} if isinstance(layer, AttentionDiffusion) else {"edge_weight": weight}
+    return layer(x, graph, **weights, **rest)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -54,7 +54,8 @@ def _quick_product(plain: Callable) -> Callable:
     @functools.wraps(plain)
     def multiply(src: Any, other: Any, reduce: str = "sum") -> Any:
         other = settled(other)
-        graph = matrix_graph(src, other, reduce) if is_eager() else None
+        known = is_eager() and (plain is utils.spmm or isinstance(src, SparseTensor))
+        graph = matrix_graph(src, other, reduce) if known else None
         out = None if graph is None else graph.product(other)
         return plain(src, other, reduce) if out is None else out
 

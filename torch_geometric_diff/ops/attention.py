@@ -11,7 +11,7 @@ from .._utils.functorch import is_differentiated, is_grads_batch, is_transformed
 from .._utils.native import _C
 from ..graph.adjacency import check_values, parse_edges
 from ._build import Built, compress
-from ._pattern import Pattern, native
+from ._pattern import Pattern, inverse_permutation, native
 from ._random import draw_seeds, dropout_scale, dropout_threshold, keep_mask, step_keys
 from .operator import SparseOperator
 
@@ -78,7 +78,7 @@ class EdgeList:
         row, col = (self.source, self.target) if source else (self.target, self.source)
         pattern, entry = compress(row, col, self.num_nodes)
         if pattern.col.numel() == row.numel():
-            edge = torch.empty_like(row).scatter_(0, entry.long(), torch.arange(row.numel()))
+            edge = inverse_permutation(entry.long())
             return pattern.rowptr.long(), pattern.col.long(), edge
         edge = torch.argsort(row, stable=True)  # each of several equal edges has a weight
         rowptr = torch.nn.functional.pad(row.bincount(minlength=self.num_nodes).cumsum(0), (1, 0))
@@ -279,7 +279,10 @@ def _arguments(plan: _Plan, inputs: list[Tensor | None]) -> dict[str, Any]:
         "weight": weight,
         "bias": bias,
         "value": value,
-        "mask": (*map(int, step_keys(torch.tensor(plan.seed or 0), 1)), plan.threshold),
+        "mask": (
+            *map(int, step_keys(torch.tensor(plan.seed or 0, device="cpu"), 1)),
+            plan.threshold,
+        ),
         "threads": torch.get_num_threads(),
     }
 

@@ -85,6 +85,12 @@ class AttentionDiffusion(torch.nn.Module):
         self.lin_key = Linear(in_channels, width, bias=False)
         self.reset_parameters()
 
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(
+            f"'{self.__class__.__name__}' cannot be scripted: TorchScript has no such kernel. "
+            "Use 'torch.compile' or 'torch.export' instead"
+        )
+
     def reset_parameters(self) -> None:
         """Draw new weights and clear the cached graph."""
         torch.nn.init.xavier_uniform_(self.lin_query.weight)
