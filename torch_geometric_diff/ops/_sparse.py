@@ -58,9 +58,20 @@ def _one_by_one(function: Any, info: Any, in_dims: Any, *factors: Tensor, patter
     return torch.stack(outs), 0
 
 
-def _transposed(value: Tensor, pattern: Pattern) -> tuple[Tensor, Pattern]:
-    """Entries in the order of the transpose, and its pattern."""
-    return value[pattern.transposition.entries.long()], pattern.transpose
+def _gradients(
+    ctx: Any, grad: Tensor, other: type[Function], entries: Tensor, dense: Tensor
+) -> tuple[Tensor | None, Tensor | None, None]:
+    """The gradient of the first factor, by the ``other`` product, and that of the second, a product
+    with the transpose of the matrix of some entries.
+    """
+    (pattern,), (needs_first, needs_second, _) = ctx.rest, ctx.needs_input_grad
+    first = second = None
+    if needs_first:
+        first = apply(other, grad, ctx.saved_tensors[1], pattern)
+    if needs_second:
+        moved = entries[pattern.transposition.entries.long()]
+        second = apply(SparseProduct, moved, dense, pattern.transpose)
+    return first, second, None
 
 
 @bilinear
@@ -75,14 +86,7 @@ class SparseProduct(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Products with the transpose and at the entries."""
-        (value, x), (pattern,), (grad,) = ctx.saved_tensors, ctx.rest, grads
-        grad_value = grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_value = apply(SampledProduct, grad, x, pattern)
-        if ctx.needs_input_grad[1]:
-            entries, transpose = _transposed(value, pattern)
-            grad_x = apply(SparseProduct, entries, grad, transpose)
-        return grad_value, grad_x, None
+        return _gradients(ctx, grads[0], SampledProduct, ctx.saved_tensors[0], grads[0])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, value: Tensor, x: Tensor, pattern: Pattern) -> Any:
@@ -110,14 +114,7 @@ class SampledProduct(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Products with the matrix of the gradients, and with its transpose."""
-        (g, x), (pattern,), (grad,) = ctx.saved_tensors, ctx.rest, grads
-        grad_g = grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_g = apply(SparseProduct, grad, x, pattern)
-        if ctx.needs_input_grad[1]:
-            entries, transpose = _transposed(grad, pattern)
-            grad_x = apply(SparseProduct, entries, g, transpose)
-        return grad_g, grad_x, None
+        return _gradients(ctx, grads[0], SparseProduct, grads[0], ctx.saved_tensors[0])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, g: Tensor, x: Tensor, pattern: Pattern) -> Any:
