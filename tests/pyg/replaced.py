@@ -29,4 +29,4 @@ def pytest_configure() -> None:
             return model
         return script(model, *args, **kwargs)
 
-    torch.jit.script = as_it_is
+    torch.jit.script = as_it_is  # type: ignore[assignment]
