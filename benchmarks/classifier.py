@@ -4,7 +4,9 @@
 ``--features FILE`` on other embeddings, a file of ``python -m fewshot.embed``. Every model sees the
 same 100 draws of labels; accuracy is that on the points without a label. ``--tune`` compares
 settings, on other draws than the reported ones: the peers have their best of each set, ours has one
-for all.
+for all. ``--peers`` adds graphlearning's and scikit-network's classifiers on a kNN graph of their
+authors' form, with and without the true shares of the classes (``--out`` of its own).
+``--task regression`` compares DiffusionRegressor with scikit-learn's regressors instead.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
 from tqdm import tqdm
 
+from benchmarks import classifier_peers, classifier_regression
 from benchmarks.common import ResultFile, command_line, environment, mean_and_interval
 from torch_geometric_diff import DiffusionClassifier
 
@@ -113,7 +116,9 @@ def accuracy(model: BaseEstimator, X: np.ndarray, y: np.ndarray, few: np.ndarray
             guess = model.fit(X[known], few[known]).predict(X)
         else:
             model.fit(X, few)
-            guess = model.transduction_ if hasattr(model, "label_distributions_") else None
+            is_transductive = hasattr(model, "label_distributions_")
+            is_transductive |= isinstance(model, classifier_peers.Peer)
+            guess = model.transduction_ if is_transductive else None
             guess = model.predict(X) if guess is None else guess
     return float((guess[~known] == y[~known]).mean())
 
@@ -178,8 +183,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     p.add_argument("--labels", type=int, nargs="+", default=[1, 2, 5, 10], help="per class")
     p.add_argument("--draws", type=int, help="of the labels (default: 100, with --tune 20)")
+    p.add_argument("--task", choices=["classification", "regression"], default="classification")
+    p.add_argument("--peers", action="store_true", help="compare with other packages as well")
     p.add_argument("--tune", action="store_true", help="compare settings instead; writes nothing")
-    p.add_argument("--out", help=f"(default: {RESULTS})")
+    p.add_argument("--out", help="(default: benchmarks/results/classifier.jsonl, or -TASK.jsonl)")
     p.add_argument("--resume", action="store_true", help="add what the file lacks")
     return p
 
@@ -188,7 +195,15 @@ def measure(results: ResultFile, dataset: str, args: argparse.Namespace, draws: 
     """Append the rows of a data set that the file lacks."""
     X, y = load(dataset)
     draw(y, max(args.labels), 0)  # enough points? fail now
-    todo = [(name, n) for name in args.models for n in args.labels]
+    peers = classifier_peers.peers() if args.peers else {}
+    shares = np.bincount(y) / len(y)
+    names = [*args.models, *peers]
+    for name in peers:
+        reason = classifier_peers.missing(name)
+        if reason is not None:
+            print(f"skipped: {reason}")
+            names.remove(name)
+    todo = [(name, n) for name in names for n in args.labels]
     for row in results.rows:
         mine = row["dataset"] == dataset and (row["model"], row["labels"]) in todo
         if mine and len(row["accuracy"]) != draws:
@@ -199,7 +214,12 @@ def measure(results: ResultFile, dataset: str, args: argparse.Namespace, draws: 
     for name, n in tqdm(todo, desc=dataset, disable=None, leave=False):
         if (dataset, name, n) in results.finished:
             continue
-        build, settings = MODELS[name][0], settings_of(dataset, name)
+        if name in peers:
+            build = peers[name]
+            settings = {"shares": shares} if name.endswith(classifier_peers.SHARES) else {}
+        else:
+            build, settings = MODELS[name][0], settings_of(dataset, name)
+        described = settings or ({} if name in peers else build().get_params())
         start = time.perf_counter()
         values = [accuracy(build(**settings), X, y, draw(y, n, d)) for d in range(draws)]
         results.append(
@@ -208,11 +228,24 @@ def measure(results: ResultFile, dataset: str, args: argparse.Namespace, draws: 
                 "model": name,
                 "labels": n,
                 "accuracy": values,
-                "settings": settings or build().get_params(),
+                "settings": str(build(**settings)) if name in peers else described,
                 "seconds_per_draw": (time.perf_counter() - start) / draws,
                 "environment": environment(),
             }
         )
+
+
+def default_file(suffix: str | None) -> str:
+    """The file of results of the committed rows, or the one of other tables beside it."""
+    return RESULTS if suffix is None else RESULTS.replace(".jsonl", f"-{suffix}.jsonl")
+
+
+def run_regression(args: argparse.Namespace, draws: int) -> None:
+    """``--task regression``, which knows no classes."""
+    if args.tune or args.peers or args.features:
+        raise ValueError("'--task regression' takes '--draws', '--out' and '--resume' alone")
+    args.out = args.out or default_file("regression")
+    classifier_regression.run(args, draws)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -221,6 +254,9 @@ def main(argv: list[str] | None = None) -> None:
     draws = args.draws if args.draws is not None else 20 if args.tune else 100
     if draws < 1 or min(args.labels) < 1:
         raise ValueError(f"'--draws' and '--labels' must be positive (got {draws}, {args.labels})")
+    if args.task == "regression":
+        run_regression(args, draws)
+        return
     datasets = args.data if args.features is None else [args.features]
     if args.tune:
         if args.out is not None or args.resume:
@@ -229,7 +265,7 @@ def main(argv: list[str] | None = None) -> None:
         for dataset in datasets:
             tune(dataset, args.models, args.labels, draws)
         return
-    args.out = args.out or RESULTS
+    args.out = args.out or default_file("peers" if args.peers else None)
     results = ResultFile(args.out, key=("dataset", "model", "labels"), resume=args.resume)
     for dataset in datasets:
         measure(results, dataset, args, draws)

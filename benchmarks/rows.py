@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
-from benchmarks.common import ResultFile, Trial, accuracy, read_rows, world
+from benchmarks.common import ResultFile, Trial, accuracy, metrics, read_rows, world
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
@@ -101,8 +101,10 @@ def run_trials(
     trials: Sequence[Trial],
     training: Row,
     measures: Mapping[str, Callable[[Tensor, Tensor], float | None]] = MappingProxyType({}),
+    metric: str = "accuracy",
 ) -> list[Row]:
-    """Run trials side by side and measure each; ``measures`` are more, of logits and classes.
+    """Run trials side by side and measure each; ``measures`` are more, of logits and classes, and
+    ``metric`` one of :mod:`benchmarks.common.metrics` beside accuracy, at the nodes of the trial.
 
     The seconds of a trial are its share of the time of all.
     """
@@ -121,9 +123,19 @@ def run_trials(
             "epochs": result.epochs,
             "seconds": round(seconds, 3),
             **{name: measure(result.logits, data.y) for name, measure in measures.items()},
+            **_measured(metric, result.logits, data.y, trial),
         }
         for trial, result in zip(trials, results, strict=True)
     ]
+
+
+def _measured(metric: str, logits: Tensor, y: Tensor, trial: Trial) -> Row:
+    """A metric beside accuracy at the nodes of a trial."""
+    if metric == "accuracy":
+        return {}
+    score = metrics.measure(metric)
+    nodes = {"test": trial.test, "val": trial.val}
+    return {f"{name}_{metric}": score(logits, y, of) for name, of in nodes.items() if len(of)}
 
 
 def speed_rows(suite: str) -> list[Row]:
@@ -134,12 +146,13 @@ def speed_rows(suite: str) -> list[Row]:
     return json.loads(path.read_text(encoding="utf-8"))["rows"]
 
 
-def summary(rows: list[Row]) -> str:
+def summary(rows: list[Row], metric: str = "accuracy") -> str:
     """Mean and standard deviation over all runs, in the form of the paper."""
-    values = 100 * np.array([row["test_acc"] for row in rows])
+    field = "test_acc" if metric == "accuracy" else f"test_{metric}"
+    values = 100 * np.array([row[field] for row in rows])
     splits = len({row["split"] for row in rows})
     inits = len({row["init"] for row in rows})
     return (
-        f"test accuracy: {values.mean():.2f} ± {values.std():.2f} % "
+        f"test {metric.replace('_', ' ')}: {values.mean():.2f} ± {values.std():.2f} % "
         f"({len(rows)} runs: {splits} splits x {inits} inits)"
     )

@@ -24,6 +24,7 @@ from benchmarks.common import (
     share_of_rank,
     world,
 )
+from benchmarks.common.metrics import METRICS
 from benchmarks.nodes.graphs import (
     DATASETS,
     add_graph_flags,
@@ -68,6 +69,12 @@ def parser(defaults: Mapping[str, Any]) -> argparse.ArgumentParser:
         "features and classes",
     )
     add_split_flags(p)
+    p.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="accuracy",
+        help="what to report beside accuracy, which training watches (default: accuracy)",
+    )
     p.add_argument("--num_inits", type=int, default=defaults.get("num_inits", 1))
     p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
     add_device_flag(p)
@@ -142,6 +149,7 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
         "model": args.model,
         "seed": args.seed,
         "settings": settings,
+        **({} if args.metric == "accuracy" else {"metric": args.metric}),
     }
     if dataset not in DATASETS or args.words or args.directed:
         header["form"] = data.form
@@ -164,7 +172,9 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
     versions = environment()
     with tqdm(total=len(mine), disable=None, unit="trial") as bar:
         for first in range(0, len(mine), batch):
-            rows = run_trials(data, method, mine[first : first + batch], training)
+            rows = run_trials(
+                data, method, mine[first : first + batch], training, metric=args.metric
+            )
             for row in rows:
                 results.file.append({**header, **row, "versions": versions})
             bar.update(len(rows))
@@ -174,6 +184,6 @@ def main(argv: list[str] | None = None, defaults: Mapping[str, Any] = NONE) -> N
     done = {(row["split"], row["init"]): row for row in results.rows()}
     rows = [done[t.split, t.init] for t in trials if (t.split, t.init) in done]
     if len(rows) == len(trials):
-        print(summary(rows))
+        print(summary(rows, args.metric))
     else:
         print(f"{len(rows)} of {len(trials)} trials are done; other ranks are still running")
