@@ -134,9 +134,11 @@ def _headline(result: Result) -> str:
     if not result.moments:
         return f"{title} without diffusion"
     if result.toy.updates:
-        plain, diffused = scores["without"][0], scores["with"][0]
+        plain, diffused = (float(np.mean(scores[name])) for name in ("without", "with"))
         verb = "lifts" if diffused > plain else "takes"
-        return f"{title}: diffusion {verb} the accuracy from {plain:.3f} to {diffused:.3f}"
+        starts = len(scores["with"])
+        where = "in one start" if starts == 1 else f"in the mean of {starts} starts"
+        return f"{title}: diffusion {verb} the accuracy from {plain:.2f} to {diffused:.2f} {where}"
     before, after = result.moments[0].ratio, result.moments[-1].ratio
     return f"{title}: diffusion takes the distance-diameter ratio from {before:.2g} to {after:.2g}"
 

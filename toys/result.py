@@ -1,30 +1,11 @@
 """What a toy is and what its run finds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from numpy.random import RandomState
 from torch import Tensor
 
-from .data import Points
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A set of points and the constants of the paper for it; 0 updates mean no network."""
-
-    name: str
-    draw: Callable[[int, float, RandomState], Points]
-    noise: float
-    n_top: int
-    steps: int
-    seed: int
-    lr: float = 1.0
-    points: int = 1000
-    updates: int = 20
-    sigma: float = 0.5
-    step_size: float = 1.0
+from .command import Toy
 
 
 class Fit(NamedTuple):

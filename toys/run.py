@@ -1,8 +1,7 @@
-"""The run that all toys share: train with and without diffusion, print, draw."""
+"""What all toys compute: networks trained with and without diffusion, and what is told of them."""
 
 import argparse
 import math
-from pathlib import Path
 
 import torch
 from numpy.random import RandomState
@@ -11,72 +10,23 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 
-from benchmarks.common import check_writable, mean_and_interval, refuse_unused
+from benchmarks.common import mean_and_interval
 from torch_geometric_diff import DiffusionOperator, diffuse
 from torch_geometric_diff.graph import gaussian_knn_graph
 from torch_geometric_diff.metrics import distance_diameter_ratio
 from torch_geometric_diff.nn import ResidualBlock
 
+from . import data
+from .command import Toy
 from .data import Points
-from .result import Fit, Moment, Result, Toy
+from .result import Fit, Moment, Result
 
 SHOWN_STEPS = 24
 
 
-def parser(toy: Toy) -> argparse.ArgumentParser:
-    """The flags, whose defaults are the constants of the paper."""
-    flags = argparse.ArgumentParser(
-        prog=f"python -m toys.{toy.name}",
-        description=f"What diffusion does to {toy.name}: prints accuracy and distance-diameter "
-        "ratio without and with diffusion, and writes a PNG, a GIF and an HTML page.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    flags.add_argument("--points", type=int, default=toy.points, help="points of both classes")
-    flags.add_argument("--noise", type=float, default=toy.noise, help="deviation of the points")
-    flags.add_argument("--n_top", type=int, default=toy.n_top, help="weights kept a point")
-    flags.add_argument("--sigma", type=float, default=toy.sigma, help="width of the Gaussian")
-    flags.add_argument("--steps", type=int, default=toy.steps, help="steps of diffusion")
-    flags.add_argument("--step_size", type=float, default=toy.step_size, help="size of a step")
-    if toy.updates:
-        flags.add_argument("--updates", type=int, default=toy.updates, help="updates by SGD")
-        flags.add_argument("--lr", type=float, default=toy.lr, help="learning rate")
-        flags.add_argument(
-            "--momentum",
-            type=float,
-            default=0.0,
-            help="momentum; the paper's code says 0.9 but makes a new optimizer for every update, "
-            "so that none builds up, and these figures are those without",
-        )
-    flags.add_argument("--seed", type=int, default=toy.seed, help="seed of points and network")
-    flags.add_argument("--seeds", type=int, default=20, help="starts to compare, from --seed on")
-    flags.add_argument("--no_diffusion", action="store_true", help="leave diffusion out")
-    flags.add_argument(
-        "--out", type=Path, default=Path("runs/toys") / toy.name, help="prefix of the files"
-    )
-    return flags
-
-
-def check(args: argparse.Namespace) -> None:
-    """Refuse numbers out of range, by the name of their flag."""
-    least = {"points": 4, "n_top": 1, "steps": 1, "updates": 1, "seeds": 1, "seed": 0}
-    for name, bound in least.items():
-        if getattr(args, name, bound) < bound:
-            raise ValueError(f"Expected '--{name}' of at least {bound} (got {getattr(args, name)})")
-    if args.n_top > args.points:
-        raise ValueError(
-            f"Expected '--n_top' of at most '--points', {args.points} (got {args.n_top})"
-        )
-    if not 0 <= args.noise < math.inf:
-        raise ValueError(f"Expected '--noise' to be finite and not negative (got {args.noise})")
-    if not 0 < getattr(args, "lr", 1.0) < math.inf:
-        raise ValueError(f"Expected '--lr' to be positive and finite (got {args.lr})")
-    if not 0 <= getattr(args, "momentum", 0.0) < 1:
-        raise ValueError(f"Expected '--momentum' to lie in [0, 1) (got {args.momentum})")
-
-
 def draw(toy: Toy, args: argparse.Namespace, seed: int) -> Points:
     """The points of ``seed``."""
-    return toy.draw(args.points, args.noise, RandomState(seed))
+    return getattr(data, toy.name)(args.points, args.noise, RandomState(seed))
 
 
 def operator(x: Tensor, args: argparse.Namespace) -> DiffusionOperator:
@@ -201,21 +151,3 @@ def report(result: Result, args: argparse.Namespace) -> None:
         gains = [b - a for a, b in zip(scores["without"], scores["with"], strict=True)]
         mean, half = mean_and_interval(gains)
         print(f"    gain by diffusion {mean:+.3f} +- {half:.3f}")
-
-
-def run(toy: Toy, argv: list[str] | None) -> None:
-    """The command line of a toy."""
-    args = parser(toy).parse_args(argv)
-    check(args)
-    if args.no_diffusion:
-        unused = ["n_top", "sigma", "steps", "step_size"]
-        refuse_unused(parser(toy), args, unused, "'--no_diffusion'")
-    from .picture import write_gif, write_html, write_png  # asks for the extra packages
-
-    check_writable(args.out.with_name(args.out.name + ".png"))  # fail now, not after the training
-    result = compute(toy, args)
-    report(result, args)
-    files = [write_png(result, args.out)]
-    if result.moments:
-        files += [write_gif(result, args.out), write_html(result, args.out)]
-    print("  wrote " + ", ".join(str(path) for path in files))

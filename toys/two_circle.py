@@ -2,11 +2,9 @@
 
 from benchmarks.common import command_line
 
-from .data import two_circle
-from .result import Toy
-from .run import run
+from .command import Toy, run
 
-TOY = Toy("two_circle", two_circle, noise=0.05, n_top=50, steps=200, lr=1.0, seed=42)
+TOY = Toy("two_circle", noise=0.05, n_top=50, steps=200, lr=1.0, seed=42)
 
 
 def main(argv: list[str] | None = None) -> None:

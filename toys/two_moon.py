@@ -2,11 +2,9 @@
 
 from benchmarks.common import command_line
 
-from .data import two_moon
-from .result import Toy
-from .run import run
+from .command import Toy, run
 
-TOY = Toy("two_moon", two_moon, noise=0.05, n_top=25, steps=60, lr=1.0, seed=40)
+TOY = Toy("two_moon", noise=0.05, n_top=25, steps=60, lr=1.0, seed=40)
 
 
 def main(argv: list[str] | None = None) -> None:

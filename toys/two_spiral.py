@@ -2,11 +2,9 @@
 
 from benchmarks.common import command_line
 
-from .data import two_spiral
-from .result import Toy
-from .run import run
+from .command import Toy, run
 
-TOY = Toy("two_spiral", two_spiral, noise=0.1, n_top=25, steps=900, lr=0.8, seed=42)
+TOY = Toy("two_spiral", noise=0.1, n_top=25, steps=900, lr=0.8, seed=42)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,11 +2,9 @@
 
 from benchmarks.common import command_line
 
-from .data import xor
-from .result import Toy
-from .run import run
+from .command import Toy, run
 
-TOY = Toy("xor", xor, points=400, noise=0.0, n_top=20, steps=200, updates=0, seed=42)
+TOY = Toy("xor", points=400, noise=0.0, n_top=20, steps=200, updates=0, seed=42)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,8 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PLAIN = {"±": "+-", "×": "x", "–": "-", "−": "-", "’": "'"}  # for terminals without the signs
 
@@ -22,8 +24,10 @@ def _spell(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("spelled", _spell)
 
 
-def device(name: str) -> torch.device:
+def device(name: str) -> "torch.device":
     """The type of an option: a device that computes here."""
+    import torch
+
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
@@ -34,6 +38,8 @@ def device(name: str) -> torch.device:
 
 def add_device_flag(parser: argparse.ArgumentParser) -> None:
     """The option ``--device``, a GPU by default where there is one."""
+    import torch
+
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", type=device, default=usual)
 

@@ -7,12 +7,11 @@ import argparse
 import importlib
 import json
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from benchmarks.common import check_writable, command_line, environment, write_atomically
-from benchmarks.speed.harness import BesideHarness, Harness, Row
 
+Row = dict[str, Any]
 SUITES = (
     "kernels",
     "columns",
@@ -97,12 +96,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads is not None:
         if args.threads < 1:
             raise ValueError(f"Expected '--threads' to be at least 1 (got {args.threads})")
+        import torch
+
         torch.set_num_threads(args.threads)
     for path in filter(None, (args.json, args.plot)):
         check_writable(path)  # fail now, not after the suite
     if args.products and args.suite != "build":
         raise ValueError(f"Expected '--suite build' beside '--products' (got '{args.suite}')")
     suite = importlib.import_module(f".{args.suite}", __package__)
+    from benchmarks.speed.harness import BesideHarness, Harness
+
     if args.beside and args.suite not in BESIDE:
         raise ValueError(f"Expected one of the suites {BESIDE} beside '--beside'")
     machine, harness = environment(), Harness()

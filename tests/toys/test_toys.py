@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.common import command_line, mean_and_interval
-from toys.run import check, compute, draw, operator, parser, train
+from toys.command import check, parser
+from toys.run import compute, draw, operator, train
 
 NAMES = ["two_moon", "two_circle", "two_spiral", "xor"]
 # after 20 updates at the default seeds; the published figures of these constants
