@@ -3,16 +3,18 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sphinx.application import Sphinx
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import HeteroConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from torch_geometric_diff import nn
+
+if TYPE_CHECKING:  # the tests read this without Sphinx
+    from sphinx.application import Sphinx
 
 TEXT = """# Which layer takes what
 
@@ -162,7 +164,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def write(app: Sphinx) -> None:
+def write(app: "Sphinx") -> None:
     """Write the page if it changed."""
     path, text = Path(app.srcdir) / "api" / "layers.md", TEXT.format(table=table())
     path.parent.mkdir(exist_ok=True)
@@ -170,7 +172,7 @@ def write(app: Sphinx) -> None:
         path.write_text(text)
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Write the page before anything is read."""
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,11 @@
 """Pages of every result row, written from ``benchmarks/results`` when the pages are built."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:  # the tests read this without Sphinx
+    from sphinx.application import Sphinx
+
 
 PAGES = {  # name: title, what is said, the tables of benchmarks.readme
     "speed": (
@@ -57,7 +60,7 @@ Every measured row of the repository in tables: `benchmarks/results` and `fewsho
 """
 
 
-def write(app: Sphinx) -> None:
+def write(app: "Sphinx") -> None:
     """Write the pages that changed."""
     from benchmarks.readme import TABLES
 
@@ -72,7 +75,7 @@ def write(app: Sphinx) -> None:
             path.write_text(text + "\n")
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
+def setup(app: "Sphinx") -> dict[str, bool]:
     """Write the pages before anything is read."""
     app.connect("builder-inited", write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,15 +3,11 @@
 import pytest
 import torch
 
-from torch_geometric_diff._utils import native
 from torch_geometric_diff.graph import knn, knn_graph, search
 
 BACKENDS = [
     pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            name == "compiled" and bool(native.MISSING), reason="not installed"
-        ),
+        name, marks=pytest.mark.skipif(search.missing(name) is not None, reason="not installed")
     )
     for name in search.BACKENDS
 ] + ["auto"]

@@ -1,6 +1,7 @@
 """kNN graphs are exact on every backend, whatever the points."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torch_geometric_diff._utils import native
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph
 
 
@@ -21,6 +21,7 @@ EXACT = [
     "auto",
     pytest.param("compiled", marks=needs("torch_geometric_diff._C")),
     "blocked",
+    pytest.param("torch_cluster", marks=needs("torch_cluster")),
 ]
 DEVICES = [
     "cpu",
@@ -201,11 +202,11 @@ def test_bad_input_is_refused(arguments, error, message):
         knn_graph(**{"x": torch.rand(3, 2), "k": 1} | arguments)
 
 
-def test_a_missing_extension_is_named(monkeypatch):
-    monkeypatch.setattr(native, "MISSING", "it was not built")
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_cluster", None)
     x = torch.rand(5, 2)
-    with pytest.raises(ValueError, match="'compiled': it was not built"):
-        knn_graph(x, 2, backend="compiled")
+    with pytest.raises(ValueError, match="'torch_cluster', which is not installed"):
+        knn_graph(x, 2, backend="torch_cluster")
     assert torch.equal(knn_graph(x, 2), knn_graph(x, 2, backend="blocked"))
 
 

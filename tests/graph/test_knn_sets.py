@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from torch_geometric_diff._utils import native
 from torch_geometric_diff.graph import gaussian_knn_graph, knn_graph, search
 
 SIZES = [1, 2, 3, 30, 0, 33, 1, 260, 65, 129, 5]
-COMPILED = pytest.mark.skipif(bool(native.MISSING), reason="the C++ extension is not built")
+COMPILED = pytest.mark.skipif(
+    search.missing("compiled") is not None, reason="the C++ extension is not built"
+)
 
 
 @pytest.fixture(params=[pytest.param("compiled", marks=COMPILED), "blocked"])

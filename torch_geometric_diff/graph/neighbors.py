@@ -6,12 +6,11 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from .._utils import native
 from .._utils.checks import check_integer
 from .._utils.functorch import cacheable, uncompiled, unwrap
 from .distances import pair_distances
 from .points import check_apart, check_batch, check_points, read_points
-from .search import BACKENDS, nearest
+from .search import BACKENDS, missing, nearest
 
 BLOCK_BYTES = 64 * 2**20
 FLOWS = ("source_to_target", "target_to_source")
@@ -56,6 +55,8 @@ def knn_graph(  # type: ignore[misc]  # the other arguments as below
     ``compiled``      vectors of the CPU, with a tree of boxes up  on the CPU, if the extension is
                       to 12 dimensions                             built: up to 384 dimensions, or
                                                                    sets of up to 1,024 points
+    ``torch_cluster`` tree on the CPU, brute force on the GPU      if installed: on a GPU up to 32
+                                                                   dimensions and 64 neighbors
     ``blocked``       matrix products and top-k, any device        everywhere else
     ================= ============================================ ===============================
 
@@ -258,8 +259,8 @@ def neighbor_table(
     if backend != "auto" and backend not in BACKENDS:
         names = ", ".join(repr(name) for name in ("auto", *BACKENDS))
         raise ValueError(f"Expected 'backend' to be one of {names} (got {backend!r})")
-    if backend == "compiled" and native.MISSING:
-        raise ValueError(f"Expected 'backend' to be installed (got {backend!r}: {native.MISSING})")
+    if backend != "auto" and (reason := missing(backend)):
+        raise ValueError(f"Expected 'backend' to be installed (got {backend!r}: {reason})")
     with cacheable():
         x = unwrap(x).detach()
         points = read_points(x, sets, cosine, num_known)

@@ -1,5 +1,6 @@
 """Nearest neighbors within sets: by the C++ extension, or proposed in blocks and ranked exactly."""
 
+import importlib.util
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,8 +13,17 @@ from .._utils.functorch import in_memory, uncompiled
 from .._utils.native import _C
 from .points import Points
 
-BACKENDS = ("compiled", "blocked")
+BACKENDS = ("compiled", "torch_cluster", "blocked")
 COMPILED_DIMENSIONS = 384  # from here on matrix products are as fast (benchmarks.speed, suite knn)
+
+
+def missing(backend: str) -> str | None:
+    """Why a backend cannot run, or :obj:`None`."""
+    if backend == "compiled":
+        return native.MISSING
+    if backend == "torch_cluster" and importlib.util.find_spec(backend) is None:
+        return f"it needs the package '{backend}', which is not installed"
+    return None
 
 
 def nearest(points: Points, k: int, backend: str, block_bytes: int) -> Tensor:
@@ -23,11 +33,21 @@ def nearest(points: Points, k: int, backend: str, block_bytes: int) -> Tensor:
         Indices :math:`(M, k)`, followed by -1 where a set has fewer.
     """
     if backend == "auto":
-        dim, on_cpu = points.known.size(1), points.known.device.type == "cpu"
-        largest = max((b - a for a, b in pairwise(points.known_start)), default=0)
-        compiled = on_cpu and not native.MISSING and (dim <= COMPILED_DIMENSIONS or largest <= 1024)
-        backend = "compiled" if compiled else "blocked"
-    return _compiled(points, k) if backend == "compiled" else _ranked(points, k, block_bytes)
+        backend = _choose(points, k)
+    if backend == "compiled":
+        return _compiled(points, k)
+    limited = points.known.is_cuda and k > 80  # its kernel finds 100 at most
+    search = TorchCluster if backend == "torch_cluster" and not limited else Blocks
+    return _ranked(points, k, block_bytes, search(points, points.single))
+
+
+def _choose(points: Points, k: int) -> str:
+    dim, on_cpu = points.known.size(1), points.known.device.type == "cpu"
+    largest = max((b - a for a, b in pairwise(points.known_start)), default=0)
+    if on_cpu and missing("compiled") is None and (dim <= COMPILED_DIMENSIONS or largest <= 1024):
+        return "compiled"
+    few = points.known.is_cuda and dim <= 32 and k <= 64
+    return "torch_cluster" if few and missing("torch_cluster") is None else "blocked"
 
 
 def _compiled(points: Points, k: int) -> Tensor:
@@ -115,11 +135,36 @@ class Blocks:
         return index, slack + _floor(self.x)
 
 
-def _ranked(points: Points, k: int, block_bytes: int) -> Tensor:
+class TorchCluster:
+    """Proposes what ``torch_cluster.knn`` finds: a tree on the CPU, one kernel on the GPU."""
+
+    def __init__(self, points: Points, single: bool) -> None:
+        same = [torch.equal(x, x.float().double()) for x in (points.known, points.asked)]
+        dtype = torch.float32 if single and all(same) else torch.float64
+        self.points, self.x, self.y = points, points.known.to(dtype), points.asked.to(dtype)
+        # (D + 2) units for a sum of squared differences, and more for the bounds of a tree
+        self.relative = 8 * (self.x.size(1) + 32) * torch.finfo(dtype).eps
+
+    def propose(self, rows: Tensor, low: int, high: int, count: int) -> tuple[Tensor, Tensor]:
+        """The same as that of :class:`Blocks`."""
+        from torch_cluster import knn
+
+        points = self.points
+        count = min(count, high - low)
+        index = rows.new_full((len(rows), count), -1)
+        sets = points.known_set[low:high], points.asked_set[rows]
+        row, found = knn(self.x[low:high], self.y[rows], count, *(s - sets[0][0] for s in sets))
+        start = torch.searchsorted(row, torch.arange(len(rows), device=row.device))
+        index[row, torch.arange(len(row), device=row.device) - start[row]] = found + low
+        # of a set without known points it finds those of others
+        index.masked_fill_(points.known_set[index.clamp(min=0)] != sets[1].unsqueeze(1), -1)
+        return index, self.x.new_full((len(rows),), _floor(self.x), dtype=torch.float64)
+
+
+def _ranked(points: Points, k: int, block_bytes: int, search: Blocks | TorchCluster) -> Tensor:
     """Rank candidates exactly, and ask for more where a point left out could enter."""
     index = torch.full((len(points.asked), k), -1, device=points.asked.device)
     rows, count = torch.arange(len(points.asked), device="cpu"), k + 6 + k // 8
-    search = Blocks(points, points.single)
     rows = _sweep(index, rows, search, count, block_bytes)
     if len(rows) > 0:
         search = Blocks(_without_copies(points, k), single=False)
@@ -129,7 +174,9 @@ def _ranked(points: Points, k: int, block_bytes: int) -> Tensor:
     return index
 
 
-def _sweep(index: Tensor, rows: Tensor, search: Blocks, count: int, block_bytes: int) -> Tensor:
+def _sweep(
+    index: Tensor, rows: Tensor, search: Blocks | TorchCluster, count: int, block_bytes: int
+) -> Tensor:
     """Write the nearest of ``count`` candidates of ``rows``; the rows that others could enter."""
     points, left = search.points, [rows[:0]]
     columns = points.known.t().contiguous()

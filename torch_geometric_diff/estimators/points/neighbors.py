@@ -9,10 +9,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ..._utils import native
 from ..._utils.numerics import power_of_two
 from ...graph import knn_graph
-from ...graph.search import center, nearest_known
+from ...graph.search import center, missing, nearest_known
 
 BLOCK_BYTES = 64 * 2**20  # of intermediates at a time
 _REACH = 2.0**10  # how far off, in units of the known points, differences are trusted
@@ -111,7 +110,7 @@ class _Dense:
         self.unit /= self.scale
         size = self.unit.abs()
         in_range = bool(size.masked_fill_(size == 0, 1).min() > 2.0**-400)
-        self.compiled = in_range and points.device.type == "cpu" and not native.MISSING
+        self.compiled = in_range and points.device.type == "cpu" and missing("compiled") is None
 
     def like_known(self, points: Points) -> Tensor:
         """Points as these are."""
