@@ -65,6 +65,7 @@ class Case:
         module: The layer or model, if it is one.
         call: What makes the function of the module, or of a copy.
         autocast: The type of what comes out under autocast to bfloat16: that of PyG.
+        outcomes: What happened in the columns that were tried in this process.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Case:
     module: torch.nn.Module | None = None
     call: Callable[[Any], Callable[..., Tensor]] | None = None
     autocast: torch.dtype = torch.float32
+    outcomes: dict[str, str] = field(default_factory=dict)
 
 
 def of_module(

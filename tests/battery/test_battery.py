@@ -324,7 +324,15 @@ CONSTANT = ("backward", "backward twice", "inference first", "jacobian, vectoriz
 def outcome(case: Case, column: str) -> str:
     """What happens in a cell: *yes*, the right value; *no*, the package's own refusal; *constant*,
     the right value, and no gradient passes; or why it does not apply. Anything else raises.
+
+    It is tried once a process: the table asks for what the tests have seen.
     """
+    if column not in case.outcomes:
+        case.outcomes[column] = tried(case, column)
+    return case.outcomes[column]
+
+
+def tried(case: Case, column: str) -> str:
     if column in case.beside:
         return case.beside[column]
     if column in OF_MODULES and case.module is None:
