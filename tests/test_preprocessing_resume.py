@@ -128,6 +128,10 @@ def test_a_run_killed_while_it_cleaned_up_is_finished(tmp_path, operator, x, mon
     again = _stop_after(monkeypatch, 0, KeyboardInterrupt())
     assert np.array_equal(diffuse_features(x, operator, 2, out), whole) and not again
     assert os.listdir(tmp_path) == ["y.npy"]
+    (tmp_path / "y.npy.blocks").mkdir()  # killed before the last folder went
+    with pytest.raises(ValueError, match="already exists"):
+        diffuse_features(x, operator, 2, out)
+    assert os.listdir(tmp_path) == ["y.npy"]
 
 
 class _FullDisk:

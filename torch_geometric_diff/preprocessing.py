@@ -5,7 +5,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
@@ -113,6 +113,9 @@ def _diffuse_blocks(
     blocks = out.with_name(f"{out.name}.blocks")
     done = out.exists()
     if done and not (resume and _read_plan(blocks) == plan):  # else killed while it cleaned up
+        if rank == 0:
+            with suppress(OSError):  # of one killed at the very end there is an empty folder
+                blocks.rmdir()
         raise ValueError(f"'{out}' already exists; remove it or choose another 'out'")
     _wait()
     if not done:

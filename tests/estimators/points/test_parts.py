@@ -6,6 +6,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the classifier needs scikit-learn")
 
+from torch_geometric_diff._utils import native
 from torch_geometric_diff.estimators.points import neighbors as neighbors
 from torch_geometric_diff.estimators.points.fusion import (
     cut,
@@ -23,9 +24,9 @@ from torch_geometric_diff.estimators.points.settings import FUSION
 @pytest.fixture(params=["compiled", "torch"])
 def search(request, monkeypatch):
     if request.param == "torch":
-        monkeypatch.setattr(neighbors.native, "MISSING", "not wanted")
-    elif neighbors.native.MISSING:
-        pytest.skip(neighbors.native.MISSING)
+        monkeypatch.setattr(native, "MISSING", "not wanted")
+    elif native.MISSING:
+        pytest.skip(native.MISSING)
 
 
 def _nearest(search: NearestKnown, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
