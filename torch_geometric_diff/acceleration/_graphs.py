@@ -282,8 +282,7 @@ class Sums:
 
     def matrix(self, value: Tensor) -> SparseMatrix:
         """The matrix of these entries."""
-        matrix = SparseMatrix.of_entries(self.pattern, value)
-        return matrix
+        return SparseMatrix.of_entries(self.pattern, value)
 
 
 class Graph(NamedTuple):

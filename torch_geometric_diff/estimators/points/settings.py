@@ -1,4 +1,4 @@
-"""The tuned constants of the estimators of points, each with the rows it was chosen on."""
+"""The tuned constants of the estimators of points, each with what it was chosen on."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ class FusionSettings:
     """How graph and features are weighed against each other by DiffusionClassifier.
 
     Chosen on fifteen sets of the KEEL repository, embeddings of validation classes, and draws 5000
-    and on of wine, breast cancer and digits (docs/benchmarks.md, "Few labels"); the volume
-    rounds on draws 1000 to 1014 of the latter three (the same page).
+    and on of wine, breast cancer and digits (docs/benchmarks.md, "Few labels of points"); the
+    volume rounds on draws 1000 to 1014 of the latter three, whose rows are not stored.
     """
 
     sharpness: float = 2.0  # of logarithms of what diffused, which is flat
@@ -40,7 +40,8 @@ class GaussianSettings:
 class RegressionSettings:
     """The candidate kernels of DiffusionRegressor and their prior.
 
-    Chosen on draws 1000 to 1039 of diabetes and two spirals (docs/benchmarks.md, "Few targets").
+    Chosen on draws 1000 to 1039 of diabetes and two spirals, whose rows are not stored; ``python -m
+    benchmarks.classifier --task regression`` compares on others.
     """
 
     horizons: tuple[float, ...] = (1000.0, 5000.0)  # mean numbers of steps of the random walk
