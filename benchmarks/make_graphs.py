@@ -11,6 +11,8 @@ standardized, every row joined to its ten nearest; of the source files of a pack
 subpackage; the others are stochastic block models: edges join nodes of one class, of different ones
 or of each class and the next (``cycle``), and features of ``noise`` tell nothing. Tuning graphs are
 of more kinds: points whose classes no plane parts, counts, categories; roles of nodes in the graph.
+Graphs of the kind ``shapes`` have the nodes, edges, words and classes of two of Shchur's sets, in
+the layout of his files: for times and memory, not for accuracy.
 """
 
 import argparse
@@ -234,6 +236,60 @@ def blocks(
     return {"x": forms[features], "edge_index": edge_index, "y": y}
 
 
+def worded(
+    nodes: int, edges: int, words: int, share: float, classes: int, homophily: float = 0.8
+) -> Arrays:
+    """A connected graph of exactly so many undirected edges and words, in Shchur's layout.
+
+    A node has a ``share`` of all words, more often those of its class; few nodes have most edges,
+    of which about a share ``homophily`` stays in a class.
+    """
+    from scipy import sparse
+
+    rng = np.random.default_rng(301)
+    y = rng.permutation(np.arange(nodes) % classes)
+    by_class = [np.flatnonzero(y == c) for c in range(classes)]
+
+    def neighbors(source: np.ndarray) -> np.ndarray:
+        label = rng.integers(0, classes, len(source))
+        label = np.where(rng.random(len(source)) < homophily, y[source], label)
+        size = np.array([len(members) for members in by_class])[label]
+        rank = (size * rng.random(len(source)) ** 2).astype(int)
+        starts = np.cumsum([0, *map(len, by_class)])[:-1]
+        return np.concatenate(by_class)[starts[label] + rank]
+
+    first = rng.permutation(nodes)  # a tree, so that all is one component
+    tree = first[1:], first[(rng.random(nodes - 1) * np.arange(1, nodes)).astype(int)]
+    keys = np.minimum(*tree) * nodes + np.maximum(*tree)
+    while len(keys) < edges:
+        source = rng.integers(0, nodes, edges - len(keys))
+        target = neighbors(source)
+        own = np.minimum(source, target) * nodes + np.maximum(source, target)
+        more = np.setdiff1d(own[source != target], keys)
+        keys = np.concatenate([keys, more])
+    pair = keys // nodes, keys % nodes
+    adjacency = sparse.csr_matrix((np.ones(edges, np.float32), pair), (nodes, nodes))
+
+    usual = (np.arange(words) + 10.0) ** -0.7
+    rate = rng.permutation(usual) * np.exp(0.7 * rng.standard_normal((classes, words)))
+    for _ in range(20):  # no word is in more than nine tenths of a class
+        rate = np.minimum(rate * share / rate.mean(axis=1, keepdims=True), 0.9)
+    rows = [
+        sparse.csr_matrix(rng.random((len(part), words), np.float32) < rate[y[part]])
+        for part in np.array_split(np.arange(nodes), -(-nodes * words // 2**24))
+    ]
+    x = sparse.vstack(rows).astype(np.float32)
+    arrays: Arrays = {"labels": y}
+    for name, matrix in (("adj", adjacency), ("attr", x)):
+        arrays |= {
+            f"{name}_data": matrix.data,
+            f"{name}_indices": matrix.indices,
+            f"{name}_indptr": matrix.indptr,
+            f"{name}_shape": np.array(matrix.shape),
+        }
+    return arrays
+
+
 UNSEEN: dict[str, Callable[[], Arrays]] = {
     "wine": lambda: table("wine"),
     "cancer": lambda: table("breast_cancer"),
@@ -284,8 +340,12 @@ TUNING: dict[str, Callable[[], Arrays]] = {
     "many": lambda: blocks(115, 0.6, 4.0, nodes=3000, classes=50),
     "unequal": lambda: blocks(116, 0.5, 2.5, nodes=2000, classes=5, unequal=True),
 }
-KINDS = {"unseen": UNSEEN, "tuning": TUNING}
-GRAPHS = UNSEEN | TUNING
+SHAPES: dict[str, Callable[[], Arrays]] = {
+    "photo-shape": lambda: worded(7_487, 119_043, 745, 0.35, 8),
+    "physics-shape": lambda: worded(34_493, 247_962, 8_415, 0.004, 5),
+}
+KINDS = {"unseen": UNSEEN, "tuning": TUNING, "shapes": SHAPES}
+GRAPHS = UNSEEN | TUNING | SHAPES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -295,7 +355,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=path, required=True, metavar="FOLDER", help="NAME.npz go there")
     p.add_argument(
-        "--kind", choices=KINDS, default="unseen", help="those of the table, or those to tune on"
+        "--kind",
+        choices=KINDS,
+        default="unseen",
+        help="those of the table, those to tune on, or those of the shape of Shchur's sets",
     )
     p.add_argument("--graphs", nargs="+", choices=GRAPHS, help="(default: all of the kind)")
     return p

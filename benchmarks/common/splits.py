@@ -149,7 +149,8 @@ def fraction_split(
     follow it.
 
     Args:
-        y (torch.Tensor): Class of every node; below 0 for none, such a node is in no part.
+        y (torch.Tensor): Class of every node, or its labels; below 0 for none, such a node is in no
+            part.
         seed (int or numpy.random.RandomState): Seed, or a generator to draw from.
         train (float, optional): Share of the training nodes. (default: ``0.6``)
         val (float, optional): Share of the validation nodes. (default: ``0.2``)
@@ -167,7 +168,7 @@ def fraction_split(
         >>> [len(part) for part in fraction_split(y, seed=0)]
         [60, 20, 20]
     """
-    labels = _class_numbers(y)
+    labels = _class_numbers(y if y.dim() == 1 else y.amin(dim=1))
     if not (train > 0 and val > 0 and train + val < 1):
         raise ValueError(
             f"Expected positive shares of training and validation nodes that sum to less than 1 "
@@ -205,13 +206,13 @@ def mask_splits(data: Data) -> list[tuple[Tensor, Tensor, Tensor]]:
         >>> mask_splits(data)
         [(tensor([0]), tensor([1]), tensor([2]))]
     """
-    masks = []
+    masks, y = [], data.y if data.y.dim() == 1 else data.y.amin(dim=1)
     for name in ("train_mask", "val_mask", "test_mask"):
         mask = data.get(name, None)
         if mask is None:
             raise ValueError(f"The graph has no '{name}'; choose another kind of splits")
         mask = mask[:, None] if mask.dim() == 1 else mask
-        masks.append(mask.bool() & (data.y >= 0)[:, None])
+        masks.append(mask.bool() & (y >= 0)[:, None])
     number = max(mask.size(1) for mask in masks)
     if any(mask.size(1) not in (1, number) for mask in masks):
         raise ValueError(f"The masks hold {[mask.size(1) for mask in masks]} splits")

@@ -69,14 +69,15 @@ class Fit:
 
 
 def accuracy(logits: Tensor, y: Tensor, nodes: Tensor) -> float:
-    """Share of ``nodes`` whose largest logit is that of their class.
+    """Share of ``nodes`` whose largest logit is that of their class, or share of the labels of
+    ``y`` of two dimensions whose logit has the right sign.
 
     Example:
         >>> logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
         >>> accuracy(logits, torch.tensor([0, 1, 1]), torch.tensor([0, 1]))
         1.0
     """
-    return (logits[nodes].argmax(dim=-1) == y[nodes]).float().mean().item()
+    return _hits(logits[nodes], y[nodes]).float().mean().item()
 
 
 class _MemoryOrder:
@@ -126,8 +127,18 @@ def _logits(models: Sequence[Any], inputs: Sequence[Any], nodes: Tensor | None =
     return logits.gather(1, nodes.unsqueeze(-1).expand(-1, -1, logits.size(-1)))
 
 
+def _hits(logits: Tensor, y: Tensor) -> Tensor:
+    """Which classes [..., n] or labels [..., n, C] logits [..., n, C] tell rightly."""
+    if y.dim() == logits.dim():
+        return (logits > 0) == (y > 0)
+    return logits.argmax(dim=-1) == y
+
+
 def _losses(logits: Tensor, y: Tensor) -> Tensor:
-    """The mean cross-entropy [B] of logits [B, n, C]."""
+    """The mean cross-entropy [B] of logits [B, n, C], binary for labels [B, n, C]."""
+    if y.dim() == logits.dim():
+        each = F.binary_cross_entropy_with_logits(logits, y.to(logits), reduction="none")
+        return each.mean(dim=(1, 2))
     each = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none")
     return each.view_as(y).mean(dim=1)
 
@@ -168,18 +179,19 @@ def fit(
 ) -> list[Fit]:
     """Train each model on its nodes ``train``, keeping the state that its ``val`` likes best.
 
-    Cross-entropy and Adam. Several models of one class train side by side, each as it would alone:
-    one that stops early leaves the others. A model may define ``parameter_groups(weight_decay)`` to
-    decay only some of its parameters, and ``side_by_side(models, *inputs, nodes)``, the logits
-    :math:`(B, N, C)` of several models at once, or :math:`(B, n, C)` of each model's own ``nodes``;
-    its ``forward`` then takes ``nodes``, too. Random numbers that models draw from a common
-    generator depend on which models draw them, so dropout needs a generator of each model's own,
-    as :class:`~torch_geometric_diff.nn.DiffConv` takes it.
+    Cross-entropy (binary for several labels a node) and Adam. Several models of one class train
+    side by side, each as it would alone: one that stops early leaves the others. A model may define
+    ``parameter_groups(weight_decay)`` to decay only some of its parameters, and
+    ``side_by_side(models, *inputs, nodes)``, the logits :math:`(B, N, C)` of several models at
+    once, or :math:`(B, n, C)` of each model's own ``nodes``; its ``forward`` then takes ``nodes``,
+    too. Random numbers that models draw from a common generator depend on which models draw them,
+    so dropout needs a generator of each model's own, as :class:`~torch_geometric_diff.nn.DiffConv`
+    takes it.
 
     Args:
         models (sequence of torch.nn.Module): Each maps the inputs to logits of all nodes.
         inputs (sequence): Arguments of the models: features, adjacency.
-        y (torch.Tensor): Class of every node.
+        y (torch.Tensor): Class of every node, or several labels :math:`(N, C)`, each 0 or 1.
         train (torch.Tensor): Indices of the training nodes, of all models :math:`(n,)` or of each
             :math:`(B, n)`.
         val (torch.Tensor): Indices of the validation nodes, likewise.
@@ -230,7 +242,7 @@ def fit(
             model.eval()
         with torch.no_grad():
             logits = _logits(training, inputs, val)
-            hits = (logits.argmax(dim=-1) == y[val]).float().mean(dim=1)
+            hits = _hits(logits, y[val]).float().flatten(1).mean(dim=1)
             # One transfer an epoch, so that a GPU is waited for only once.
             measures = torch.stack([_losses(logits, y[val]), hits, losses.detach()]).tolist()
         better = _improved(active, stopping, measures, epoch, lr)

@@ -142,6 +142,11 @@ def open_splits(args: argparse.Namespace, data: Data) -> Protocol:
         train, val = args.fractions
         kind = f"random, {100 * train:g} % train and {100 * val:g} % val, {where}"
         return Protocol(partial(fraction_split, train=train, val=val), kind, number)
+    if data.y.dim() == 2:
+        raise ValueError(
+            "Expected '--split fractions' or '--split masks' for a graph of several labels a node "
+            f"(got '--split {args.split}')"
+        )
     if args.num_train < 1 or args.num_val < 1:
         raise ValueError(
             f"Expected '--num_train' and '--num_val' of at least 1 (got {args.num_train} and "

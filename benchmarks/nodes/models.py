@@ -39,6 +39,7 @@ class Method:
 
     independent = False  # whether a model does not notice others that are trained beside it
     symmetric = False  # whether the graph must be undirected
+    multi_label = True  # whether it can learn several labels a node
     training: tuple[str, ...] | None = None  # its options of training, where not those of `fit`
     hops: int | None = None  # how far a model looks from a node: None for everywhere
     inputs: tuple[Any, ...]  # arguments of the model
@@ -46,7 +47,10 @@ class Method:
 
     def __init__(self, data: Data) -> None:
         self.data = data
-        self.num_classes = int(data.y.max()) + 1
+        several = data.y.dim() == 2  # labels a node
+        if several and not self.multi_label:
+            raise ValueError(f"it takes one class a node (got 'y' of shape {list(data.y.shape)})")
+        self.num_classes = data.y.size(1) if several else int(data.y.max()) + 1
 
     @classmethod
     def settings(cls) -> set[str]:
@@ -358,6 +362,7 @@ class LabelPropagationMethod(Method):
     """Labels of the training nodes spread over the graph, Zhou et al., NeurIPS 2003."""
 
     independent = True
+    multi_label = False
 
     def __init__(self, data: Data, *, layer_num: int, alpha: float) -> None:
         super().__init__(data)
@@ -374,6 +379,8 @@ class LabelPropagationMethod(Method):
 
 class CorrectAndSmoothMethod(MLPMethod):
     """Correct and smooth on top of the MLP, Huang et al., ICLR 2021."""
+
+    multi_label = False
 
     def __init__(
         self,

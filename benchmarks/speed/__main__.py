@@ -26,6 +26,7 @@ SUITES = (
     "build",
     "small",
     "classifier",
+    "nodes",
     "partition",
 )
 BESIDE = ("propagation", "columns", "small", "accelerate")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.make_graphs import blocks, columns, imports, main, roles, words_of
+from benchmarks.make_graphs import blocks, columns, imports, main, roles, worded, words_of
 from torch_geometric_diff.data import load_graph
 
 
@@ -62,3 +62,16 @@ def test_imports_and_words_of_a_source_file() -> None:
     module = {"p.a.one": 0, "p.a.two": 1, "p.b.three": 2}
     assert sorted(set(imports(tree, ("p", "a", "me"), module))) == list(module)
     assert words_of(tree) == {"first", "step", "some", "name", "other", "part"}
+
+
+def test_a_graph_of_a_shape_is_connected_and_in_shchurs_layout(tmp_path: Path) -> None:
+    graph = worded(500, 2_000, 120, 0.1, 4)
+    assert all(np.array_equal(graph[name], worded(500, 2_000, 120, 0.1, 4)[name]) for name in graph)
+    np.savez(tmp_path / "shape.npz", **graph)
+    data = load_graph(str(tmp_path / "shape.npz"))
+    assert (data.num_nodes, data.num_edges, data.num_features) == (500, 4_000, 120)
+    assert abs((data.x > 0).float().mean() - 0.1) < 0.01 and data.y.bincount().tolist() == [125] * 4
+    source, target = data.edge_index
+    assert 0.5 < (data.y[source] == data.y[target]).float().mean() < 0.9
+    degree = source.bincount()
+    assert degree.max() > 3 * degree.float().mean()

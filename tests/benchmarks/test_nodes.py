@@ -307,3 +307,39 @@ def test_settings_and_models_that_do_not_fit_are_one_line(
     gc.collect()
     assert code == 2 and named in error and not out.exists()
     assert "mine.toml" in error or "no setting" in error or "--model" in error
+
+
+@pytest.fixture(scope="module")
+def labels(graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph with several labels a node, each told by the features; one node has none."""
+    arrays = dict(np.load(graph))
+    y = np.stack([arrays["y"] == 0, arrays["y"] % 2 == 1, arrays["y"] > 0], axis=1).astype(float)
+    y[3] = np.nan
+    path = tmp_path_factory.mktemp("labels") / "several.npz"
+    np.savez(path, **{**arrays, "y": y})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("model", "metric"),
+    [("gcn", "roc_auc"), ("mlp", "average_precision"), ("node-classifier", "f1")],
+)
+def test_several_labels_a_node(labels: Path, tmp_path: Path, model: str, metric: str) -> None:
+    flags = ["--model", model, "--metric", metric, "--split", "fractions", "--num_splits", "1"]
+    flags += ["--max_epochs", "60"]
+    [row] = run(labels, tmp_path / "rows.jsonl", *flags)
+    assert row["test_acc"] > 0.7
+    assert row[f"test_{metric}"] > 0.7
+
+
+def test_several_labels_a_node_take_masks_and_no_classes(labels: Path, tmp_path: Path) -> None:
+    rows = run(labels, tmp_path / "rows.jsonl", "--model", "gcn", "--split", "masks")
+    assert len(rows) == 2
+    with pytest.raises(ValueError, match="'--split masks' for a graph of several labels a node"):
+        run(labels, tmp_path / "new.jsonl", "--model", "gcn")
+    with pytest.raises(ValueError, match="takes one class a node"):
+        run(labels, tmp_path / "new.jsonl", "--model", "label-propagation", "--split", "masks")
+    damaged = {**np.load(labels), "y": np.full((len(np.load(labels)["y"]), 2), 2)}
+    np.savez(tmp_path / "damaged.npz", **damaged)
+    with pytest.raises(ValueError, match="other labels than 0 and 1"):
+        run(tmp_path / "damaged.npz", tmp_path / "new.jsonl", "--split", "masks")

@@ -57,6 +57,7 @@ def standard_form(
 
     Nodes keep their order, which the drawing of splits depends on; loops and repeated edges go.
     Classes are numbered from 0 in the order of their labels; a label below 0 stands for none.
+    Labels of two dimensions, several a node, stay as they are.
 
     Args:
         data (torch_geometric.data.Data): A graph with ``x``, ``edge_index``, ``y`` and perhaps
@@ -101,17 +102,17 @@ def standard_form(
     edges = adjacency.tocoo()
     index = torch.from_numpy(nodes)
 
-    x = data.x[index].float()
+    x = data.x[index].float()  # a copy, changed in place: features may be most of the memory
     if words == "binary":
-        x = (x != 0).float()
+        x.ne_(0)
     if words != "raw":
-        total = x.abs().sum(dim=1, dtype=torch.float64).float()
-        x = x * (1 / torch.where(total == 0, 1.0, total))[:, None]
+        total = torch.linalg.vector_norm(x, ord=1, dim=1, dtype=torch.float64).float()
+        x.mul_((1 / torch.where(total == 0, 1.0, total))[:, None])
     masks = {name: data[name][index] for name in MASKS if name in data}
     return Data(
         x=x,
         edge_index=torch.from_numpy(np.stack([edges.row, edges.col]).astype(np.int64)),
-        y=number_classes(data.y[index]),
+        y=number_classes(data.y[index]) if data.y.dim() == 1 else data.y[index],
         **masks,
     )
 

@@ -45,7 +45,7 @@ def read_npz(path: Path) -> Data:
             file = np.load(opened, allow_pickle=False)
             if isinstance(file, np.ndarray):
                 raise ValueError("it holds one array and no archive")
-            arrays = _shchur(file) if "adj_data" in file or "labels" in file else {}
+            arrays = shchur_arrays(file) if "adj_data" in file or "labels" in file else {}
             for name, names in NAMES.items():
                 there = [known for known in names if known in file]
                 if there and name not in arrays:
@@ -56,7 +56,8 @@ def read_npz(path: Path) -> Data:
     return check_graph(arrays, path)
 
 
-def _shchur(file: Any) -> dict[str, Any]:
+def shchur_arrays(file: Any) -> dict[str, Any]:
+    """The arrays of :func:`check_graph` from those of Shchur's layout."""
     matrices: dict[str, Any] = {}
     for key in ("adj", "attr"):
         if f"{key}_data" in file:
@@ -101,8 +102,9 @@ def check_graph(arrays: Mapping[str, Any], origin: Any) -> Data:
 
     Args:
         arrays (dict): ``x`` :math:`(N, F)`, ``edge_index`` :math:`(2, E)` or a row an edge, ``y``
-            of :math:`N` classes, below 0 or NaN where there is none; perhaps masks :math:`(N)` or
-            :math:`(N, S)`. Others are left out.
+            of :math:`N` classes, below 0 or NaN where there is none, or of several labels a node
+            :math:`(N, C)`, each 0 or 1; perhaps masks :math:`(N)` or :math:`(N, S)`. Others are
+            left out.
         origin: What an error names.
 
     Raises:
@@ -157,17 +159,23 @@ def _edges(edge_index: Tensor, num_nodes: int) -> Tensor:
 
 
 def _classes(y: Tensor, num_nodes: int) -> Tensor:
-    """The class of each node, below 0 where there is none."""
+    """The class of each node, or its labels, below 0 where there is none."""
     if y.dim() == 2 and y.size(1) == 1:
         y = y.squeeze(1)
-    if y.dim() != 1 or y.numel() != num_nodes:
+    if y.dim() not in (1, 2) or y.size(0) != num_nodes or y.numel() == 0:
         raise ValueError(
-            f"'y' has shape {list(y.shape)}, expected one class for each of {num_nodes}"
+            f"'y' has shape {list(y.shape)}, expected one class for each of {num_nodes}, or a row "
+            "of labels"
         )
     y = torch.where(y.isnan(), -1.0, y) if y.is_floating_point() else y
     if not bool((y == y.long()).all()):
         raise ValueError("'y' holds numbers that are no class")
     y = y.long()
+    if y.dim() == 2:
+        none = (y < 0).any(dim=1, keepdim=True)
+        if bool((y > 1).any()):
+            raise ValueError(f"'y' of shape {list(y.shape)} holds other labels than 0 and 1")
+        return torch.where(none, -1, y)
     if y[y >= 0].unique().numel() < 2:
         raise ValueError("'y' holds fewer than two classes")
     return y

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_geometric_diff import NodeClassifier
+from torch_geometric_diff import NodeClassifier, knn_graph
 from torch_geometric_diff.estimators.node import candidates, node_classifier
 
 N = 120
@@ -319,7 +319,8 @@ UNKNOWN = torch.where(torch.arange(N) == 31, -1, blocks()[2])
         ({"y": [0, 1]}, ValueError, "'y' to be a Tensor of shape"),
         ({"y": ["a"] * 120}, ValueError, r"'y' to be a Tensor of shape \[120\].*\(got list\)"),
         ({"y": torch.zeros(5)}, ValueError, r"'y' to be a Tensor of shape \[120\].*got \[5\]"),
-        ({"y": torch.zeros(120, 2)}, ValueError, r"'y' to be a Tensor of shape \[120\]"),
+        ({"y": torch.zeros(120, 2)}, ValueError, "both 0 and 1 in a column"),
+        ({"y": torch.zeros(120, 2, 1)}, ValueError, r"'y' to be a Tensor of shape \[120\]"),
         ({"y": torch.full((120,), torch.nan)}, TypeError, "'y' to hold classes, .*torch.float32"),
         ({"y": torch.rand(120)}, TypeError, "'y' to hold classes, which are integers"),
         ({"y": torch.ones(120)}, TypeError, "'y' to hold classes, which are integers"),
@@ -338,3 +339,43 @@ def test_names_what_it_refuses(change: dict, error: type[Exception], message: st
     given = {"x": x, "edge_index": edge_index, "y": y, "train": FEW, **change}
     with pytest.raises(error, match=message):
         NodeClassifier(**SMALL).fit(**given)
+
+
+def test_several_labels_are_learned_one_by_one() -> None:
+    y, x, edges, train = _many_labels()
+    model = NodeClassifier(max_epochs=10).fit(x, edges, y, train, seed=3)
+    for column in range(3):
+        alone = NodeClassifier(max_epochs=10).fit(x, edges, y[:, column].long(), train, seed=3)
+        torch.testing.assert_close(model.predict_proba()[:, column], alone.predict_proba()[:, 1])
+    assert model.classes_.tolist() == [0, 1, 2, 3] and len(model.weights_) == 4
+    assert torch.equal(model.predict(), (model.logits_ > 0).long())
+    assert torch.equal(model.predict(x, edges), model.predict())
+    odds = model.logits_[:, 3].exp()  # all 30 labels of the last column are 0
+    torch.testing.assert_close(odds, torch.full_like(odds, 1 / 31))
+    assert ((model.predict() == y).float().mean(dim=0) > 0.8).all()
+    assert model.score(y) == float((model.predict() == y).all(dim=1).float().mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.float32])
+def test_labels_of_two_dimensions_are_zeros_and_ones(dtype: torch.dtype) -> None:
+    y, x, edges, train = _many_labels()
+    model = NodeClassifier(max_epochs=2)
+    expected = model.fit(x, edges, y, train).logits_
+    assert torch.equal(model.fit(x, edges, y.to(dtype), train).logits_, expected)
+    unread = y.float()
+    unread[-1] = float("nan")  # not of 'train'
+    assert torch.equal(model.fit(x, edges, unread, train).logits_, expected)
+    unread[train[4], 1] = 0.5
+    with pytest.raises(ValueError, match=f"0 or 1 .*got 0.5 for node {int(train[4])}"):
+        model.fit(x, edges, unread, train)
+    with pytest.raises(ValueError, match=r"'y' to be a Tensor of shape .*got \[60, 0\]"):
+        model.fit(x[:60], edges[:, :0], y[:60, :0], train[:2])
+
+
+def _many_labels() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = (torch.rand(120, 4, generator=generator) < 0.5).float()
+    y[:, 3] = 0
+    x = torch.randn(120, 6, generator=generator)
+    x[:, :4] += 3 * y
+    return y, x, knn_graph(x, k=5), torch.arange(30)

@@ -8,18 +8,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import coalesce, is_undirected
 
-from ...ops import diffuse
+from ...ops import diffuse, sparse_mm
 from ..model_selection import calibrate, log_likelihood, ridge_path, stratified_folds
 from .candidates import Candidate, Labeled
-from .inputs import GraphInputs
+from .inputs import GraphInputs, to_csr
 
 FOLDS = 4  # in which labels are left out
-DAMPINGS = (0.5, 0.25, 1.0)  # of messages, less where edges repeat what others say
-ROUNDS = 12  # of messages; they hardly change after
+# Of messages, less where edges repeat what others say. 0.25 beside these gains nothing on 19 of 20
+# tuning graphs (4 splits) and 5 on the other, which structural features decide; 0.5 alone loses
+# 1.1 in the mean.
+DAMPINGS = (0.5, 1.0)
+ROUNDS = 12  # of messages; 6 lose 2.3 on words of other classes, 0.1 in the mean
 PSEUDO_COUNT = 20.0  # edges of every pair of classes that are assumed, joining by chance
 VOTE_STEPS = 6  # of the diffusion that spreads labels
 SMALLEST = 1e-3  # compatibility of two classes
 MOST_MESSAGES = 2**23  # numbers in the messages of all folds: some seconds
+EDGES = 1024  # whose messages are updated together, in the cache
+CERTAIN = 1e4  # logit of a label over other classes
 
 
 # Logits, coefficients of the features, compatibilities of the classes if messages pass, damping.
@@ -202,31 +207,59 @@ def propagate(
         ratio (Tensor, optional): Compatibilities. (default: learned)
     """
     a, b, symmetric = edges
-    own, learned = own.float(), ratio is None
-    fixed, labels = folds.visible[..., None] > 0, folds.target.float()
-    q = torch.where(fixed, labels, start.float())
+    count, size, classes = own.shape
+    own = own.movedim(0, 1).float()  # [N, folds, C], whose folds are blocks of columns below
+    fixed = folds.visible.t()[..., None] > 0
+    labels = folds.target.movedim(0, 1).float()
+    q = torch.where(fixed, labels, start.movedim(0, 1).float()).flatten(1)
+    fold = torch.arange(count * classes, device=own.device) // classes
+    same_fold = (fold[:, None] == fold).float()
+    learned = ratio is None
     if ratio is None:
-        ratio = compatibility(q[:, a].transpose(1, 2) @ q[:, b], symmetric)
-    to_b, to_a = (q[:, a] @ ratio).log(), (q[:, b] @ ratio.transpose(1, 2)).log()
+        ratio = compatibility(_blocks(q[a].t() @ q[b], count), symmetric)
+    # what goes along every edge, then what comes back
+    mix = torch.block_diag(*ratio)
+    messages = torch.cat([(q @ mix).log()[a], (q @ mix.t()).log()[b]])
+    incoming = torch.stack([torch.cat([b, a]), torch.arange(len(messages), device=own.device)])
+    ones = own.new_ones(len(messages))
+    incoming = to_csr(torch.sparse_coo_tensor(incoming, ones, (size, len(messages))))
 
-    def belief() -> Tensor:
-        total = torch.zeros_like(own).index_add_(1, a, to_a).index_add_(1, b, to_b)
-        return own + damping * total
+    def beliefs() -> Tensor:
+        return own + damping * sparse_mm(incoming, messages).view_as(own)
 
-    def without(end: Tensor, message: Tensor, total: Tensor) -> Tensor:
-        """Beliefs at one end of the edges, without what came along the edge itself."""
-        q = (total[:, end] - damping * message).softmax(dim=-1)
-        return torch.where(fixed[:, end], labels[:, end], q)
+    def without(end: Tensor, total: Tensor, message: Tensor) -> Tensor:
+        """Beliefs at one end of edges, without what came along the edge itself."""
+        p = total[end].sub_(message, alpha=damping).exp_()
+        return p.div_(p @ same_fold)
 
     for _ in range(ROUNDS):
-        total = belief()
-        from_a, from_b = without(a, to_a, total), without(b, to_b, total)
+        total = beliefs()
+        total = total - total.amax(dim=2, keepdim=True)
+        total = torch.where(fixed, CERTAIN * (labels - 1), total).flatten(1)
+        counts = torch.zeros_like(mix)
+        parts = zip(
+            a.split(EDGES),
+            b.split(EDGES),
+            *(m.split(EDGES) for m in messages.chunk(2)),
+            strict=True,
+        )
+        for end_a, end_b, to_b, to_a in parts:
+            from_a, from_b = without(end_a, total, to_a), without(end_b, total, to_b)
+            ahead, back = from_a @ mix, from_b @ mix.t()
+            if learned:
+                counts += (from_a / ((ahead * from_b) @ same_fold)).t() @ from_b
+            to_b.lerp_(ahead.log_(), 0.5)
+            to_a.lerp_(back.log_(), 0.5)
         if learned:
-            both = ((from_a @ ratio) * from_b).sum(dim=-1, keepdim=True)
-            ratio = compatibility(ratio * ((from_a / both).transpose(1, 2) @ from_b), symmetric)
-        to_b = to_b.lerp((from_a @ ratio).log(), 0.5)
-        to_a = to_a.lerp((from_b @ ratio.transpose(1, 2)).log(), 0.5)
-    return belief().double(), ratio
+            ratio = compatibility(ratio * _blocks(counts, count), symmetric)
+            mix = torch.block_diag(*ratio)
+    return beliefs().movedim(1, 0).double(), ratio
+
+
+def _blocks(matrix: Tensor, count: int) -> Tensor:
+    """The blocks [count, C, C] on the diagonal."""
+    size = len(matrix) // count
+    return matrix.view(count, size, count, size).diagonal(dim1=0, dim2=2).movedim(2, 0)
 
 
 def compatibility(counts: Tensor, symmetric: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,37 @@ CANDIDATES: dict[str, Callable[[Settings], Any]] = {
     "neighborhood": lambda settings: RidgeRegression(settings, "neighborhood_kernel"),
     "structural": lambda settings: RidgeRegression(settings, "structural_kernel"),
 }
+
+
+class _Output(NamedTuple):
+    """What was learned of one column of the labels.
+
+    Attributes:
+        classes (Tensor): The classes, in ascending order.
+        labeled (Labeled): The labeled nodes.
+        candidates (dict): The candidates that are used, fitted; none if there is one class.
+        weights (dict): Their weights.
+    """
+
+    classes: Tensor
+    labeled: Labeled
+    candidates: dict[str, Candidate]
+    weights: dict[str, float]
+
+    def mix(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
+        """Log-probabilities [N, C] of all nodes."""
+        each = [
+            weight * self.candidates[name].logits(graph, labeled).float().softmax(dim=1)
+            for name, weight in self.weights.items()
+        ]
+        return log(torch.stack(each).sum(dim=0))
+
+    def log_odds(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
+        """Those of 1 against 0 [N], by Laplace's rule if all labels are the same."""
+        if self.candidates:
+            return self.mix(graph, labeled).diff(dim=1)[:, 0]
+        odds = (len(self.labeled.nodes) + 1.0) ** (2 * float(self.classes) - 1)
+        return torch.full((graph.num_nodes,), odds, device=graph.device).log()
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -93,11 +124,16 @@ class NodeClassifier(Settings):
         student (float, optional): The part of the student. (default: :obj:`0.5`)
         verbose (bool, optional): Show a progress bar. (default: in a terminal, if it takes long)
 
+    Several labels for each node, ``y`` of shape :math:`(N, C)`, are learned one after the other,
+    each by its binary cross-entropy.
+
     Attributes:
-        classes_ (Tensor): The classes, those of the labeled nodes in ascending order.
-        weights_ (dict): The weight of each candidate that is used.
-        candidates_ (dict): These candidates, fitted.
-        logits_ (Tensor): The log-probabilities of all nodes, :math:`(N, C)`.
+        classes_ (Tensor): The classes, those of the labeled nodes in ascending order; of several
+            labels the numbers of their columns.
+        weights_ (dict): The weight of each candidate that is used; of several labels a list.
+        candidates_ (dict): These candidates, fitted; of several labels a list.
+        logits_ (Tensor): The log-probabilities of all nodes, or of several labels the log-odds of
+            each, :math:`(N, C)`.
 
     Example:
         >>> y = torch.arange(200) % 2
@@ -145,8 +181,8 @@ class NodeClassifier(Settings):
             x (Tensor): Features :math:`(N, F)`, dense or sparse, of any scale.
             edge_index (Tensor, EdgeIndex or SparseTensor): Edges, in any form that
                 :class:`~torch_geometric_diff.nn.DiffConv` takes.
-            y (Tensor): Classes :math:`(N,)`, integers of at least 0; those of other nodes than
-                ``train`` are not read.
+            y (Tensor): Classes :math:`(N,)`, integers of at least 0, or several labels for each
+                node, :math:`(N, C)`, each 0 or 1; those of other nodes than ``train`` are not read.
             train (Tensor): The labeled nodes, as indices or as a mask.
             edge_weight (Tensor, optional): Weights of the edges. (default: ones)
             seed (int, optional): Seed of all random numbers; torch's own generator stays as it is.
@@ -163,19 +199,35 @@ class NodeClassifier(Settings):
         devices = [prepared.device] if prepared.device.type == "cuda" else []
         with _isolated(prepared.x), torch.random.fork_rng(devices):
             nodes = _check_nodes(train, prepared.num_nodes)
-            classes, labels = _check_classes(y, nodes, prepared.num_nodes)
-            labeled = Labeled(nodes, labels, len(classes))
-            torch.manual_seed(seed)
-            chosen = self._choose(prepared, labeled)
-            with self._progress([model for model, _ in chosen.values()]) as bar:
-                for candidate, _ in chosen.values():
-                    candidate.fit(prepared, labeled, bar.update)
-            self._graph, self._labeled = prepared, labeled
-            self.candidates_ = {name: candidate for name, (candidate, _) in chosen.items()}
-            self.weights_ = {name: weight for name, (_, weight) in chosen.items()}
-            self.classes_ = classes
-            self.logits_ = self._mix(prepared, labeled)
+            columns, self._is_multi_label = _label_columns(y, nodes, prepared.num_nodes)
+            self._graph = prepared
+            self._outputs = [self._fit_column(prepared, nodes, c, seed) for c in columns]
+            self.logits_ = self._logits(prepared, [output.labeled for output in self._outputs])
+        first = self._outputs[0]
+        if self._is_multi_label:
+            self.classes_ = torch.arange(len(columns), device=prepared.device)
+            self.candidates_: Any = [output.candidates for output in self._outputs]
+            self.weights_: Any = [output.weights for output in self._outputs]
+        else:
+            self.classes_ = first.classes
+            self.candidates_, self.weights_ = first.candidates, first.weights
         return self
+
+    def _fit_column(self, graph: GraphInputs, nodes: Tensor, known: Tensor, seed: int) -> _Output:
+        """Learn from the labels of the nodes."""
+        classes, labels = known.unique(return_inverse=True)
+        labeled = Labeled(nodes, labels, len(classes))
+        if len(classes) < 2:
+            return _Output(classes, labeled, {}, {})
+        torch.manual_seed(seed)
+        chosen = self._choose(graph, labeled)
+        with self._progress([model for model, _ in chosen.values()]) as bar:
+            for candidate, _ in chosen.values():
+                candidate.fit(graph, labeled, bar.update)
+        candidates = {name: candidate for name, (candidate, _) in chosen.items()}
+        return _Output(
+            classes, labeled, candidates, {name: weight for name, (_, weight) in chosen.items()}
+        )
 
     def _choose(self, graph: GraphInputs, labeled: Labeled) -> dict[str, tuple[Candidate, float]]:
         """The candidates that labels speak for and their weights: the first, unless others are
@@ -196,13 +248,13 @@ class NodeClassifier(Settings):
         weights = {n: weight for n, weight in stack(found).items() if weight > SMALLEST_WEIGHT}
         return {n: (models[n], weight / sum(weights.values())) for n, weight in weights.items()}
 
-    def _mix(self, graph: GraphInputs, labeled: Labeled) -> Tensor:
-        """Log-probabilities [N, C] of all nodes."""
-        each = [
-            weight * self.candidates_[name].logits(graph, labeled).float().softmax(dim=1)
-            for name, weight in self.weights_.items()
-        ]
-        return log(torch.stack(each).sum(dim=0))
+    def _logits(self, graph: GraphInputs, labeled: list[Labeled]) -> Tensor:
+        """Those of the columns, each with its labeled nodes, as :attr:`logits_`."""
+        pairs = list(zip(self._outputs, labeled, strict=True))
+        if self._is_multi_label:
+            return torch.stack([output.log_odds(graph, known) for output, known in pairs], dim=1)
+        [(output, known)] = pairs
+        return output.mix(graph, known)
 
     def predict(
         self,
@@ -211,9 +263,13 @@ class NodeClassifier(Settings):
         edge_weight: Tensor | None = None,
         nodes: Tensor | None = None,
     ) -> Tensor:
-        """The class of every node, :math:`(N,)`; arguments as those of :meth:`predict_proba`."""
-        best = self._answer(x, edge_index, edge_weight, nodes).argmax(dim=1)
-        return self.classes_[best]
+        """The class of every node, :math:`(N,)`, or its labels, :math:`(N, C)`; arguments as those
+        of :meth:`predict_proba`.
+        """
+        logits = self._answer(x, edge_index, edge_weight, nodes)
+        if self._is_multi_label:
+            return (logits > 0).long()
+        return self.classes_[logits.argmax(dim=1)]
 
     def predict_proba(
         self,
@@ -222,7 +278,8 @@ class NodeClassifier(Settings):
         edge_weight: Tensor | None = None,
         nodes: Tensor | None = None,
     ) -> Tensor:
-        """The probability of every class of ``classes_`` at every node, :math:`(N, C)`.
+        """The probability of every class of ``classes_``, or of each of several labels, at every
+        node, :math:`(N, C)`.
 
         Args:
             x (Tensor, optional): Features of the nodes of another graph, with other or further
@@ -234,17 +291,19 @@ class NodeClassifier(Settings):
                 where labels are known. (default: the nodes of :meth:`fit` come first if ``x``
                 begins with their features, else all are new)
         """
-        return self._answer(x, edge_index, edge_weight, nodes).softmax(dim=1)
+        logits = self._answer(x, edge_index, edge_weight, nodes)
+        return logits.sigmoid() if self._is_multi_label else logits.softmax(dim=1)
 
     def score(self, y: Tensor, nodes: Tensor | None = None, **graph: Any) -> float:
-        """The share of nodes whose class is predicted.
+        """The share of nodes whose class, or all of whose labels, are predicted.
 
         Args:
-            y (Tensor): The classes of all nodes.
+            y (Tensor): The classes or labels of all nodes.
             nodes (Tensor, optional): The nodes to ask, as indices or as a mask. (default: all)
             **graph (optional): Arguments of :meth:`predict`, for another graph.
         """
         hits = self.predict(**graph) == y
+        hits = hits.all(dim=1) if self._is_multi_label else hits
         return float((hits if nodes is None else hits[nodes]).float().mean())
 
     def _answer(
@@ -258,10 +317,11 @@ class NodeClassifier(Settings):
             return self.logits_
         with _isolated(x):
             graph = GraphInputs(x, edge_index, edge_weight, self._graph.learned)
-            return self._mix(graph, self._known(graph, nodes))
+            nodes = self._number(graph, nodes)
+            return self._logits(graph, [self._known(output, nodes) for output in self._outputs])
 
-    def _known(self, graph: GraphInputs, nodes: Tensor | None) -> Labeled:
-        """The labeled nodes of another graph."""
+    def _number(self, graph: GraphInputs, nodes: Tensor | None) -> Tensor:
+        """The number that each node of another graph had, -1 for new ones."""
         number = self._graph.num_nodes
         if nodes is None:
             nodes = torch.full((graph.num_nodes,), -1, device=graph.device)
@@ -277,11 +337,15 @@ class NodeClassifier(Settings):
                 f"Expected 'nodes' to lie in [-1, {number - 1}] (got {int(nodes.min())} to "
                 f"{int(nodes.max())})"
             )
-        label = torch.full((number + 1,), -1, device=graph.device)
-        label[self._labeled.nodes] = self._labeled.labels
+        return nodes
+
+    def _known(self, output: _Output, nodes: Tensor) -> Labeled:
+        """The labeled nodes of another graph, by the number that each node had."""
+        label = torch.full((self._graph.num_nodes + 1,), -1, device=nodes.device)
+        label[output.labeled.nodes] = output.labeled.labels
         label = label[nodes]
         known = (label >= 0).nonzero().view(-1)
-        return Labeled(known, label[known], len(self.classes_))
+        return Labeled(known, label[known], len(output.classes))
 
     def _progress(self, models: list[Candidate]) -> tqdm:
         """A bar of epochs, on a terminal if the fit is long."""
@@ -320,30 +384,44 @@ class NodeClassifier(Settings):
         return f"{type(self).__name__}({settings})"
 
 
-def _check_classes(y: Any, nodes: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """The classes of labeled nodes, and the number of each node's class."""
-    if not isinstance(y, Tensor) or y.shape != (num_nodes,):
+def _label_columns(y: Any, nodes: Tensor, num_nodes: int) -> tuple[list[Tensor], bool]:
+    """The labels of the labeled nodes, column by column, and whether there are several a node."""
+    if not isinstance(y, Tensor) or y.dim() not in (1, 2) or len(y) != num_nodes or 0 in y.shape:
         got = list(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(
-            f"Expected 'y' to be a Tensor of shape [{num_nodes}], a class for every node "
-            f"(got {got})"
+            f"Expected 'y' to be a Tensor of shape [{num_nodes}], a class for every node, or "
+            f"[{num_nodes}, C], labels of 0 or 1 (got {got})"
         )
+    known = constant(y)[nodes]
+    if y.dim() == 2:
+        other = (known != 0) & (known != 1)
+        if bool(other.any()):
+            row, column = other.nonzero()[0].tolist()
+            raise ValueError(
+                f"Expected 'y' of two dimensions to hold 0 or 1 for the nodes of 'train' "
+                f"(got {known[row, column].item()} for node {int(nodes[row])})"
+            )
+        known = known.long()
+        if not bool((known != known[0]).any()):
+            raise ValueError(
+                "Expected 'y' of two dimensions to hold both 0 and 1 in a column at the nodes "
+                "'train' (got one value a column)"
+            )
+        return list(known.unbind(1)), True
     if y.is_floating_point() or y.is_complex():
         raise TypeError(f"Expected 'y' to hold classes, which are integers (got {y.dtype})")
-    known = constant(y)[nodes]
     if y.dtype != torch.bool and bool((known < 0).any()):
         first = int((known < 0).nonzero()[0])
         raise ValueError(
             f"Expected 'y' to hold a class of at least 0 for every node of 'train' "
             f"(got {int(known[first])} for node {int(nodes[first])})"
         )
-    classes, labels = known.unique(return_inverse=True)
-    if len(classes) < 2:
+    if len(known.unique()) < 2:
         raise ValueError(
             f"Expected 'y' to hold at least two classes at the nodes 'train' "
-            f"(got {classes.tolist()})"
+            f"(got {known.unique().tolist()})"
         )
-    return classes, labels
+    return [known], False
 
 
 def _check_nodes(train: Any, num_nodes: int) -> Tensor:
