@@ -25,6 +25,7 @@ SUITES = (
     "ogb",
     "build",
     "small",
+    "sizes",
     "classifier",
     "nodes",
     "partition",

@@ -179,6 +179,18 @@ STACKS = {
 }
 
 
+WITHOUT = "PyG, if its sums took no time"
+
+
+def without_sums(model: Module) -> Module:
+    """The model with nothing summed: what no product with a matrix can be faster than."""
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        if isinstance(layer, pyg.MessagePassing):
+            layer.propagate = lambda _, x, **__: x if isinstance(x, Tensor) else x[0]
+    return model
+
+
 def two_layers(
     harness: Harness, case: Case, hidden: int, aims: tuple[float, float], repeats: int
 ) -> list[Row]:
@@ -192,10 +204,12 @@ def two_layers(
         candidates = {"ours": both(after, x, case.edge_index, width=40)}
         for form, adj in graphs.items():
             candidates[f"PyG, {form}"] = both(model, x, adj, width=40)
+        candidates[WITHOUT] = both(without_sums(model), x, case.edge_index, width=40)
         title = f"two-layer {name}, hidden {hidden}: {case.name} ({case.num_nodes} x "
         title += f"{case.channels}), forward + backward"
         new = harness.compare(title, candidates, ours="ours", repeats=repeats)
-        others = [row["name"] for row in new if row["name"] not in ("ours", "PyG, edge_index")]
+        known = ("ours", "PyG, edge_index", WITHOUT)
+        others = [row["name"] for row in new if row["name"] not in known]
         rows += with_aims(new, {"PyG, edge_index": aims[0], **dict.fromkeys(others, aims[1])})
     return rows
 

@@ -72,7 +72,7 @@ def test_synthetic_graphs_have_the_shape_asked_for() -> None:
     assert torch.equal(case.edge_index, graphs.synthetic("x", 1000, 3000, 5, False).edge_index)
 
 
-@pytest.mark.parametrize("suite", ["kernels", "columns", "small", "train"])
+@pytest.mark.parametrize("suite", ["kernels", "columns", "small", "sizes", "train"])
 def test_command_writes_rows_and_picture(
     suite: str, tiny: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

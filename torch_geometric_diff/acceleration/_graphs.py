@@ -29,7 +29,7 @@ from ..ops._sparse import SparseProduct, no_seeds, product
 from ..ops.kernels import cpu, kernel_for
 
 TINY = 400  # edges up to which messages cost no more than a product
-PAYS = 64  # columns summed over a small graph that cost as much as its matrix
+PAYS = 192  # columns summed over a small graph that cost as much as its matrix
 SMALL = 50_000  # edges
 MOST = 16  # things made of one Tensor: more come from Tensors beside it that come and go
 

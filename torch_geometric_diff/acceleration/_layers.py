@@ -23,6 +23,7 @@ from torch_geometric.nn.conv import ChebConv, MessagePassing
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.typing import SparseTensor, torch_sparse
 
+from ._exchange import exchanged
 from ._graphs import Graph, entries_of, is_cheap, is_plain, memoized
 from ._loops import FirstStep, in_one_recurrence, is_interrupted, is_product
 from ._proof import Case, Left, Messages, messages_of
@@ -281,12 +282,12 @@ def accelerated(cls: type[MessagePassing]) -> type[MessagePassing]:
 
 
 def _quick_forward(cls: type[MessagePassing]) -> Callable | None:
-    """A forward that remembers, sums in one recurrence or adds states up, if there is one."""
+    """A forward that remembers, sums in one recurrence, adds states up, or moves its linear map."""
     forward = with_memory(cls.forward)
     forward = in_one_recurrence(cls.forward, forward) or forward
     if only_adds_up(cls.forward, _is_pure) and changes_nothing(cls.forward):
         forward = in_states(forward or cls.forward, cls.forward.__code__.co_names)
-    return forward
+    return exchanged(cls.forward, forward or cls.forward, is_observed) or forward
 
 
 def namespace_of(cls: type[MessagePassing], propagate: Callable) -> dict[str, Any]:
