@@ -21,6 +21,9 @@ def propagate(
     level: str,
     width: int,
 ) -> None: ...
+def multiply_tile(
+    y: Tensor, x: Tensor, csr: _CSR, first: int, count: int, threads: int
+) -> None: ...
 def gradients(
     dx: Tensor | None,
     dvalue: Tensor | None,

@@ -116,6 +116,27 @@ void propagate(nb::handle y, nb::handle x, const nb::tuple& csr, nb::handle tabl
   });
 }
 
+void multiply_tile(nb::handle y, nb::handle x, const nb::tuple& csr, int64_t first, int count, int threads) {
+  const Array to(y, "y"), from(x, "x");
+  const Matrix matrix(csr, nb::none());
+  const auto [rows, columns] = to.shape<2>();
+  const auto [sources, width] = from.shape<2>();
+  if (rows != matrix.rows || first < 0 || count < 1 || first + count > columns || count > width)
+    throw std::invalid_argument("Expected 'y' to have the " + std::to_string(matrix.rows) + " rows of the operator and " +
+                                std::to_string(count) + " columns from " + std::to_string(first) + " on");
+  if (width > 16 || (width & (width - 1)))
+    throw std::invalid_argument("Expected 'x' to have 1, 2, 4, 8 or 16 columns (got " + std::to_string(width) + ")");
+  const tgd::Tile tile{first, static_cast<int>(width), count};
+  with_types(from, matrix, [&](auto t, auto i) {
+    using T = decltype(t);
+    const auto op = matrix.as<T, decltype(i)>(sources);
+    T* output = to.as<T>();
+    const T* input = from.as<const T>();
+    const nb::gil_scoped_release release;
+    tgd::multiply_tile(output, input, op, columns, tile, {threads});
+  });
+}
+
 unsigned coefficients(const std::string& letters) {
   unsigned kinds = 0;
   for (const char letter : letters) {
@@ -197,6 +218,8 @@ NB_MODULE(_C, m) {
   m.def("propagate", &propagate, "y"_a, "x"_a, "csr"_a, "table"_a, "seeds"_a, "threshold"_a, "reverse"_a,
         "bounds"_a.none(), "original"_a.none(), "within"_a.none(), "threads"_a, "level"_a, "width"_a,
         "K steps of a recurrence.");
+  m.def("multiply_tile", &multiply_tile, "y"_a, "x"_a, "csr"_a, "first"_a, "count"_a, "threads"_a,
+        "Some columns of a product, of a tile of features.");
   m.def("gradients", &gradients, "dx"_a.none(), "dvalue"_a.none(), "dtable"_a.none(), "x"_a, "g"_a, "csr"_a, "csr_t"_a,
         "table"_a, "seeds"_a, "threshold"_a, "coefficients"_a, "original"_a.none(), "threads"_a, "level"_a, "width"_a,
         "Gradients of a recurrence, into those of dx, dvalue and dtable that are not None.");

@@ -154,9 +154,35 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
   Propagation<T, I>(y, x, op, batch, columns, recurrence, seeds, options, reach).run(options);
 }
 
+template <class T, class I>
+void multiply_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Tile& tile,
+                   const Options& options) {
+  const auto edges = static_cast<std::int64_t>(op.rowptr[op.rows]);
+  const Sink<T> sink{nullptr, y, T{1}, false};
+  Step<T, I> s{};
+  s.rowptr = op.rowptr;
+  s.col = op.col;
+  s.value = op.value;
+  s.source = x;
+  s.stride = columns;
+  s.tile = tile;
+  s.scale = T{1};
+  s.sinks = &sink;
+  s.num_sinks = 1;
+  s.prefetch_end = edges - prefetch_distance(tile.width);
+  const StepFunction<T, I> step = step_function<T, I>(options);
+  parallel(useful_threads(options.threads, (edges + op.rows) * tile.width), [&](int thread, int team) {
+    Step<T, I> own = s;
+    own.first_row = cut_row(op, thread, team);
+    own.last_row = cut_row(op, thread + 1, team);
+    step(own);
+  });
+}
+
 #define TGD_INSTANTIATE(T, I)                                                                                 \
   template void propagate(T*, const T*, const Operator<T, I>&, std::int64_t, std::int64_t, const Recurrence&, \
-                          const std::uint64_t*, const Options&, const Reach*);
+                          const std::uint64_t*, const Options&, const Reach*);                                \
+  template void multiply_tile(T*, const T*, const Operator<T, I>&, std::int64_t, const Tile&, const Options&);
 TGD_INSTANTIATE(float, std::int32_t)
 TGD_INSTANTIATE(float, std::int64_t)
 TGD_INSTANTIATE(double, std::int32_t)

@@ -68,6 +68,12 @@ void propagate(T* y, const T* x, const Operator<T, I>& op, std::int64_t batch, s
                const Recurrence& recurrence, const std::uint64_t* seeds, const Options& options,
                const Reach* reach = nullptr);
 
+// Columns `tile` of P x for a packed x: rows of tile.width elements, of which the product takes tile.columns. y has
+// `columns` of them. P may have any shape.
+template <class T, class I>
+void multiply_tile(T* y, const T* x, const Operator<T, I>& op, std::int64_t columns, const Tile& tile,
+                   const Options& options);
+
 // Instruction sets that this processor has, best first, closed by null.
 const Level* const* levels();
 

@@ -1,6 +1,7 @@
 """What the ranks of ``torch.distributed`` tell each other, and the rows that they exchange."""
 
 import copy
+import mmap
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +13,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ._pattern import index_dtype
-from ._sparse import product
 from .kernels import cpu, kernel_for
 
 CSR = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
-_BUFFER = 1 << 26  # bytes of the rows of a tile, where a rank's entries do not take more
-_BYTES_PER_ENTRY = 4  # of such a tile, half of what an entry takes
-_COLUMNS = 8  # of the narrowest tile: half a cache line of float32
 
 
 class Ranks:
@@ -123,24 +120,15 @@ class Halo:
         sent: Which of them the other ranks read, rank by rank.
         sent_counts: How many each of them reads.
         counts: How many rows it reads of each.
-        num_entries: The number of entries of its rows.
     """
 
     def __init__(
-        self,
-        ranks: Ranks,
-        num_rows: int,
-        sent: Tensor,
-        sent_counts: list[int],
-        counts: list[int],
-        num_entries: int,
+        self, ranks: Ranks, num_rows: int, sent: Tensor, sent_counts: list[int], counts: list[int]
     ) -> None:
         self.ranks, self.num_rows = ranks, num_rows
-        self.sent, self.sent_counts, self.counts = sent, sent_counts, counts
-        sizes = ranks.gather([num_rows + self.size, num_entries])
-        self.most_rows, most_entries = sizes.max(dim=0).values.tolist()
-        self.buffer = max(_BUFFER, _BYTES_PER_ENTRY * most_entries)
-        self._returned: tuple[Tensor, Tensor] | None = None
+        self.sent = sent.to(index_dtype(max(num_rows, sent.numel())))
+        self.sent_counts, self.counts = sent_counts, counts
+        self._made: dict[str, CSR] = {}
 
     @property
     def size(self) -> int:
@@ -150,87 +138,155 @@ class Halo:
     def to(self, device: torch.device) -> "Halo":
         """The same on another device."""
         other = copy.copy(self)
-        other.sent, other._returned = self.sent.to(device), None
+        other.sent, other._made = self.sent.to(device), {}
         return other
 
     def filled(self, x: Tensor) -> Tensor:
         """Rows of its own (n, C), followed by those of others."""
-        rows, work = self._fetch(x)
-        _wait(work)
-        return rows
+        others = x.new_empty(self.size, x.size(1))
+        sent = x.index_select(0, self.sent)
+        _wait(self.ranks.exchange(others, sent, self.counts, self.sent_counts))
+        return torch.cat([x, others])
 
-    def products(self, csr: CSR, x: Tensor) -> Tensor:
+    def products(self, csr: CSR, x: Tensor, memory: list[tuple[Tensor, Tensor]]) -> Tensor:
         """A matrix times its own rows (B, n, C) and those of others: tile by tile, where the next
-        one's rows travel meanwhile.
+        one's rows travel meanwhile. What it leaves in ``memory`` serves the next call.
         """
-        return self._by_tiles(x, self._fetch, lambda rows: _times(csr, rows))
+        n, height = self.num_rows, self.num_rows + self.size
+        select, y = (
+            self._selection(x.dtype),
+            torch.empty_like(x, memory_format=torch.contiguous_format),
+        )
+
+        def begin(x: Tensor) -> tuple[Any, Any]:
+            count, widest = x.size(1), _widest(x)
+            width = _power_of_two(count)
+            if not memory:
+                sizes = height * widest, self.sent.numel() * widest
+                memory.append((_in_huge_pages(sizes[0], x), _in_huge_pages(sizes[1], x)))
+            slot = memory.pop()
+            rows = slot[0][: height * width].view(height, width)
+            rows[:n, :count] = x
+            sent = slot[1][: self.sent.numel() * count].view(-1, count)
+            _multiply(select, rows, sent, 0, count)
+            others = rows[n:] if count == width else x.new_empty(self.size, count)
+            work = self.ranks.exchange(others, sent, self.counts, self.sent_counts)
+            return (rows, others, slot), work
+
+        def end(state: Any, y: Tensor, first: int, count: int) -> None:
+            rows, others, slot = state
+            if count < rows.size(1):
+                rows[n:, :count] = others
+            _multiply(csr, rows, y, first, count)
+            memory.append(slot)
+
+        return self._by_tiles(x, y, begin, end)
 
     def transposed_products(self, csr_t: CSR, x: Tensor) -> Tensor:
         """The transpose of :meth:`products`, whose matrix has been transposed: what comes out in
         rows of others goes back to them.
         """
-        n = self.num_rows
+        n, y = self.num_rows, x.new_empty(x.shape)
 
         def begin(x: Tensor) -> tuple[Any, Any]:
             rows = _times(csr_t, x)
             back = rows.new_empty(self.sent.numel(), rows.size(1))
             work = self.ranks.exchange(back, rows[n:], self.sent_counts, self.counts)
-            return (rows[:n], back, rows), work
+            return (rows, back), work
 
-        def end(state: Any) -> Tensor:
-            own, back, _ = state
-            return own + _times((*self._returns(), torch.ones_like(back[:, :1]).flatten()), back)
+        def end(state: Any, y: Tensor, first: int, count: int) -> None:
+            rows, back = state
+            own = y[:, first : first + count]
+            torch.add(rows[:n], _times(self._returns(x.dtype), back), out=own)
 
-        return self._by_tiles(x, begin, end)
+        return self._by_tiles(x, y, begin, end)
 
-    def _fetch(self, x: Tensor) -> tuple[Tensor, Any]:
-        rows = x.new_empty(self.num_rows + self.size, x.size(1))
-        rows[: self.num_rows] = x
-        sent = x.index_select(0, self.sent)
-        work = self.ranks.exchange(rows[self.num_rows :], sent, self.counts, self.sent_counts)
-        return rows, work
+    def _by_tiles(self, x: Tensor, y: Tensor, begin: Callable, end: Callable) -> Tensor:
+        """Tiles of columns, the same on all ranks; the exchange of one is begun before another is
+        finished.
+        """
+        waiting: list[Any] = []
 
-    def _by_tiles(self, x: Tensor, begin: Callable, end: Callable) -> Tensor:
-        y, waiting = torch.empty_like(x, memory_format=torch.contiguous_format), []
-
-        def finish(b: int, columns: slice, state: Any, work: Any) -> None:
+        def finish(b: int, first: int, count: int, state: Any, work: Any) -> None:
             _wait(work)
-            y[b, :, columns] = end(state)
+            end(state, y[b], first, count)
 
+        columns, width = x.size(-1), _widest(x)
         for b in range(x.size(0)):
-            for columns in self._tiles(x):
-                waiting.append((b, columns, *begin(x[b, :, columns])))
+            for first in range(0, columns, width):
+                count = min(width, columns - first)
+                waiting.append((b, first, count, *begin(x[b, :, first : first + count])))
                 if len(waiting) > 1:
                     finish(*waiting.pop(0))
         for each in waiting:
             finish(*each)
         return y
 
-    def _tiles(self, x: Tensor) -> list[slice]:
-        """Columns in tiles, the same on all ranks: two or more of them, and no wide buffer."""
-        columns, row = x.size(-1), max(self.most_rows, 1) * x.element_size()
-        fit = self.buffer // row // _COLUMNS * _COLUMNS
-        half = -(-columns // 2 // _COLUMNS) * _COLUMNS
-        width = max(min(fit, half), _COLUMNS)
-        return [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
+    def _selection(self, dtype: torch.dtype) -> CSR:
+        """The matrix that takes what the others read."""
+        return self._once("selection", dtype, lambda: (_counted(self.sent), self.sent))
 
-    def _returns(self) -> tuple[Tensor, Tensor]:
-        """The pattern of the matrix that adds what comes back to the rows it was of."""
-        if self._returned is None:
+    def _returns(self, dtype: torch.dtype) -> CSR:
+        """The matrix that adds what comes back to the rows it was of."""
+
+        def find() -> tuple[Tensor, Tensor]:
             order = torch.argsort(self.sent, stable=True)
             counts = torch.bincount(self.sent, minlength=self.num_rows)
             rowptr = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-            index = index_dtype(order.numel())
-            self._returned = rowptr.to(index), order.to(index)
-        return self._returned
+            return rowptr.to(self.sent.dtype), order.to(self.sent.dtype)
+
+        return self._once("returns", dtype, find)
+
+    def _once(
+        self, name: str, dtype: torch.dtype, find: Callable[[], tuple[Tensor, Tensor]]
+    ) -> CSR:
+        """A matrix of ones."""
+        known = self._made.get(name)
+        if known is None or known[2].dtype != dtype:
+            rowptr, col = find() if known is None else known[:2]
+            self._made[name] = known = rowptr, col, torch.ones_like(col, dtype=dtype)
+        return known
+
+
+def _counted(index: Tensor) -> Tensor:
+    """Row pointers of one entry a row."""
+    return torch.arange(index.numel() + 1, dtype=index.dtype, device=index.device)
+
+
+def _widest(x: Tensor) -> int:
+    """Columns of a tile: those of a cache line."""
+    return 64 // x.element_size()
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _in_huge_pages(size: int, like: Tensor) -> Tensor:
+    """Memory that is read at random: a page of 4 KiB for each row would miss the TLB."""
+    if like.device.type != "cpu" or size < 1 << 20 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return like.new_empty(size)
+    block = mmap.mmap(-1, size * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(block, dtype=like.dtype)
 
 
 def _times(csr: CSR, x: Tensor) -> Tensor:
-    """A matrix of any shape times (n, C)."""
+    """A matrix of any shape times (n, C), of a tile."""
+    count = x.size(1)
+    y = x.new_empty(csr[0].numel() - 1, count)
+    tile = torch.nn.functional.pad(x, (0, _power_of_two(count) - count)).contiguous()
+    _multiply(csr, tile, y, 0, count)
+    return y
+
+
+def _multiply(csr: CSR, x: Tensor, y: Tensor, first: int, count: int) -> None:
+    """Columns of ``y``: a matrix of any shape times as many columns of a tile."""
     if kernel_for(x.device) is cpu:
-        return product(csr, x.unsqueeze(0)).squeeze_(0)
+        cpu.multiply_tile(y, x, csr, first, count)
+        return
     size = (csr[0].numel() - 1, x.size(0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         matrix = torch.sparse_csr_tensor(*csr, size, device=x.device, check_invariants=False)
-    return matrix @ x
+    y[:, first : first + count] = matrix @ x[:, :count]

@@ -240,12 +240,14 @@ class PartitionedOperator(Stored):
             )
         return _Run.apply(x, _Plan(self, table, seeds, threshold, bounds))
 
-    def products(self, z: Tensor, transpose: bool = False) -> Tensor:
-        """The matrix, or its transpose, times a batch [B, n, F]; no gradient passes."""
+    def products(self, z: Tensor, transpose: bool, memory: list[Any]) -> Tensor:
+        """The matrix, or its transpose, times a batch [B, n, F]; no gradient passes. ``memory`` is
+        that of the products of a call.
+        """
         if transpose and self._fixed is not None:
             z = z.masked_fill(self._fixed, 0.0)
         if not transpose or self.is_symmetric:
-            out = self._halo.products((self.rowptr, self.col, self.value), z)
+            out = self._halo.products((self.rowptr, self.col, self.value), z, memory)
         else:
             out = self._halo.transposed_products(self._csr_t(), z)
         return out if transpose or self._fixed is None else out.masked_fill_(self._fixed, 0.0)
@@ -298,9 +300,9 @@ class _Plan:  # not a tuple: torch.func would look for Tensors inside
         steps, operator = self.table.values.size(1) - 1, self.operator
         seeds = torch.tensor(self.seeds, dtype=torch.long)
         masks = _Masks(x[0], self.threshold, seeds, steps, operator.nodes)
-        rows, reverse = self.table.values.tolist(), self.reverse
+        rows, reverse, memory = self.table.values.tolist(), self.reverse, list[Any]()
         return reference.run(
-            x, lambda z: operator.products(z, reverse), rows, masks, reverse, self.bounds
+            x, lambda z: operator.products(z, reverse, memory), rows, masks, reverse, self.bounds
         )
 
 

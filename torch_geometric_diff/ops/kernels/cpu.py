@@ -105,6 +105,14 @@ _propagate = uncompiled(propagate)
 CSR = tuple[Tensor, Tensor, Tensor]
 
 
+def multiply_tile(y: Tensor, x: Tensor, csr: CSR, first: int, count: int) -> None:
+    """Columns ``first`` and on of ``y`` become the product of a matrix of any shape with the first
+    ``count`` columns of ``x``, which has 1, 2, 4, 8 or 16 of them.
+    """
+    threads = torch.get_num_threads()
+    _C.multiply_tile(y, in_memory(x), csr, first, count, threads)
+
+
 def gradients(
     x: Tensor,
     g: Tensor,
