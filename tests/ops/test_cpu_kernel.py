@@ -207,3 +207,32 @@ def test_product_refuses_what_does_not_fit() -> None:
         sparse_mm(matrix, torch.ones(4, 2))
     with pytest.raises(TypeError, match="float32"):
         sparse_mm(matrix, torch.ones(5, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("index", [torch.int32, torch.int64])
+def test_columns_of_a_product(dtype: torch.dtype, index: torch.dtype) -> None:
+    """Matrices of any shape, on several threads; no other column is written."""
+    rng = np.random.default_rng(0)
+    for rows, sources, width, count, first in itertools.product(
+        [0, 1, 3000], [0, 1, 50], [1, 2, 4, 8, 16], [1, 5, 16], [0, 3]
+    ):
+        if count > width:
+            continue
+        matrix = scipy.sparse.random(rows, sources, 0.2, "csr", rng=rng)
+        arrays = matrix.indptr, matrix.indices
+        csr = (
+            *(torch.from_numpy(a).to(index) for a in arrays),
+            torch.tensor(matrix.data).to(dtype),
+        )
+        x, y = torch.randn(sources, width, dtype=dtype), torch.full((rows, 20), 7.0, dtype=dtype)
+        torch.set_num_threads(1 + rows % 3)
+        cpu.multiply_tile(y, x, csr, first, count)
+        wanted = torch.full_like(y, 7.0)
+        dense = torch.from_numpy(matrix.toarray()).to(dtype)
+        wanted[:, first : first + count] = dense @ x[:, :count]
+        torch.testing.assert_close(y, wanted)
+    for one, other in (((3, 3), (3, 4)), ((2, 20), (3, 4)), ((3, 20), (3, 5))):
+        csr = (torch.arange(4), torch.zeros(3, dtype=torch.long), torch.ones(3))
+        with pytest.raises(ValueError, match="Expected '[xy]' to have"):
+            cpu.multiply_tile(torch.ones(one), torch.ones(other), csr, 0, 4)

@@ -153,10 +153,7 @@ class Halo:
         one's rows travel meanwhile. What it leaves in ``memory`` serves the next call.
         """
         n, height = self.num_rows, self.num_rows + self.size
-        select, y = (
-            self._selection(x.dtype),
-            torch.empty_like(x, memory_format=torch.contiguous_format),
-        )
+        select, y = self._selection(x.dtype), _in_huge_pages(x.numel(), x).view(x.shape)
 
         def begin(x: Tensor) -> tuple[Any, Any]:
             count, widest = x.size(1), _widest(x)
