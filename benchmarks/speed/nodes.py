@@ -6,6 +6,7 @@ with its normalized edges cached and does not look at validation nodes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def run(harness: Harness, quick: bool) -> list[dict[str, Any]]:
     for name, load in (("Cora", cora), *(() if quick else (("photo's shape", photo),))):
         data = load()
         train, _, _ = per_class_split(data.y, 0)
-        fits = {
+        fits: dict[str, Callable[[], object]] = {
             OURS: partial(NodeClassifier().fit, data.x, data.edge_index, data.y, train),
             f"GCN, {EPOCHS} epochs": partial(train_gcn, data, train),
         }

@@ -139,7 +139,10 @@ class Evil:
         ({"edge_index": np.array([[0], [-1]])}, "names nodes -1 to 0"),
         ({"y": np.zeros(NODES, dtype=int)}, "fewer than two classes"),
         ({"y": np.arange(NODES) + 0.5}, "no class"),
-        ({"y": np.eye(NODES, 3)}, "'y' has shape"),
+        ({"y": np.eye(NODES - 1, 3)}, "'y' has shape"),
+        ({"y": 2 * np.eye(NODES, 3)}, "other labels than 0 and 1"),
+        ({"x": np.array([[1.0, np.inf]] * NODES)}, "not finite"),
+        ({"x": np.full((NODES, 2), 1e300)}, "not finite"),
         ({"train_mask": np.ones(3)}, "'train_mask' has shape"),
     ],
 )

@@ -106,7 +106,8 @@ def standard_form(
     if words == "binary":
         x.ne_(0)
     if words != "raw":
-        total = torch.linalg.vector_norm(x, ord=1, dim=1, dtype=torch.float64).float()
+        parts = [part.abs().sum(dim=1, dtype=torch.float64) for part in x.split(1024)]
+        total = torch.cat(parts).float()
         x.mul_((1 / torch.where(total == 0, 1.0, total))[:, None])
     masks = {name: data[name][index] for name in MASKS if name in data}
     return Data(

@@ -120,7 +120,7 @@ def load_graph(
         raw, source = _digits(), "scikit-learn"
     else:
         raw, source = _read(name, folder)
-    words = words or ("raw" if bool((raw.x < 0).any()) else "rows")
+    words = words or ("raw" if bool(raw.x.amin() < 0) else "rows")
     data = standard_form(raw, component, words, undirected)
     if data.num_nodes < 2:
         raise ValueError(f"'{name}': its largest component is a single node")

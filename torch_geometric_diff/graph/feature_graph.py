@@ -14,7 +14,7 @@ from .points import check_points
 
 def is_bag_of_words(x: Tensor) -> bool:
     """Whether features are counts or the like: none is negative and most are zero."""
-    return bool((x >= 0).all()) and bool(2 * (x > 0).sum() < x.numel())
+    return bool((x >= 0).all()) and bool(2 * torch.count_nonzero(x > 0) < x.numel())
 
 
 def rare_words(x: Tensor) -> Tensor:

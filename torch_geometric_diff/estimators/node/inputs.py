@@ -57,13 +57,13 @@ class GraphInputs:
         self.edges = constant(torch.stack([edges.col, edges.row])), weight
         self.num_nodes, self.device = x.size(0), x.device
         self.is_words = self._learn("words", lambda: _is_words(x))
-        values = x if x.layout == torch.strided else x.values()
-        scale = self._learn(
-            "power of two", lambda: power_of_two(values.detach().abs().amax().double())
-        )
+        if self.is_words and x.layout == torch.strided:
+            x = to_csr(x.detach())
+        values = constant(x if x.layout == torch.strided else x.values())
+        scale = self._learn("power of two", lambda: power_of_two(values.abs().amax().double()))
         if self.is_words:
-            x = constant(x) if x.layout == torch.sparse_csr else to_csr(constant(x))
-            self.x = _with_values(x, (x.values() / scale).float())
+            x = constant(x)
+            self.x = _with_values(x, (values / scale).float())
         else:
             self.x = (constant(x if x.layout == torch.strided else x.to_dense()) / scale).float()
         width = self._learn("width", lambda: x.size(1))
