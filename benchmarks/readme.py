@@ -249,6 +249,15 @@ ACCURACY = {  # and what the front page calls them
     "sage": "GraphSAGE",
     "mlp": "MLP",
 }
+
+
+def gpu() -> str:
+    """What calls on a GPU cost on paper."""
+    from benchmarks.speed import gpu_costs
+
+    return gpu_costs.as_markdown(gpu_costs.table())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "accelerated": accelerated,
     "ablations": ablations,
@@ -258,6 +267,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "development": development,
     "few": few,
     "fewshot": fewshot,
+    "gpu": gpu,
     "knn": lambda: suite("knn"),
     "memory": lambda: suite("memory"),
     "ogb": ogb,

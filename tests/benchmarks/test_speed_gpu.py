@@ -95,5 +95,9 @@ def test_costs_are_counted_from_the_plan(capsys: pytest.CaptureFixture[str]) -> 
     assert 2 * half.gathered == costs[20].gathered and 2 * half.scratch == costs[20].scratch
     odd = gpu_costs.cost(1000, 9000, 20, 47, 10, torch.float32)
     assert odd.launches == 11 and odd.gathered == 9000 * 48 * 4
+    for row in gpu_costs.table():
+        for name, card in gpu_costs.CARDS.items():
+            fits = row["states"] <= card.l2_size
+            assert row[f"{name} host calls"] == (2 if fits else row["launches"])
     gpu.main(["--paper"])
     assert capsys.readouterr().out.count("\n") == 2 + 4 * len(gpu_costs.GRAPHS)

@@ -408,14 +408,18 @@ def test_a_second_call_launches_and_nothing_else(
 @pytest.mark.parametrize("threshold", [0, 20000])
 @pytest.mark.parametrize("name", ["ppr", "all", "states"])
 def test_replayed_graph(name: str, threshold: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the second call on a graph is replayed: two host calls, other inputs and other seeds."""
+    """From the second call on a graph is replayed: two host calls, other inputs and other seeds,
+    and a third call for other coefficients.
+    """
     monkeypatch.setattr(cuda, "GRAPHS", True)
     if not GPU:
         monkeypatch.setattr(cuda, "_capture", lambda run: run)
     csr = torch.from_numpy(graph("random")).to_sparse_csr().to(DEVICE)
     matrix = (csr.crow_indices().int(), csr.col_indices().int(), csr.values())
     table = TABLES[name].table()
-    for call in range(4):
+    for call in range(6):
+        table = table.clone()
+        table[-1] *= 1 + call // 2
         x = torch.randn(1, 2, 19, 5, dtype=torch.float64).to(DEVICE)
         seeds = torch.tensor([call, SEED])
         rest = (*matrix, table, threshold, seeds, False)
@@ -444,10 +448,11 @@ def test_numpy_bits_are_those_of_the_reference() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_interpreter() -> None:
-    """This file and what runs over kernels, in Triton's interpreter, on the CPU."""
-    folder = Path(__file__).parent
-    files = [__file__, str(folder / "test_triton_gradients.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *files]
+    """This file, and of every test over kernels some cases (tests/conftest.py), in Triton's
+    interpreter, on the CPU.
+    """
+    folder = str(Path(__file__).parent)
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", folder]
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -97,9 +97,17 @@ def _layout(x: Tensor, rows: Rows, out_rows: int, width: int, before: int = 0) -
     batch, in_rows, channels = x.shape[1:]
     sizes = (batch, rows.num_rows, in_rows, out_rows, width, channels, before, x.element_size())
     layout = Layout(*sizes, lanes=1, warps=TILES[0][0])
-    lanes = WARP if 2 * layout.slot * layout.size <= L2 else TILES[0][1]
+    lanes = WARP if 2 * layout.slot * layout.size <= _cache_of(x.device) else TILES[0][1]
     warps, lanes = _tiles.get(_about(layout, rows), (layout.warps, lanes))
     return layout._replace(lanes=min(lanes, 1 << (layout.units - 1).bit_length()), warps=warps)
+
+
+@functools.cache
+def _cache_of(device: torch.device) -> int:
+    """Bytes of the L2 cache."""
+    if device.type != "cuda":
+        return L2
+    return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0) or L2
 
 
 def _about(layout: Layout, rows: Rows) -> tuple[int, ...]:
@@ -168,13 +176,15 @@ def _with_memory(plan: Plan, live: dict[str, Any]) -> dict[str, Any]:
 class Replay:
     """A plan whose launches after the first one are a CUDA graph, with memory of its own.
 
-    The first launch reads the inputs and tells the others where the outputs go.
+    The first launch reads the inputs and tells the others where the outputs go; coefficients that
+    are not those of the call before are copied.
     """
 
     def __init__(self, plan: Plan, live: dict[str, Any]) -> None:
         address = torch.empty(1, dtype=torch.long, device=live["x"].device)
         live = _with_memory(plan, live | {"address": address})
-        self.plan, self.lock = plan, threading.Lock()
+        self.plan, self.lock, self.numbers = plan, threading.Lock(), live["numbers"]
+        live["numbers"] = self.numbers.clone()
         self.graph: Callable[[], None] | None = None
         rest = {"front": live["states"], "put": live["states"], "y": address, "x": None}
         self.rest = live | rest
@@ -186,6 +196,9 @@ class Replay:
         with self.lock:
             if live["seeds"] is not None and not self.plan.how.seed:
                 self.first["seeds"].copy_(live["seeds"])
+            if live["numbers"] is not self.numbers:  # held, so no other is at its address
+                self.first["numbers"].copy_(live["numbers"])
+                self.numbers = live["numbers"]
             _launch(self.plan.launches[0], live | self.first | {"front": live["x"]})
             if self.graph is not None:
                 self.graph()
@@ -262,7 +275,7 @@ def propagate(
         if x.is_cuda and not _is_capturing(x) and _about(layout, rows) not in _tiles:
             layout = _fastest_tile(rows, shape, layout, how, live)
         key = shape, layout, how._replace(direct=False)
-        if table.is_cuda or not _replayed(rows, key, live):
+        if not _replayed(rows, key, live):
             _run(_made_once(rows, Plan, rows, shape, layout, how), live)
     return y
 
@@ -273,17 +286,19 @@ def _replayed(rows: Rows, key: tuple[Shape, Layout, How], live: dict[str, Any]) 
     A graph belongs to the Tensors of a matrix and to a stream.
     """
     x, value = live["x"], live["value"]
-    small = x.is_cuda and 4 * key[1].slot * key[1].size <= L2
-    if not (small if GRAPHS is None else GRAPHS) or key[0].steps == 0 or _is_capturing(x):
+    if not (x.is_cuda if GRAPHS is None else GRAPHS) or key[0].steps == 0 or _is_capturing(x):
+        return False
+    plan = _made_once(rows, Plan, rows, *key)
+    if not GRAPHS and plan.num_slots * key[1].slot * key[1].size > _cache_of(x.device):
         return False
     stream = torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
-    same = *key, stream, id(value), id(live["numbers"]), id(live["names"])
+    same = *key, stream, id(value), id(live["names"])
     seen = rows.plans.get(same)
     if not isinstance(seen, Replay):
         if seen is None or seen() is not value:
             _remember(rows, same, weakref.ref(value))
             return False
-        seen = _remember(rows, same, Replay(Plan(rows, *key), live))
+        seen = _remember(rows, same, Replay(plan, live))
     seen(live)
     return True
 
