@@ -153,8 +153,19 @@ def test_bad_input():
         layer(y, as_form("csr", edge_index, weight, N)[0], edge_weight=weight)
     with pytest.raises(ValueError, match="'edge_weight' to be finite"):
         layer(y, edge_index, edge_weight=weight / 0)
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match=rf"the indices 'mask' to lie in \[0, {N - 1}\]"):
         layer(y, edge_index, torch.tensor([N]))
+    with pytest.raises(ValueError, match=rf"a mask 'mask' of {N} nodes \(got 5\)"):
+        layer(y, edge_index, torch.ones(5, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"'y' to hold classes, .* \(got torch.float32 of shape"):
+        layer(torch.rand(N), edge_index)
+    some = labels("classes").clone()
+    some[0] = -1  # stands for no label, but the mask says that there is one
+    with pytest.raises(ValueError, match=r"'y' to hold classes of at least 0 .* \(got -1\)"):
+        layer(some, edge_index, torch.tensor([0, 1]))
+    assert layer(some, edge_index, torch.tensor([1, 2])).shape == (N, int(some.max()) + 1)
     model, soft = nn.CorrectAndSmooth(3, 0.5, 3, 0.5), y.softmax(-1)
     with pytest.raises(ValueError, match="'y_true' to have 8 rows"):
         model(soft, labels("classes"), MASKS["mask"], edge_index)
+    with pytest.raises(ValueError, match=rf"a mask 'mask' of {N} nodes \(got 3\)"):
+        model(soft, labels("classes")[:3], torch.ones(3, dtype=torch.bool), edge_index)

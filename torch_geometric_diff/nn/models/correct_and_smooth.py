@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import one_hot
 
-from ..._utils.checks import check_indices
+from ..._utils.checks import check_indices, row_mask
 from ..._utils.modules import is_untouched
 from ...ops import PartitionedOperator
 from .label_propagation import LabelPropagation
@@ -206,6 +206,7 @@ def _mean_error(error: Tensor, graph: Any) -> Tensor:
 
 def _rows(y_soft: Tensor, y_true: Tensor, mask: Tensor) -> Tensor:
     """A row of class scores for every training node."""
+    row_mask("mask", mask, y_soft.size(0))
     count, classes = int(mask.sum()) if mask.dtype == torch.bool else mask.size(0), y_soft.size(-1)
     if y_true.dim() not in (1, 2) or y_true.size(0) != count:
         raise ValueError(

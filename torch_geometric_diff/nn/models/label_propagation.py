@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import one_hot
 
-from ..._utils.checks import check_integer
+from ..._utils.checks import check_integer, row_mask
 from ...ops import PartitionedOperator, Recurrence
 from ..conv._cache import Graph
 from ..conv.base import Propagation, as_number, check_alpha
@@ -107,10 +107,24 @@ class LabelPropagation(Propagation):
 
 def _scores(y: Tensor, mask: Optional[Tensor], graph: Any) -> Tensor:
     """Rows of class scores, zeros where the mask is not."""
+    is_scores = isinstance(y, Tensor) and y.is_floating_point()
+    if not isinstance(y, Tensor) or y.dim() not in ((2, 3) if is_scores else (1, 2)):
+        got = f"{y.dtype} of shape {list(y.shape)}" if isinstance(y, Tensor) else y
+        raise ValueError(
+            "Expected 'y' to hold classes, integers of shape [N] or [N, 1], or scores of shape "
+            f"[N, C] (got {got})"
+        )
+    if mask is not None:
+        row_mask("mask", mask, y.size(0))
     known = y if mask is None else y[mask]
-    if isinstance(y, Tensor) and not y.is_floating_point():
+    if not is_scores:
         if y.dtype == torch.long and y.size(0) == y.numel():
             classes = int(y.max()) + 1 if y.numel() else 0
+            if known.numel() and int(known.min()) < 0:
+                raise ValueError(
+                    "Expected 'y' to hold classes of at least 0 at the nodes whose labels are "
+                    f"used (got {int(known.min())})"
+                )
             if isinstance(graph, PartitionedOperator):  # no rank need see the last class
                 classes = int(max(graph.of_all_ranks(classes)))
             known = one_hot(known.view(-1), num_classes=classes)
