@@ -17,6 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.classifier(__doc__).parse_args()
+
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -28,7 +33,7 @@ from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTraini
 from tqdm import tqdm
 
 from benchmarks import classifier_peers, classifier_regression
-from benchmarks.common import ResultFile, command_line, environment, mean_and_interval
+from benchmarks.common import ResultFile, command_line, environment, mean_and_interval, tables
 from torch_geometric_diff import DiffusionClassifier
 
 OURS = "diffusion"
@@ -74,12 +79,11 @@ MODELS: dict[str, tuple[Callable[..., BaseEstimator], list[dict[str, Any]]]] = {
 SETTINGS_FILE = Path(__file__).with_name("classifier_settings.json")
 
 
-DATA = ("digits", "wine", "breast cancer", "omniglot")
 OMNIGLOT = "fewshot/results/features/omniglot_conv4_test.safetensors"
 
 
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Points and labels of a set of ``DATA`` or of a features file."""
+    """Points and labels of a set of ``flags.POINTS`` or of a features file."""
     if name == "digits":
         X, y = load_digits(return_X_y=True)
         return X / 16, y
@@ -150,12 +154,11 @@ def settings_of(dataset: str, name: str) -> dict[str, Any]:
     return tuned.get(dataset, tuned["omniglot"])[name]
 
 
-def table(rows: list[dict[str, Any]], dataset: str) -> str:
-    """Markdown: mean and 95 % interval, and for the peers what we gain, draw by draw."""
+def table(rows: list[dict[str, Any]], dataset: str, form: str = "markdown") -> str:
+    """Mean and 95 % interval, and for the peers what we gain, draw by draw."""
     cells = {(row["model"], row["labels"]): row for row in rows if row["dataset"] == dataset}
     counts = sorted({labels for _, labels in cells})
-    lines = ["| labels per class | " + " | ".join(map(str, counts)) + " |"]
-    lines.append("| --- |" + " --- |" * len(counts))
+    lines = []
     for name in dict.fromkeys(model for model, _ in cells):
         line = [name]
         for n in counts:
@@ -170,25 +173,8 @@ def table(rows: list[dict[str, Any]], dataset: str) -> str:
                 gain, half = mean_and_interval(100 * np.array(ours["accuracy"]) - values)
                 text += f" (ours {gain:+.2f} ± {half:.2f})"
             line.append(text)
-        lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    p = argparse.ArgumentParser("python -m benchmarks.classifier", description=__doc__)
-    data = p.add_mutually_exclusive_group()
-    data.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    data.add_argument("--features", metavar="FILE", help="embeddings in place of these")
-    p.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    p.add_argument("--labels", type=int, nargs="+", default=[1, 2, 5, 10], help="per class")
-    p.add_argument("--draws", type=int, help="of the labels (default: 100, with --tune 20)")
-    p.add_argument("--task", choices=["classification", "regression"], default="classification")
-    p.add_argument("--peers", action="store_true", help="compare with other packages as well")
-    p.add_argument("--tune", action="store_true", help="compare settings instead; writes nothing")
-    p.add_argument("--out", help="(default: benchmarks/results/classifier.jsonl, or -TASK.jsonl)")
-    p.add_argument("--resume", action="store_true", help="add what the file lacks")
-    return p
+        lines.append(line)
+    return tables.table(["labels per class", *map(str, counts)], lines, form)
 
 
 def measure(results: ResultFile, dataset: str, args: argparse.Namespace, draws: int) -> None:
@@ -250,7 +236,7 @@ def run_regression(args: argparse.Namespace, draws: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run as the command line says."""
-    args = parser().parse_args(argv)
+    args = flags.classifier(__doc__).parse_args(argv)
     draws = args.draws if args.draws is not None else 20 if args.tune else 100
     if draws < 1 or min(args.labels) < 1:
         raise ValueError(f"'--draws' and '--labels' must be positive (got {draws}, {args.labels})")
@@ -269,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     results = ResultFile(args.out, key=("dataset", "model", "labels"), resume=args.resume)
     for dataset in datasets:
         measure(results, dataset, args, draws)
-        print(f"\n{dataset}:\n\n{table(results.rows, dataset)}")
+        print(f"\n{dataset}:\n\n{table(results.rows, dataset, args.format)}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from benchmarks.common import ResultFile, environment, mean_and_interval
+from benchmarks.common import ResultFile, environment, mean_and_interval, tables
 from torch_geometric_diff import DiffusionRegressor
 
 OURS = "diffusion"
@@ -88,14 +88,11 @@ def error(model: Any, X: np.ndarray, y: np.ndarray, known: np.ndarray) -> tuple[
     return float(np.sqrt(np.square(mean - y)[rest].mean())), inside
 
 
-def table(rows: list[dict[str, Any]], dataset: str) -> str:
-    """Markdown: mean error and 95 % interval, and what ours is below each, draw by draw."""
+def table(rows: list[dict[str, Any]], dataset: str, form: str = "markdown") -> str:
+    """Mean error and 95 % interval, and what ours is below each, draw by draw."""
     cells = {(row["model"], row["labels"]): row for row in rows if row["dataset"] == dataset}
     counts = sorted({labels for _, labels in cells})
-    lines = [
-        "| targets | " + " | ".join(map(str, counts)) + " |",
-        "| --- |" * 1 + " --- |" * len(counts),
-    ]
+    lines = []
     for name in dict.fromkeys(model for model, _ in cells):
         line = [name]
         for n in counts:
@@ -105,8 +102,8 @@ def table(rows: list[dict[str, Any]], dataset: str) -> str:
                 gain = mean_and_interval(values - np.array(cells[OURS, n]["error"]))
                 text += " (ours {:+.2g} ± {:.2g} lower)".format(*gain)
             line.append(text)
-        lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines)
+        lines.append(line)
+    return tables.table(["targets", *map(str, counts)], lines, form)
 
 
 def run(args: argparse.Namespace, draws: int) -> None:
@@ -136,4 +133,4 @@ def run(args: argparse.Namespace, draws: int) -> None:
                     "environment": environment(),
                 }
             )
-        print(f"\n{dataset}:\n\n{table(results.rows, dataset)}")
+        print(f"\n{dataset}:\n\n{table(results.rows, dataset, args.format)}")

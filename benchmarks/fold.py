@@ -7,13 +7,12 @@ plain files are removed when they are safe in it. A killed fold loses nothing an
 a file that a run is writing is refused.
 """
 
-import argparse
 import json
 import re
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.common import command_line, read_rows, write_rows
+from benchmarks.common import Parser, command_line, read_rows, write_rows
 from benchmarks.rows import parts
 from torch_geometric_diff._utils.files import open_locked
 
@@ -31,11 +30,9 @@ def fold(out: Path) -> int:
     return len(rows)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
+    p = Parser(__doc__)
     p.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     return p
 

@@ -15,7 +15,6 @@ Graphs of the kind ``shapes`` have the nodes, edges, words and classes of two of
 the layout of his files: for times and memory, not for accuracy.
 """
 
-import argparse
 import ast
 import importlib
 import re
@@ -26,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import command_line, refuse_unused, write_atomically
-from benchmarks.nodes.graphs import path
+from benchmarks.common import Parser, command_line, refuse_unused, write_atomically
+from benchmarks.common.cli import path
 
 Arrays = dict[str, np.ndarray]
 NEIGHBORS = 10
@@ -348,11 +347,9 @@ KINDS = {"unseen": UNSEEN, "tuning": TUNING, "shapes": SHAPES}
 GRAPHS = UNSEEN | TUNING | SHAPES
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
+    p = Parser(__doc__)
     p.add_argument("--out", type=path, required=True, metavar="FOLDER", help="NAME.npz go there")
     p.add_argument(
         "--kind",

@@ -3,7 +3,6 @@
 python -m benchmarks.readme
 """
 
-import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import classifier, report, scale
+from benchmarks import report, scale
 from benchmarks.ablations import report as ablation_report
-from benchmarks.common import command_line, read_rows, write_atomically
-from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
+from benchmarks.common import Parser, command_line, read_rows, write_atomically
+from benchmarks.flags import SOURCES, SPLIT_KINDS
 from benchmarks.rows import RESULTS, speed_rows
 from benchmarks.speed import picture
 from fewshot import report as fewshot_report
@@ -57,6 +56,8 @@ def ogb() -> str:
 
 def classifiers() -> str:
     """The classifier and scikit-learn's."""
+    from benchmarks import classifier
+
     found = read_rows([RESULTS / "classifier.jsonl"])
     names = dict.fromkeys(row["dataset"] for row in found)
     return "\n\n".join(f"{name}:\n\n{classifier.table(found, name)}" for name in names)
@@ -345,13 +346,9 @@ def pages(root: Path) -> list[Path]:
     return [root / "README.md", *(p for g in written for p in sorted((root / "docs").glob(g)))]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        "python -m benchmarks.readme",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
+    p = Parser(__doc__)
     p.add_argument("--root", type=Path, default=ROOT, help="the folder of README.md and docs/")
     p.add_argument("--no_plots", action="store_true", help="leave the pictures alone")
     return p

@@ -3,31 +3,37 @@
 python -m benchmarks.report runs/planetoid/*.jsonl --plot accuracy.png
 """
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import command_line, mean_and_interval, read_rows, write_atomically
+from benchmarks.common import (
+    Parser,
+    command_line,
+    mean_and_interval,
+    read_rows,
+    tables,
+    write_atomically,
+)
+from benchmarks.common.tables import add_format_flag, note
 
 Row = dict[str, Any]
 Group = tuple[str, str, str]  # dataset, source, split kind
 FIELDS = ("dataset", "source", "split_kind", "model", "split", "init", "test_acc", "val_acc")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
+    p = Parser(__doc__)
     p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result files, JSON lines")
     p.add_argument(
         "--reference",
         default="diff-resnet",
-        help="model that the others are compared with, split by split (default: diff-resnet)",
+        help="model that the others are compared with, split by split",
     )
+    add_format_flag(p, "of the table", "markdown")
     p.add_argument("--plot", type=Path, metavar="PICTURE", help="accuracy per split of each model")
     return p
 
@@ -71,58 +77,66 @@ def group_rows(rows: list[Row]) -> dict[Group, dict[str, list[Row]]]:
     }
 
 
-def split_means(rows: list[Row]) -> dict[int, float]:
-    """Test accuracy in percent of every split, averaged over its initializations."""
+def split_means(rows: list[Row], metric: str = "acc") -> dict[int, float]:
+    """Test accuracy (or metric) in percent of each split, averaged over its initializations."""
     values: dict[int, list[float]] = defaultdict(list)
     for row in rows:
-        values[row["split"]].append(100 * row["test_acc"])
+        values[row["split"]].append(100 * row[f"test_{metric}"])
     return {split: float(np.mean(values[split])) for split in sorted(values)}
 
 
-def paired_difference(reference: list[Row], other: list[Row]) -> tuple[float, float, int]:
+def paired_difference(
+    reference: list[Row], other: list[Row], metric: str = "acc"
+) -> tuple[float, float, int]:
     """Mean of reference minus other over the splits both have, half its 95 % interval, splits."""
-    a, b = split_means(reference), split_means(other)
+    a, b = split_means(reference, metric), split_means(other, metric)
     differences = [a[split] - b[split] for split in a if split in b]
     return *mean_and_interval(differences), len(differences)
 
 
-def table(groups: dict[Group, dict[str, list[Row]]], reference: str) -> str:
-    """The markdown table of each kind of splits, best model of each graph first."""
+def comparison(rows: list[Row], reference: str, form: str | None, metric: str = "acc") -> str:
+    """The table of one experiment's models, each against the first on the same splits."""
+    return table(group_rows(rows), reference, form or "markdown", metric)
+
+
+def table(
+    groups: dict[Group, dict[str, list[Row]]],
+    reference: str,
+    form: str = "markdown",
+    metric: str = "acc",
+) -> str:
+    """The table of each kind of splits, best model of each graph first."""
     lines = []
     for kind in sorted({group[2] for group in groups}):
-        lines += [*_table_of_kind(groups, kind, reference), ""]
-        lines += [f"Splits: {kind}. ± is the standard deviation over all runs.", ""]
-    return "\n".join([*lines[:-1], *_origin(groups)])
+        lines += [_table_of_kind(groups, kind, reference, form, metric), ""]
+        lines += [note(f"Splits: {kind}. ± is the standard deviation over all runs.", form), ""]
+    return "\n".join([*lines[:-1], *(note(line, form) for line in _origin(groups))]).rstrip("\n")
 
 
 def _table_of_kind(
-    groups: dict[Group, dict[str, list[Row]]], kind: str, reference: str
-) -> list[str]:
-    lines = [
-        "| graph | source | model | test accuracy, % | val, % | runs | s/run "
-        f"| {reference} minus model, % (95 % interval, splits) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    groups: dict[Group, dict[str, list[Row]]], kind: str, reference: str, form: str, metric: str
+) -> str:
+    measure = "accuracy" if metric == "acc" else metric.replace("_", " ")
+    head = ["graph", "source", "model", f"test {measure}, %", "val, %", "runs", "s/run"]
+    head.append(f"{reference} minus model, % (95 % interval, splits)")
+    lines = []
     for (dataset, source, split_kind), models in groups.items():
         if split_kind != kind:
             continue
-        by_accuracy = sorted(models, key=lambda m: -np.mean([r["test_acc"] for r in models[m]]))
-        for model in by_accuracy:
-            rows = models[model]
-            test = 100 * np.array([row["test_acc"] for row in rows])
-            val = 100 * np.mean([row["val_acc"] for row in rows])
+        scores = {m: 100 * np.array([r[f"test_{metric}"] for r in models[m]]) for m in models}
+        for model in sorted(models, key=lambda m: -float(scores[m].mean())):
+            rows, test = models[model], scores[model]
+            val = 100 * np.mean([row[f"val_{metric}"] for row in rows])
             splits = len({row["split"] for row in rows})
             seconds = np.mean([row["seconds"] for row in rows])
             spread = f" ± {test.std():.2f}" if len(rows) > 1 else ""
             paired = "-"
             if model != reference and reference in models:
-                mean, half, n = paired_difference(models[reference], rows)
+                mean, half, n = paired_difference(models[reference], rows, metric)
                 paired = f"{mean:+.2f} ± {half:.2f} ({n})" if n > 1 else f"{mean:+.2f} ({n})"
-            lines.append(
-                f"| {dataset} | {source} | {model} | {test.mean():.2f}{spread} "
-                f"| {val:.2f} | {len(rows)} ({splits} splits) | {seconds:.2f} | {paired} |"
-            )
-    return lines
+            cells = [dataset, source, model, f"{test.mean():.2f}{spread}", f"{val:.2f}"]
+            lines.append([*cells, f"{len(rows)} ({splits} splits)", f"{seconds:.2f}", paired])
+    return tables.table(head, lines, form)
 
 
 def _origin(groups: dict[Group, dict[str, list[Row]]]) -> list[str]:
@@ -178,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
     """Print the table and draw the picture."""
     args = parser().parse_args(argv)
     groups = group_rows(read_results(args.files))
-    print(table(groups, args.reference))
+    print(table(groups, args.reference, args.format))
     if args.plot:
         plot(groups, args.plot)
 

@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
-from torch_geometric.data import Data
 
-from benchmarks.common import ResultFile, Trial, accuracy, metrics, read_rows, world
+from benchmarks.common import ResultFile, metrics, read_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch_geometric.data import Data
+
+    from benchmarks.common import Trial
 
 Row = dict[str, Any]
 RESULTS = Path(__file__).parent / "results"
@@ -67,6 +71,8 @@ class Results:
         identity: Sequence[str] = ("dataset", "source", "split_kind", "model"),
     ) -> None:
         self.out, self.header, self.key, self.identity = out, header, key, identity
+        from benchmarks.common import world
+
         rank, size = world()
         own = out if size == 1 else out.with_suffix(f".rank{rank}{out.suffix}")
         if not resume and out.with_name(f"{out.name}.gz").exists():
@@ -96,11 +102,11 @@ class Results:
 
 
 def run_trials(
-    data: Data,
+    data: "Data",
     method: Any,
-    trials: Sequence[Trial],
+    trials: "Sequence[Trial]",
     training: Row,
-    measures: Mapping[str, Callable[[Tensor, Tensor], float | None]] = MappingProxyType({}),
+    measures: "Mapping[str, Callable[[Tensor, Tensor], float | None]]" = MappingProxyType({}),
     metric: str = "accuracy",
 ) -> list[Row]:
     """Run trials side by side and measure each; ``measures`` are more, of logits and classes, and
@@ -108,6 +114,8 @@ def run_trials(
 
     The seconds of a trial are its share of the time of all.
     """
+    from benchmarks.common import accuracy
+
     start = time.perf_counter()
     results = method.run(trials, **training)
     seconds = (time.perf_counter() - start) / len(trials)
@@ -129,7 +137,7 @@ def run_trials(
     ]
 
 
-def _measured(metric: str, logits: Tensor, y: Tensor, trial: Trial) -> Row:
+def _measured(metric: str, logits: "Tensor", y: "Tensor", trial: "Trial") -> Row:
     """A metric beside accuracy at the nodes of a trial."""
     if metric == "accuracy":
         return {}

@@ -5,45 +5,25 @@ torchrun --nproc-per-node 2 -m benchmarks.table               # trials shared by
 python -m benchmarks.report benchmarks/results/nodes/*        # the table
 """
 
-import argparse
-from pathlib import Path
-
-from benchmarks import planetoid
+from benchmarks import flags, planetoid
 from benchmarks.common import command_line
-from benchmarks.nodes.graphs import SOURCES, SPLIT_KINDS
-from benchmarks.nodes.models import METHODS
-from benchmarks.rows import RESULTS
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
-    p.add_argument("--num_splits", type=int, default=100)
-    p.add_argument("--num_inits", type=int, default=1, help="the paper takes 20")
-    p.add_argument("--datasets", nargs="+", choices=list(SOURCES), default=list(SOURCES))
-    p.add_argument("--split", choices=list(SPLIT_KINDS), default="per_class")
-    p.add_argument("--models", nargs="+", choices=list(METHODS), default=list(METHODS))
-    p.add_argument("--results", type=Path, default=RESULTS / "nodes", help="folder of result files")
-    return p
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run every pair of a model and a graph, the most telling models first."""
-    args = parser().parse_args(argv)
+    args = flags.table(__doc__).parse_args(argv)
     for model in args.models:
         for dataset in args.datasets:
-            flags = {
+            chosen = {
                 "dataset": dataset,
-                "source": SOURCES[dataset],
+                "source": flags.SOURCES[dataset],
                 "model": model,
                 "split": args.split,
                 "num_splits": args.num_splits,
                 "num_inits": args.num_inits,
                 "out": args.results / f"{dataset}.jsonl",
             }
-            pairs = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+            pairs = [text for name, value in chosen.items() for text in (f"--{name}", str(value))]
             planetoid.main([*pairs, "--resume"])
 
 

@@ -1,7 +1,8 @@
-"""Search the settings of Diff-ResNet's variants by validation accuracy, resumable at any moment.
+"""Search the settings of a model by validation accuracy, resumable at any moment.
 
 python -m benchmarks.tune --dataset cora --trials 100 --num_splits 10 --out runs/tune/cora.jsonl
 python -m benchmarks.tune --dataset cora --model diff-resnet-words --out runs/tune/words.jsonl
+python -m benchmarks.tune --dataset cora --model my_models:Net --space net.toml --out net.jsonl
 python -m benchmarks.tune --dataset cora --out runs/tune/cora.jsonl --trials 0 --write
 
 The splits are drawn from another seed than the reported ones and have twice their validation
@@ -10,7 +11,6 @@ settings win whose accuracy fluctuates: the epoch kept is one that happens to fi
 all other nodes are hidden from training and search alike; with ``--judge rest`` they judge.
 """
 
-import argparse
 import re
 import time
 import warnings
@@ -20,6 +20,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.tune(__doc__).parse_args()
 
 import numpy as np
 import optuna
@@ -40,58 +45,20 @@ from benchmarks.common import (
 )
 from benchmarks.common.splits import per_class_split, split_seeds
 from benchmarks.nodes.graphs import (
-    SOURCES,
-    add_graph_flags,
     drop_small_classes,
     file_name,
     open_graph,
     open_splits,
-    path,
 )
-from benchmarks.nodes.models import METHODS
-from benchmarks.nodes.settings import FOLDER, TRAINING
-from benchmarks.nodes.spaces import FIXED, SPACES, STARTS
+from benchmarks.nodes.own import find_method
+from benchmarks.nodes.settings import FOLDER, TRAINING, load_settings
+from benchmarks.nodes.spaces import Plan, plan_of
 from benchmarks.nodes.variant import mixed_graph
 from benchmarks.rows import check_header
 from torch_geometric_diff.ops import DiffusionOperator
 
 Row = dict[str, Any]
 REPORTED_SEED, REPORTED_SPLITS = 42, 100  # of benchmarks.planetoid
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
-    add_graph_flags(p, "cora")
-    p.add_argument("--model", default="diff-resnet-tuned", choices=list(SPACES))
-    p.add_argument(
-        "--trials", type=int, default=100, help="settings to try, those in FILE included"
-    )
-    p.add_argument("--num_splits", type=int, default=10)
-    p.add_argument("--seed", type=int, default=7, help="of the splits and of the search")
-    p.add_argument("--max_epochs", type=int, default=10_000)
-    p.add_argument("--out", type=path, required=True, metavar="FILE", help="rows, to go on with")
-    p.add_argument("--num_train", type=int, default=20, help="per class (default: 20)")
-    p.add_argument(
-        "--num_val",
-        type=int,
-        default=30,
-        help="per class (default: 30): so many stop the training and as many judge",
-    )
-    p.add_argument(
-        "--judge",
-        choices=["val", "rest"],
-        default="val",
-        help="by whose accuracy: as many nodes of every class, or all that are left, in the\n"
-        "proportions of the graph (for a model that estimates these)",
-    )
-    p.add_argument(
-        "--write", action="store_true", help="put the best settings into benchmarks/nodes/settings"
-    )
-    p.add_argument("--settings", type=path, metavar="FILE", help="put them into FILE instead")
-    return p
 
 
 def tuning_trials(
@@ -127,19 +94,21 @@ def hide_labels(data: Data, trial: Trial) -> Data:
     return hidden
 
 
-def to_settings(data: Data, model: str, params: Row, max_epochs: int) -> Row:
-    """All settings of a model: the relative step becomes a step size."""
-    settings = {**params, **FIXED[model]}
-    settings["max_epochs"] = min(settings["max_epochs"], max_epochs)
-    share = settings.pop("relative_step")
-    operator = DiffusionOperator(
-        *mixed_graph(data, settings["neighbors"], settings["mix"]),
-        num_nodes=data.num_nodes,
-        step_size=1e-3,
-        normalization=settings["normalization"],
-        add_self_loops=settings.get("self_loops", True),
-    )
-    settings["step_size"] = share * operator.max_stable_step_size
+def to_settings(data: Data, plan: Plan, params: Row, max_epochs: int) -> Row:
+    """All settings of a model: a relative step becomes a step size."""
+    settings = {**plan.fixed, **params}
+    if "max_epochs" in settings:
+        settings["max_epochs"] = min(settings["max_epochs"], max_epochs)
+    share = settings.pop("relative_step", None)
+    if share is not None:
+        operator = DiffusionOperator(
+            *mixed_graph(data, settings["neighbors"], settings["mix"]),
+            num_nodes=data.num_nodes,
+            step_size=1e-3,
+            normalization=settings["normalization"],
+            add_self_loops=settings.get("self_loops", True),
+        )
+        settings["step_size"] = share * operator.max_stable_step_size
     return {
         name: float(f"{value:.3g}") if isinstance(value, float) else value
         for name, value in settings.items()
@@ -152,7 +121,7 @@ def val_accuracies(
     """Accuracy of the nodes that judge, on one split after the other."""
     training = {name: value for name, value in settings.items() if name in TRAINING}
     rest = {name: value for name, value in settings.items() if name not in TRAINING}
-    method = METHODS[model](data, **rest)
+    method = find_method(model)(data, **rest)
     for trial in trials:
         method.data = hide_labels(data, trial)
         [result] = method.run([trial], **training)
@@ -164,12 +133,13 @@ class Search:
 
     Args:
         model (str): The model whose settings are searched.
+        plan (Plan): What is searched, and where it begins.
         rows (list of dict): The settings tried so far.
         seed (int): Seed of the sampler, moved on by the number of rows.
     """
 
-    def __init__(self, model: str, rows: list[Row], seed: int) -> None:
-        self.model = model
+    def __init__(self, model: str, plan: Plan, rows: list[Row], seed: int) -> None:
+        self.model, self.plan = model, plan
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -184,18 +154,18 @@ class Search:
                 optuna.trial.create_trial(
                     state=optuna.trial.TrialState[row["state"]],
                     params=row["params"],
-                    distributions=SPACES[model],
+                    distributions=plan.space,
                     value=row["val_acc"],
                     intermediate_values=dict(enumerate(row["val_accs"])),
                 )
             )
-        if len(rows) < len(STARTS[model]):
-            self.study.enqueue_trial(STARTS[model][len(rows)])
+        if len(rows) < len(plan.starts):
+            self.study.enqueue_trial(plan.starts[len(rows)])
 
     def step(self, data: Data, trials: Sequence[Trial], max_epochs: int) -> Row:
         """Try the next settings and return their row."""
-        proposal = self.study.ask(SPACES[self.model])
-        settings = to_settings(data, self.model, proposal.params, max_epochs)
+        proposal = self.study.ask(self.plan.space)
+        settings = to_settings(data, self.plan, proposal.params, max_epochs)
         start, values, pruned = time.perf_counter(), [], False
         for split, value in enumerate(val_accuracies(data, self.model, settings, trials)):
             values.append(value)
@@ -237,16 +207,22 @@ def to_toml(row: Row, rows: list[Row], num_splits: int, seed: int) -> str:
         f"# accuracy ({100 * row['val_acc']:.2f} %, nodes that did not stop the training) on "
         f"{num_splits} splits of seed {seed},",
         "# none of them reported.",
-        f"[{row['model']}]",
+        f"[{table_name(row['model'])}]",
         *(f"{name} = {value}" for name, value in values.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
+def table_name(model: str) -> str:
+    """The name of a model's table in TOML."""
+    return model if re.fullmatch(r"[\w-]+", model) else f'"{model}"'
+
+
 def write_settings(file: Path, model: str, table: str) -> None:
     """Put a model's table into a settings file in place of the one it has, comment included."""
     text = file.read_text(encoding="utf-8") if file.exists() else ""
-    old = re.compile(rf"(^#[^\n]*\n)*^\[{model}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
+    name = re.escape(table_name(model))
+    old = re.compile(rf"(^#[^\n]*\n)*^\[{name}\][^\n]*\n([\w ]+=[^\n]*\n)*", re.MULTILINE)
     text = old.sub("", text).rstrip("\n")
     text = f"{text}\n\n" if text else ""
     with write_atomically(file) as temporary:
@@ -255,15 +231,17 @@ def write_settings(file: Path, model: str, table: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Go on with the search and print the best settings."""
-    args = parser().parse_args(argv)
-    args.source = args.source or SOURCES.get(args.dataset)
+    args = flags.tune(__doc__).parse_args(argv)
+    args.source = args.source or flags.SOURCES.get(args.dataset)
     args.fallback, args.device, args.split = None, "cpu", "per_class"
     if args.trials < 0:
         raise ValueError(f"Expected '--trials' to be at least 0 (got {args.trials})")
     keep_freed_memory()
     if args.settings and not args.write:
         raise ValueError("Expected '--write' beside '--settings', which says where to")
+    find_method(args.model)
     data = open_graph(args)
+    plan = plan_of(args.model, load_settings(data.name, args.model), args.space)
     target = args.settings or FOLDER / f"{file_name(data.name)}.toml"
     if args.write:
         check_writable(target)  # before the search
@@ -280,6 +258,7 @@ def main(argv: list[str] | None = None) -> None:
         "seed": args.seed,
         "num_splits": args.num_splits,
         "max_epochs": args.max_epochs,
+        **({} if args.space is None else {"space": plan.text()}),
     }
     file = ResultFile(args.out, key=("number",), resume=True)
     for row in file.rows:
@@ -288,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
     with tqdm(range(len(file.rows), args.trials), disable=None, unit="trial") as bar:
         for _ in bar:
             # anew, so that a resumed search is the same
-            search = Search(args.model, file.rows, args.seed)
+            search = Search(args.model, plan, file.rows, args.seed)
             row = search.step(data, trials, args.max_epochs)
             file.append({**header, **row, "versions": versions})
             bar.set_postfix_str(f"best {100 * best(file.rows)['val_acc']:.2f} %")

@@ -1,18 +1,22 @@
 """Images to a features file: ``python -m fewshot.embed --checkpoint FILE --split test``."""
 
-import argparse
 from pathlib import Path
+
+from . import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.embed(__doc__).parse_args()
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common import add_device_flag, command_line
+from benchmarks.common import command_line, device
 
 from .backbones import Backbone
 from .checkpoints import load_backbone
 from .features import save_features
-from .images import SPLITS, ImageSet, images_root, load_images
+from .images import ImageSet, images_root, load_images
 from .transforms import eval_view
 
 
@@ -53,36 +57,12 @@ def extract(
     return torch.cat([embed(b) for b in batches])
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m fewshot.embed", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="best.safetensors of train_backbone")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
-    parser.add_argument(
-        "--data_root",
-        default=images_root(),
-        help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
-    )
-    parser.add_argument("--out", help="(default: runs/fewshot/features/DATASET_BACKBONE_SPLIT)")
-    parser.add_argument(
-        "--image_size",
-        type=int,
-        help="input side (default: the training's; crops show things larger than whole images do, "
-        "which a larger side makes up for)",
-    )
-    parser.add_argument("--mirror", action="store_true", help="mean of each image and its mirror's")
-    parser.add_argument("--half", action="store_true", help="store the features as float16")
-    parser.add_argument("--batch_size", type=int, default=256)
-    add_device_flag(parser)
-    parser.add_argument("--silent", action="store_true", help="no progress bars")
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
     """Embed one split and the mean of the base classes."""
-    args = parser().parse_args(argv)
+    args = flags.embed(__doc__).parse_args(argv)
     if args.batch_size < 1:
         raise ValueError(f"'--batch_size' must be positive (got {args.batch_size})")
+    args.device, args.data_root = device(args.device), args.data_root or images_root()
     backbone, meta = load_backbone(args.checkpoint)
     image_size = meta["image_size"] if args.image_size is None else args.image_size
     if image_size < 16:

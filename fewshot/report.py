@@ -1,22 +1,21 @@
 """A table from the result files of fewshot.train: ``python -m fewshot.report FILE ...``."""
 
-import argparse
 import json
 from collections import defaultdict
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from benchmarks.common import command_line, read_rows
+from benchmarks.common import Parser, command_line, read_rows
 
-from .train import accuracies, each_task_once, mean_and_interval
+from .rows import accuracies, each_task_once, mean_and_interval
 
 Row = dict[str, Any]
 Cells = dict[tuple[str, str], list[Row]]  # by method and kind of task
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m fewshot.report", description=__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("files", nargs="+", metavar="FILE", help="JSON lines of fewshot.train")
     parser.add_argument("--against", metavar="METHOD", help="compare it with each other, paired")
     return parser

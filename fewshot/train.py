@@ -9,20 +9,24 @@ tells the seconds that the method took, on the CPU those of all threads together
 """
 
 import argparse
-import math
 import time
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-import numpy as np
+from . import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.train(__doc__).parse_args()
+
 import torch
 from tqdm import tqdm
 
-from benchmarks.common import ResultFile, add_device_flag, command_line, environment, refuse_unused
+from benchmarks.common import ResultFile, command_line, device, environment, refuse_unused
 
 from . import methods
 from .features import load_features
+from .rows import accuracies, each_task_once, mean_and_interval
 from .tasks import Tasks, TaskSampler
 
 BLOCK = 100  # tasks per line of results
@@ -51,76 +55,11 @@ OWN = {  # the options of single methods
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m fewshot.train", description="Accuracy of a few-shot method over many tasks."
-    )
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--backbone", required=True)
-    parser.add_argument("--split", default="test", help="classes to draw from (default: test)")
-    parser.add_argument(
-        "--features", help="(default: runs/fewshot/features/DATASET_BACKBONE_SPLIT.safetensors)"
-    )
-    parser.add_argument("--method", choices=METHODS, default="diffusion")
-    parser.add_argument("--way", type=int, default=5)
-    parser.add_argument("--shot", type=int, default=1)
-    parser.add_argument("--query_per_class", type=int, default=15)
-    parser.add_argument("--test_iter", type=int, help="tasks (default: 10000, with --raw 1000)")
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="features as they are (the paper's Table 2); otherwise as each method wants them: "
-        "centered, normalized, and shifted and rectified where it does so (Table 3)",
-    )
-    parser.add_argument("--unbalanced", action="store_true", help="class shares ~ Dirichlet(2)")
-    parser.add_argument("--seed", type=int, default=0)
-    diffusion = parser.add_argument_group("diffusion (n_top and sigma: propagation too)")
-    diffusion.add_argument("--step_size", type=float, default=0.5)
-    diffusion.add_argument("--layer_num", type=int, default=6, help="diffusion steps")
-    diffusion.add_argument("--n_top", type=int, default=8, help="neighbors + 1, itself counted")
-    diffusion.add_argument("--sigma", type=int, default=4, help="neighbor that sets the width")
-    diffusion.add_argument("--alpha", type=float, default=0.0, help="distance term of the loss")
-    diffusion.add_argument("--mu", type=float, default=0.0, help="smoothness term of the loss")
-    laplacian = parser.add_argument_group("laplacian")
-    laplacian.add_argument("--lamda", type=float, default=0.5)
-    laplacian.add_argument("--knn", type=int, default=3, help="neighbors, itself counted")
-    heat = parser.add_argument_group("heat")
-    heat.add_argument(
-        "--prior",
-        choices=methods.heat.PRIORS,
-        default="learned",
-        help="of the classes' sizes among the queries (default: learned from each task)",
-    )
-    parser.add_argument("--out", help="(default: runs/fewshot/results/..., one file per setting)")
-    parser.add_argument("--resume", action="store_true", help="go on with an existing --out")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    add_device_flag(parser)
-    parser.add_argument("--silent", action="store_true", help="print the last line only")
-    return parser
-
-
 def _settings(args: argparse.Namespace, method: methods.Method, meta: dict[str, Any]) -> dict:
     """All that the accuracies depend on."""
     names = ("method", "shot", "way", "query_per_class", "unbalanced", "raw", "seed")
     own = {k: v._asdict() if hasattr(v, "_asdict") else v for k, v in vars(method).items()}
     return {"features": meta, **{name: getattr(args, name) for name in names}, "own": own}
-
-
-def mean_and_interval(accuracies: np.ndarray) -> tuple[float, float]:
-    """Mean and half the 95 % interval, 1.96 std / sqrt(n), in percent."""
-    half = 1.96 * accuracies.std() / math.sqrt(len(accuracies))
-    return 100 * float(accuracies.mean()), 100 * float(half)
-
-
-def each_task_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one setting by their first task, without those of tasks that others have."""
-    told, rows = 0, sorted(rows, key=lambda row: (row["first"], -len(row["correct"])))
-    found = []
-    for row in rows:
-        if row["first"] >= told:
-            found.append(row)
-            told = row["first"] + len(row["correct"])
-    return found
 
 
 def missing_blocks(rows: list[dict[str, Any]], test_iter: int) -> list[tuple[int, int]]:
@@ -132,11 +71,6 @@ def missing_blocks(rows: list[dict[str, Any]], test_iter: int) -> list[tuple[int
         blocks += [(start, min(BLOCK, gap.stop - start)) for start in gap]
         begin = end
     return blocks
-
-
-def accuracies(rows: list[dict[str, Any]]) -> np.ndarray:
-    """Accuracy of each task in the rows of one setting."""
-    return np.concatenate([np.array(row["correct"]) / row["queries"] for row in rows])
 
 
 def evaluate(
@@ -157,9 +91,10 @@ def evaluate(
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
+    p = flags.train(__doc__)
+    args = p.parse_args(argv)
     others = sorted({*chain(*OWN.values())} - {*OWN.get(args.method, ())})
-    refuse_unused(parser(), args, others, f"'--method {args.method}'")
+    refuse_unused(p, args, others, f"'--method {args.method}'")
     test_iter = args.test_iter
     if test_iter is None:
         test_iter = 1000 if args.raw else 10_000
@@ -169,6 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
 
+    args.device = device(args.device)
     method = METHODS[args.method](args)
     name = f"{args.dataset}_{args.backbone}_{args.split}"
     path = args.features or f"runs/fewshot/features/{name}.safetensors"
@@ -183,8 +119,8 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
         unbalanced=args.unbalanced,
     )
-    flags = "_raw" * args.raw + "_unbalanced" * args.unbalanced
-    out = args.out or f"runs/fewshot/results/{name}_{args.shot}shot{flags}_{args.method}.jsonl"
+    form = "_raw" * args.raw + "_unbalanced" * args.unbalanced
+    out = args.out or f"runs/fewshot/results/{name}_{args.shot}shot{form}_{args.method}.jsonl"
     results = ResultFile(out, key=("first",), resume=args.resume)
     settings = _settings(args, method, data.meta)
     if any(row["settings"] != settings for row in results.rows):
@@ -214,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     per_task = accuracies(each_task_once(results.rows))
     mean, half = mean_and_interval(per_task)
     print(
-        f"{name} {args.way}-way {args.shot}-shot{flags.replace('_', ' ')} {args.method}: "
+        f"{name} {args.way}-way {args.shot}-shot{form.replace('_', ' ')} {args.method}: "
         f"{mean:.2f} ± {half:.2f} % over {len(per_task)} tasks"
     )
 

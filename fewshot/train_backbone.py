@@ -16,6 +16,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from . import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.train_backbone(__doc__).parse_args()
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -23,10 +28,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from benchmarks.common import add_device_flag, command_line
+from benchmarks.common import command_line, device
 from torch_geometric_diff._utils.files import locked
 
-from .backbones import BACKBONES, build_backbone
+from .backbones import build_backbone
 from .checkpoints import load_checkpoint, save_checkpoint
 from .embed import extract
 from .images import SPECS, ImageSet, images_root, load_images
@@ -50,41 +55,6 @@ def one_shot_accuracy(features: Tensor, labels: Tensor, tasks: int, seed: int = 
         nearest = (drawn.query @ drawn.prototypes.mT).argmax(-1)
         right += int((nearest == drawn.query_labels).sum())
     return right / (tasks * drawn.query_labels.size(1))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser("python -m fewshot.train_backbone", description=__doc__)
-    parser.add_argument("--dataset", choices=SPECS, required=True)
-    parser.add_argument("--backbone", choices=BACKBONES, required=True)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--batch_size", type=int, default=256, help="of all ranks together")
-    parser.add_argument("--lr", type=float, default=0.1, help="x0.1 at 50 %% and 75 %%")
-    parser.add_argument("--image_size", type=int, help="input side (default: the data set's)")
-    parser.add_argument("--load_size", type=int, help="stored side (default: the data set's)")
-    parser.add_argument("--min_area", type=float, default=0.08, help="of the random crops")
-    parser.add_argument("--eval_tasks", type=int, default=1000)
-    parser.add_argument(
-        "--data_root",
-        default=images_root(),
-        help="folder of the data sets (default: DATA_ROOT/fewshot, else DATA_ROOT)",
-    )
-    parser.add_argument("--out", help="(default: runs/fewshot/DATASET_BACKBONE)")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from OUT/last.safetensors, if an epoch has ended (up to the first drop of the "
-        "learning rate with other '--epochs' too)",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    add_device_flag(parser)
-    parser.add_argument(
-        "--amp",
-        action=argparse.BooleanOptionalAction,
-        help="mixed precision in bfloat16 (default: on GPUs that have it)",
-    )
-    parser.add_argument("--silent", action="store_true", help="print the last line only")
-    return parser
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -258,8 +228,9 @@ def _train(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
-    args = parser().parse_args(argv)
+    args = flags.train_backbone(__doc__).parse_args(argv)
     _check(args)
+    args.device, args.data_root = device(args.device), args.data_root or images_root()
     spec = SPECS[args.dataset]
     args.image_size = args.image_size or spec.image_size
     args.load_size = args.load_size or spec.load_size

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import check_writable, refuse_unused
+from benchmarks.common import Parser, check_writable, refuse_unused
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,11 @@ class Toy:
     step_size: float = 1.0
 
 
-def parser(toy: Toy) -> argparse.ArgumentParser:
+def parser(toy: Toy) -> Parser:
     """The flags, whose defaults are the constants of the paper."""
-    flags = argparse.ArgumentParser(
-        prog=f"python -m toys.{toy.name}",
-        description=f"What diffusion does to {toy.name}: prints accuracy and distance-diameter "
-        "ratio without and with diffusion, and writes a PNG, a GIF and an HTML page.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    flags = Parser(
+        f"What diffusion does to {toy.name}: prints accuracy and distance-diameter ratio without "
+        "and\nwith diffusion, and writes a PNG, a GIF and an HTML page."
     )
     flags.add_argument("--points", type=int, default=toy.points, help="points of both classes")
     flags.add_argument("--noise", type=float, default=toy.noise, help="deviation of the points")

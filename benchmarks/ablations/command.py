@@ -1,56 +1,24 @@
-"""What each part of the diffusion does: one study at a time, resumable at any moment.
-
-python -m benchmarks.ablations                                    # all studies on Cora
-torchrun --nproc-per-node 2 -m benchmarks.ablations               # trials shared by two
-python -m benchmarks.ablations --study steps dropout --num_splits 10
-python -m benchmarks.ablations.report benchmarks/results/ablations/*    # tables
-
-Every study changes one thing of the published Diff-ResNet and compares with its base on the same
-splits. ``ddr`` (the distance-diameter ratio) and ``separability`` are those of the logits of all
-nodes in evaluation, the last linear image of what was diffused: every model has them, in the same
-width, and it is they that argmax classifies.
-
-CPU minutes of 20 splits on Cora, estimated from the time of an epoch: steps 60 (of which 15 for 100
-and 200 steps, on 5 splits), step_size 70, dropout 42, diffuse 15, learned 10, encoders 10.
-"""
+"""The command of ``python -m benchmarks.ablations``."""
 
 import argparse
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from benchmarks import ablations, flags
 from benchmarks.ablations.studies import STUDIES, Method, Value, build
 from benchmarks.common import device, draw_trials, environment, keep_freed_memory, share_of_rank
-from benchmarks.nodes.graphs import DATASETS, SOURCES, SPLIT_KINDS, open_graph
+from benchmarks.flags import SOURCES, SPLIT_KINDS
+from benchmarks.nodes.graphs import open_graph
 from benchmarks.nodes.settings import TRAINING
-from benchmarks.rows import RESULTS, Results, run_trials
+from benchmarks.rows import Results, run_trials
 from torch_geometric_diff.metrics import distance_diameter_ratio, separability
 
 Row = dict[str, Any]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
-    p.add_argument("--study", nargs="+", choices=list(STUDIES), default=list(STUDIES))
-    p.add_argument("--datasets", nargs="+", choices=DATASETS, default=["cora"])
-    p.add_argument("--num_splits", type=int, default=20)
-    p.add_argument("--num_inits", type=int, default=1)
-    p.add_argument("--seed", type=int, default=42, help="seed of the split seeds")
-    p.add_argument("--device", type=device, default="cpu")
-    p.add_argument("--max_epochs", type=int, help="for a quick look (default: as published)")
-    p.add_argument("--data_root", type=Path, help="folder of data sets (default: DATA_ROOT)")
-    p.add_argument(
-        "--results", type=Path, default=RESULTS / "ablations", help="folder of the result files"
-    )
-    return p
 
 
 def finite(measure: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor], float | None]:
@@ -120,7 +88,8 @@ def run(data: Data, study: str, args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run every pair of a study and a graph."""
-    args = parser().parse_args(argv)
+    args = flags.ablations(ablations.__doc__).parse_args(argv)
+    args.device = device(args.device)
     keep_freed_memory()
     args.fallback, args.component, args.words, args.directed = None, "largest", None, False
     for study in args.study:

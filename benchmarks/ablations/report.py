@@ -3,14 +3,13 @@
 python -m benchmarks.ablations.report benchmarks/results/ablations/* --plot docs
 """
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import command_line, mean_and_interval, write_atomically
+from benchmarks.common import Parser, command_line, mean_and_interval, write_atomically
 from benchmarks.report import paired_difference, read_results, split_means
 
 Row = dict[str, Any]
@@ -18,11 +17,9 @@ Value = float | str
 FIELDS = ("dataset", "source", "study", "variant", "base", "split", "init", "test_acc", "ddr")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
+    p = Parser(__doc__)
     p.add_argument("files", nargs="+", type=Path, metavar="FILE", help="result files, JSON lines")
     p.add_argument(
         "--plot", type=Path, metavar="FOLDER", help="write ablation_DATASET_STUDY.png there"

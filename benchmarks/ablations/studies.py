@@ -35,7 +35,7 @@ class Variant:
 
 def published(dataset: str) -> Row:
     """The published settings of Diff-ResNet."""
-    return choose_settings(dataset, "diff-resnet", {})
+    return choose_settings(dataset, ["diff-resnet"], {})["diff-resnet"]
 
 
 def with_published(grid: list[float], value: float) -> list[float]:
@@ -136,7 +136,7 @@ def encoders(data: Data) -> list[Variant]:
     }
     variants = []
     for encoder in ENCODERS:
-        settings = choose_settings(data.name, encoder, {})
+        settings = choose_settings(data.name, [encoder], {})[encoder]
         variants.append(Variant(encoder, encoder, settings, base=True))
         for name, more in added.items():
             own = {**settings, "after": more}

@@ -10,6 +10,7 @@ from torch_geometric_diff._utils.files import write_atomically as write_atomical
 from torch_geometric_diff._utils.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from benchmarks.common.cli import Parser as Parser
     from benchmarks.common.cli import add_device_flag as add_device_flag
     from benchmarks.common.cli import command_line as command_line
     from benchmarks.common.cli import device as device
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.common.trials import world as world
 
 _HOMES = {
-    "cli": ("add_device_flag", "command_line", "device", "refuse_unused"),
+    "cli": ("Parser", "add_device_flag", "command_line", "device", "refuse_unused"),
     "files": ("check_writable",),
     "memory": ("keep_freed_memory",),
     "results": ("ResultFile", "environment", "new_path", "read_rows", "write_rows"),

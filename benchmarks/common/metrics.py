@@ -1,16 +1,15 @@
 """Measures of predicted classes beside accuracy."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from benchmarks.common.training import accuracy
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRICS = ("accuracy", "roc_auc", "average_precision", "f1")
 
 
-def measure(metric: str) -> Callable[[Tensor, Tensor, Tensor], float]:
+def measure(metric: str) -> "Callable[[Tensor, Tensor, Tensor], float]":
     """A measure of logits [N, C] and classes [N] or labels [N, C] at some nodes.
 
     ``roc_auc`` and ``average_precision`` are those of the second class where there are two, else
@@ -19,17 +18,21 @@ def measure(metric: str) -> Callable[[Tensor, Tensor, Tensor], float]:
     labels together (micro).
 
     Example:
+        >>> import torch
         >>> logits, y = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1, 1])
         >>> round(measure("roc_auc")(logits, y, torch.arange(3)), 2)
         1.0
     """
     if metric == "accuracy":
+        from benchmarks.common.training import accuracy
+
         return accuracy
+    import torch.nn.functional as F
     from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
     if metric == "f1":
 
-        def f1(logits: Tensor, y: Tensor, nodes: Tensor) -> float:
+        def f1(logits: "Tensor", y: "Tensor", nodes: "Tensor") -> float:
             several = y.dim() == 2
             labels = logits[nodes] > 0 if several else logits[nodes].argmax(dim=1)
             average = "micro" if several else "macro"
@@ -38,7 +41,7 @@ def measure(metric: str) -> Callable[[Tensor, Tensor, Tensor], float]:
         return f1
     score = roc_auc_score if metric == "roc_auc" else average_precision_score
 
-    def ranked(logits: Tensor, y: Tensor, nodes: Tensor) -> float:
+    def ranked(logits: "Tensor", y: "Tensor", nodes: "Tensor") -> float:
         share, label = logits[nodes].float(), y[nodes]
         if y.dim() == 1:
             share, label = share.softmax(dim=1), F.one_hot(label, logits.size(1))

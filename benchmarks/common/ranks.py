@@ -11,6 +11,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from benchmarks.common.cli import command_name
+
 _PATIENCE = 10.0  # seconds until a rank that says nothing counts as dead
 _LOST = re.compile(r"by peer|Connection|connection|Socket|Broken pipe|Timed out|timed out")
 
@@ -65,5 +67,6 @@ def _end(error: BaseException, store: Any, rank: int, size: int) -> None:
         time.sleep(0.1)
     if store.add("told", 1) == 1:
         who = ", ".join(map(str, sorted(silent))) or "unknown"
-        print(f"error: rank {who} was killed or lost; all ranks end", file=sys.stderr, flush=True)
+        line = f"{command_name()}: error: rank {who} was killed or lost; all ranks end"
+        print(line, file=sys.stderr, flush=True)
     raise SystemExit(2) from None

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 
 def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -26,4 +25,6 @@ def mean_and_interval(values: Sequence[float] | np.ndarray) -> tuple[float, floa
     mean = float(data.mean()) if data.size else math.nan
     if data.size < 2:
         return mean, math.nan
+    from scipy.special import stdtrit
+
     return mean, float(stdtrit(data.size - 1, 0.975) * data.std(ddof=1) / math.sqrt(data.size))

@@ -5,12 +5,10 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from torch_geometric.data import Data
 
-from benchmarks.common.cli import refuse_unused
 from benchmarks.common.splits import (
     development_split,
     fraction_split,
@@ -20,15 +18,6 @@ from benchmarks.common.splits import (
 )
 from benchmarks.common.trials import Nodes, Split
 from torch_geometric_diff.data import data_root, load_graph
-from torch_geometric_diff.data.features import COMPONENTS, WORDS
-
-SOURCES = {"cora": "shchur", "citeseer": "shchur", "pubmed": "planetoid"}  # of the reported rows
-DATASETS = [*SOURCES, "digits"]
-SPLITS = ("per_class", "development", "fractions", "masks")
-SPLIT_KINDS = {  # of the reported rows
-    "per_class": "random, 20 train and 30 val per class, largest component",
-    "development": "random, 20 train per class and 1500 less those val, largest component",
-}
 
 
 class Protocol(NamedTuple):
@@ -39,86 +28,12 @@ class Protocol(NamedTuple):
     num_splits: int
 
 
-def path(text: str) -> Path:
-    """A path that is given; an empty one would mean the working folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected a path (got {text!r})")
-    return Path(text)
-
-
-def add_graph_flags(p: argparse.ArgumentParser, dataset: str | None) -> None:
-    """The flags that choose a graph and its form; ``dataset`` is the default."""
-    p.add_argument(
-        "--dataset",
-        default=dataset,
-        required=dataset is None,
-        help=f"{', '.join(DATASETS)}; a data set of PyG, CLASS:NAME (Amazon:Photo, WikiCS);"
-        "\na file .npz or .pt; a folder in OGB's layout",
-    )
-    p.add_argument(
-        "--source",
-        choices=["planetoid", "shchur"],
-        help="files of a citation graph (default: shchur where DATA_ROOT has it)",
-    )
-    p.add_argument("--data_root", type=path, help="folder of data sets (default: DATA_ROOT)")
-    p.add_argument("--component", choices=COMPONENTS, default="largest", help="(default: largest)")
-    p.add_argument(
-        "--words",
-        choices=WORDS,
-        help="features as 0 or 1 in rows that sum to one, as rows that sum to one, or as they are"
-        "\n(default: binary for citation graphs, raw where some are negative, else rows)",
-    )
-    p.add_argument("--directed", action="store_true", help="keep the directions of edges")
-
-
-def add_split_flags(p: argparse.ArgumentParser) -> None:
-    """The flags that choose the splits."""
-    p.add_argument(
-        "--split",
-        default="per_class",
-        choices=SPLITS,
-        help="per_class: the paper's; development: that of GDC and GRAND;\n"
-        "fractions: shares of all nodes; masks: those that come with the graph",
-    )
-    p.add_argument("--num_train", type=int, default=20, help="per class (default: 20)")
-    p.add_argument("--num_val", type=int, default=30, help="per class (default: 30)")
-    p.add_argument(
-        "--fractions",
-        type=float,
-        nargs=2,
-        metavar=("TRAIN", "VAL"),
-        default=[0.6, 0.2],
-        help="(default: 0.6 0.2)",
-    )
-    p.add_argument("--num_splits", type=int, help="(default: 100, or all of the masks)")
-
-
-def check_split_flags(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what another kind of splits would read."""
-    reads = {
-        "per_class": {"num_train", "num_val"},
-        "development": {"num_train"},
-        "fractions": {"fractions"},
-        "masks": set(),
-    }
-    others = sorted({"num_train", "num_val", "fractions"} - reads[args.split])
-    refuse_unused(p, args, others, f"'--split {args.split}'")
-
-
-def default_source(dataset: str, root: Path) -> str | None:
-    """Shchur's graphs are the paper's; where the file is missing, Planetoid's are taken."""
-    if dataset not in SOURCES:
-        return None
-    return "shchur" if (root / "shchur" / f"{dataset}.npz").is_file() else "planetoid"
-
-
 def open_graph(args: argparse.Namespace) -> Data:
     """Load the graph that the flags ask for, or the fallback."""
     root = args.data_root or data_root()
     form = {"component": args.component, "words": args.words, "undirected": not args.directed}
-    source = args.source or default_source(args.dataset, root)
     try:
-        return load_graph(args.dataset, source, root, **form).to(args.device)
+        return load_graph(args.dataset, args.source, root, **form).to(args.device)
     except FileNotFoundError as error:
         if args.fallback is None:
             raise

@@ -30,6 +30,12 @@ from torch_geometric_diff.ops import DiffusionOperator
 MOSTLY_ZERO = 0.25  # the share of nonzeros up to which a sparse product is the faster one
 
 
+def defaults_of(function: Any, names: set[str]) -> dict[str, Any]:
+    """The parameters of a function that have a default, of these names."""
+    parameters = inspect.signature(function).parameters
+    return {n: p.default for n, p in parameters.items() if n in names and p.default is not p.empty}
+
+
 class Method:
     """A model prepared for one graph; the keywords of ``__init__`` are its settings.
 
@@ -56,6 +62,11 @@ class Method:
     def settings(cls) -> set[str]:
         """Names of the settings."""
         return {*inspect.signature(cls.__init__).parameters} - {"self", "data"}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The settings that have a value of their own."""
+        return defaults_of(cls.__init__, cls.settings())
 
     def model(self) -> Module:
         """A freshly initialized model."""

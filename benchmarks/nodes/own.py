@@ -9,7 +9,7 @@ from torch.nn import Module
 from torch_geometric.data import Data
 
 from benchmarks.common import Fit, Trial
-from benchmarks.nodes.models import METHODS, Method
+from benchmarks.nodes.models import METHODS, Method, defaults_of
 
 IN = ("in_channels", "num_features", "num_node_features")
 OUT = ("out_channels", "num_classes")
@@ -52,6 +52,10 @@ class OwnMethod(Method):
             for name, parameter in cls.parameters().items()
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         } - {*cls.sizes()}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        return defaults_of(cls.function, cls.settings())
 
     def run(self, trials: Sequence[Trial], **training: Any) -> list[Fit]:
         try:

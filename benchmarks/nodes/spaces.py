@@ -1,6 +1,7 @@
 """What ``benchmarks.tune`` searches of each model."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from optuna.distributions import (
     BaseDistribution,
@@ -8,6 +9,9 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+
+from benchmarks.nodes.own import find_method
+from benchmarks.nodes.settings import TRAINING, read_toml
 
 Row = dict[str, Any]
 Space = dict[str, BaseDistribution]
@@ -109,3 +113,87 @@ FIXED: dict[str, Row] = {  # the rest, as published
     "diff-resnet-words": {"lr": 0.01, "weight_decay": 5e-4, "max_epochs": 10_000, "patience": 50},
     "diff-linear": {"max_epochs": 10_000, "patience": 50},
 }
+
+
+class Plan(NamedTuple):
+    """What is searched of a model, what is tried first, and what stays."""
+
+    space: Space
+    starts: list[Row]
+    fixed: Row
+
+    def text(self) -> str:
+        """The space in words, for the rows."""
+        return "; ".join(f"{name}: {space}" for name, space in sorted(self.space.items()))
+
+
+def plan_of(model: str, settings: Row, file: Path | None = None) -> Plan:
+    """What to search of a model: as above, of a file, or around the settings that it has.
+
+    Args:
+        model (str): Of ours, or ``module:class``.
+        settings (dict): Those that it has; what is not searched stays.
+        file (Path, optional): A list of choices or ``{low, high, log}`` a setting.
+
+    Raises:
+        ValueError: If there is nothing to search or a setting is none of the model; names it.
+    """
+    kind = find_method(model)
+    own = {**kind.defaults(), **settings}
+    training = TRAINING if kind.training is None else {*kind.training}
+    if file is not None:
+        space = {name: _of_file(name, value, file) for name, value in read_toml(file).items()}
+        if unknown := sorted({*space} - kind.settings() - training):
+            raise ValueError(f"'{file}': model '{model}' has no setting {unknown}")
+    elif model in SPACES:
+        return Plan(SPACES[model], STARTS[model], FIXED[model])
+    else:
+        space = {name: s for name, value in own.items() if (s := around(name, value)) is not None}
+    if not space:
+        raise ValueError(f"Model '{model}' has no setting with a number to search; pass '--space'")
+    start = {n: own[n] for n in space if n in own and _holds(space[n], own[n])}
+    starts = [start] if len(start) == len(space) else []
+    return Plan(space, starts, {name: own[name] for name in own if name not in space})
+
+
+def _holds(space: Any, value: Any) -> bool:
+    """Whether a search can begin with a value."""
+    if isinstance(space, CategoricalDistribution):
+        return value in space.choices
+    step = getattr(space, "step", None)
+    share = 0.0 if step is None else (value - space.low) / step
+    return space.low <= value <= space.high and abs(share - round(share)) < 1e-9
+
+
+def around(name: str, value: Any) -> BaseDistribution | None:
+    """What to search of a setting that has a value: shares from 0, other numbers from a quarter to
+    four times of it, both of a switch; of the length of training and of words, nothing.
+    """
+    if isinstance(value, bool):
+        return CategoricalDistribution([True, False])
+    if name in ("max_epochs", "patience") or not isinstance(value, (int, float)) or value < 0:
+        return None
+    if isinstance(value, int):
+        return IntDistribution(max(1, value // 4), max(4, 4 * value), log=True) if value else None
+    if 0 <= value < 1 and any(word in name for word in ("dropout", "alpha", "mix")):
+        return FloatDistribution(0.0, 0.95, step=0.05)
+    return FloatDistribution(value / 4, 4 * value, log=True) if value else None
+
+
+def _of_file(name: str, value: Any, file: Path) -> BaseDistribution:
+    """A list of choices, or the ends of a range."""
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(v, (bool, int, float, str)) for v in value)
+    ):
+        return CategoricalDistribution(value)
+    try:
+        low, high, log = value["low"], value["high"], value.get("log", False)
+        whole = isinstance(low, int) and isinstance(high, int)
+        return (IntDistribution if whole else FloatDistribution)(low, high, log=log)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"'{file}': expected '{name}' to be a list of choices or {{low, high, log}} "
+            f"(got {value}; {type(error).__name__}: {error})"
+        ) from error

@@ -1,12 +1,4 @@
-"""Accuracy on OGB's node sets with their official splits, over several seeds.
-
-python -m benchmarks.ogb --dataset ogbn-arxiv --model diffused-mlp
-python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model gcn --num_inits 3 --max_epochs 50
-python -m benchmarks.ogb --dataset ogbn-papers100M --model mlp --features runs/diffused.npy
-python -m benchmarks.ogb --dataset runs/ogb/sbm-arxiv --model diffused-mlp gcn sage --out rows.jsonl
-torchrun --nproc-per-node 2 -m benchmarks.ogb --dataset ogbn-arxiv --out runs/arxiv.jsonl
-torchrun --nproc-per-node 4 -m benchmarks.ogb --partition --dataset ogbn-products --out p.jsonl
-"""
+"""The command of ``python -m benchmarks.ogb``."""
 
 import argparse
 import time
@@ -21,17 +13,18 @@ from torch import Tensor
 from torch_geometric.data import Data
 from tqdm import tqdm
 
+from benchmarks import flags, ogb, report
 from benchmarks.common import (
     Trial,
     accuracy,
-    add_device_flag,
+    device,
     environment,
     new_path,
     refuse_unused,
     share_of_rank,
     world,
 )
-from benchmarks.common.partitions import METHODS as METHODS_OF_PARTS
+from benchmarks.flags import OGB_SETTINGS, OGB_TRAINING, given
 from benchmarks.ogb.decoupled import DiffusedMLPMethod
 from benchmarks.ogb.models import PEERS, Method, settings_of
 from benchmarks.ogb.partitioned import train_in_parts
@@ -40,36 +33,6 @@ from torch_geometric_diff.data.ogb import load_ogb, undirected
 
 Row = dict[str, Any]
 METHODS: dict[str, type[Method]] = {**PEERS, "diffused-mlp": DiffusedMLPMethod}
-TRAINING: Row = {"lr": 0.01, "weight_decay": 0.0, "max_epochs": 500, "patience": 50}
-MODEL_SETTINGS: dict[str, type] = {
-    name: type(default)
-    for method in METHODS.values()
-    for name, default in settings_of(method).items()
-}
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags."""
-    p = argparse.ArgumentParser(
-        prog="python -m benchmarks.ogb",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    p.add_argument("--dataset", required=True, help="ogbn-arxiv, ogbn-products, ... or a folder")
-    p.add_argument("--root", type=Path, default=Path("dataset"), help="where official sets lie")
-    p.add_argument("--model", nargs="+", default=["diff-resnet"], choices=list(METHODS))
-    p.add_argument("--features", type=Path, help="npy file of diffused features, for 'mlp'")
-    p.add_argument("--num_inits", type=int, default=10, help="number of seeds")
-    p.add_argument("--seed", type=int, default=0, help="the first of the seeds")
-    add_device_flag(p)
-    p.add_argument("--partition", action="store_true", help="share out the rows over the ranks")
-    p.add_argument("--order", choices=METHODS_OF_PARTS, default="ranges", help="how")
-    p.add_argument("--out", type=Path, help="result file (default: a new one in runs/ogb)")
-    p.add_argument("--resume", action="store_true", help="go on with the result file --out")
-    settings = p.add_argument_group("settings (default: those of the model)")
-    for name, kind in {**MODEL_SETTINGS, **{n: type(v) for n, v in TRAINING.items()}}.items():
-        settings.add_argument(f"--{name}", type=kind)
-    return p
 
 
 def choose_settings(args: argparse.Namespace, name: str) -> tuple[Row, Row]:
@@ -78,17 +41,15 @@ def choose_settings(args: argparse.Namespace, name: str) -> tuple[Row, Row]:
     Raises:
         ValueError: If a flag is a setting of none of the models that are asked for.
     """
-    given = {
-        n: v for n, v in vars(args).items() if n in {*MODEL_SETTINGS, *TRAINING} and v is not None
-    }
-    known = {*TRAINING}.union(*(settings_of(METHODS[each]) for each in args.model))
-    if unknown := sorted(given.keys() - known):
+    chosen = given(args, (*OGB_SETTINGS, *OGB_TRAINING))
+    known = {*OGB_TRAINING}.union(*(settings_of(METHODS[each]) for each in args.model))
+    if unknown := sorted(chosen.keys() - known):
         raise ValueError(
             f"Model '{' '.join(args.model)}' has no setting {unknown}; it has {sorted(known)}"
         )
-    model = {n: given.get(n, v) for n, v in settings_of(METHODS[name]).items()}
-    usual = {**TRAINING, **METHODS[name].training}
-    return model, {n: given.get(n, v) for n, v in usual.items()}
+    model = {n: chosen.get(n, v) for n, v in settings_of(METHODS[name]).items()}
+    usual = {**OGB_TRAINING, **METHODS[name].training}
+    return model, {n: chosen.get(n, v) for n, v in usual.items()}
 
 
 def open_set(dataset: str, root: Path, device: torch.device) -> Data:
@@ -156,8 +117,8 @@ def run_trial(data: Data, method: Method, trial: Trial, training: Row, score: An
     }
 
 
-def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespace) -> None:
-    """Run the seeds of a model that are not yet in the result file and print the accuracy."""
+def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespace) -> list[Row]:
+    """Run the seeds of a model that the result file lacks and print the accuracy over all."""
     model, training = settings
     evaluator, score = scorer(data.name)
     header = {
@@ -170,8 +131,7 @@ def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespa
         "evaluator": evaluator,
         "settings": {**model, **training},
     }
-    out = args.out or new_path("runs/ogb", f"{data.name}-{name}")
-    results = Results(out, header, args.resume)
+    results = Results(args.out, header, args.resume)
     print(
         f"{name} on {data.name}: {data.num_nodes} nodes; rows go to {results.file.path}",
         flush=True,
@@ -192,11 +152,13 @@ def run(data: Data, name: str, settings: tuple[Row, Row], args: argparse.Namespa
         print(summary(rows))
     else:
         print(f"{len(rows)} of {len(trials)} seeds are done; other ranks are still running")
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one model after the other."""
-    args = parser().parse_args(argv)
+    p = flags.ogb(ogb.__doc__)
+    args = p.parse_args(argv)
     if args.out is None and (args.resume or world()[1] > 1):
         raise ValueError("'--resume' and 'torchrun' need '--out', the result file to go on with")
     if args.num_inits < 1:
@@ -205,7 +167,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError(f"'--features' is for the model 'mlp' (got '{' '.join(args.model)}')")
     settings = {name: choose_settings(args, name) for name in args.model}
     if not args.partition:
-        refuse_unused(parser(), args, ["order"], "one graph a rank, without '--partition'")
+        refuse_unused(p, args, ["order"], "one graph a rank, without '--partition'")
+    args.device = device(args.device)
     if args.partition:
         if args.out is None or args.features is not None:
             raise ValueError("'--partition' needs '--out', the result file, and no '--features'")
@@ -214,6 +177,10 @@ def main(argv: list[str] | None = None) -> None:
         data = open_set(args.dataset, args.root, args.device)
     else:
         data = open_diffused(args.dataset, args.root, args.device, args.features)
+    args.out = args.out or new_path("runs/ogb", "-".join([data.name, *args.model[:1]]))
+    found = []
     for place, name in enumerate(args.model):
         args.resume = args.resume or place > 0  # the models share a file
-        run(data, name, settings[name], args)
+        found += run(data, name, settings[name], args)
+    if args.format or len(args.model) > 1:
+        print(report.comparison(found, args.model[0], args.format))

@@ -1,15 +1,5 @@
-"""Write a made-up set in OGB's true layout: a stochastic block model with features and years.
+"""The command of ``python -m benchmarks.make_ogb``."""
 
-``python -m benchmarks.make_ogb --shape arxiv --out runs/arxiv`` writes a set of the size of
-ogbn-arxiv (``products``: of ogbn-products, ``medium``: an eighth of ogbn-arxiv, ``small``: for
-tests) that every reader of OGB's format takes. Nodes have a class, a popularity with a heavy tail
-and a year; an edge stays inside the class with probability 0.5; features are a class mean plus
-noise; training nodes are the oldest, test nodes the newest, and features drift with time. ``--kind
-noisy`` writes one whose features tell more of the class, whose edges tell less, and a fifth of
-whose labels is wrong.
-"""
-
-import argparse
 import contextlib
 import io
 import os
@@ -21,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import flags
 from benchmarks.common import make_folder
 
 _CHUNK = 1 << 22  # edges drawn at a time
@@ -161,20 +152,8 @@ def write_ogb(shape: Shape, out: Path, seed: int, kind: str = "plain") -> None:
         os.rename(saver.dataset_dir, out)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.make_ogb", description="Write a made-up set in OGB's layout."
-    )
-    parser.add_argument("--shape", choices=SHAPES, required=True, help="the size of the set")
-    parser.add_argument("--kind", choices=KINDS, default="plain", help="(default: plain)")
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
-
-
 def main(argv: list[str] | None = None) -> None:
     """Write the set that the command line asks for."""
-    args = parser().parse_args(argv)
+    args = flags.make_ogb(None).parse_args(argv)
     write_ogb(SHAPES[args.shape], args.out, args.seed, args.kind)
     print(f"wrote {args.out}")

@@ -3,13 +3,12 @@
 python -m benchmarks.speed --suite kernels --json runs/kernels.json
 """
 
-import argparse
 import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import check_writable, command_line, environment, write_atomically
+from benchmarks.common import Parser, check_writable, command_line, environment, write_atomically
 
 Row = dict[str, Any]
 SUITES = (
@@ -33,9 +32,9 @@ SUITES = (
 BESIDE = ("propagation", "columns", "small", "accelerate")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p = Parser(__doc__)
     p.add_argument("--suite", choices=SUITES, default="kernels")
     p.add_argument("--quick", action="store_true", help="few cases, under a minute")
     p.add_argument("--json", type=Path, help="write the rows and the environment to this file")

@@ -18,6 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import flags
+
+if __name__ == "__main__":  # a typo waits for no import
+    flags.gpu(__doc__).parse_args()
+
 import torch
 import torch.nn.functional as F
 import torch_geometric.nn as pyg
@@ -250,16 +255,7 @@ def compile_kernels(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Test, time and write."""
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--out", type=Path, help="the file (default: in benchmarks/results/speed)")
-    p.add_argument("--quick", action="store_true", help="one small case of each, no tests")
-    p.add_argument(
-        "--compile", action="store_true", help="compile the kernels instead, which takes no card"
-    )
-    p.add_argument("--paper", action="store_true", help="what calls cost, counted from their plans")
-    cards = sorted(machine_code.CARDS)
-    p.add_argument("--card", choices=cards, help="compile for this card alone (default: all)")
-    p.add_argument("--json", type=Path, help="where the compiled kernels' rows go")
+    p = flags.gpu(__doc__)
     args = p.parse_args(argv)
     if args.paper:
         print(gpu_costs.as_markdown(gpu_costs.table()))

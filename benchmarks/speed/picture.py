@@ -4,14 +4,13 @@ python -m benchmarks.speed.picture                      # of the rows in the rep
 python -m benchmarks.speed.picture runs/*.json --out runs/speed.png
 """
 
-import argparse
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common import check_writable, command_line, write_atomically
+from benchmarks.common import Parser, check_writable, command_line, write_atomically
 from benchmarks.rows import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -132,11 +131,9 @@ def draw(found: list[Case], path: Path) -> None:
         figure.savefig(temporary, dpi=160, format="png")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    p = argparse.ArgumentParser(
-        description=__doc__, usage=argparse.SUPPRESS, formatter_class=argparse.RawTextHelpFormatter
-    )
+    p = Parser(__doc__)
     p.add_argument("files", nargs="*", type=Path, help="(default: benchmarks/results/speed/*.json)")
     p.add_argument("--out", type=Path, default=ROOT / "docs" / "speed.png")
     return p

@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the classifier's benchmark needs scikit-learn")
 
 from benchmarks import classifier as benchmark
+from benchmarks import flags
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_tuning_writes_nothing(blobs, tmp_path, capsys, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("dataset", benchmark.DATA)
+@pytest.mark.parametrize("dataset", flags.POINTS)
 def test_every_peer_has_settings_of_its_grid(dataset):
     for name, (build, grid) in benchmark.MODELS.items():
         settings = benchmark.settings_of(dataset, name)
@@ -89,9 +90,9 @@ def test_the_sets_are_there():
 
 def test_bad_numbers_are_refused(blobs, tmp_path):
     out = str(tmp_path / "rows.jsonl")
-    for flags in (["--draws", "0"], ["--labels", "0"]):
+    for bad in (["--draws", "0"], ["--labels", "0"]):
         with pytest.raises(ValueError, match="must be positive"):
-            benchmark.main([*flags, "--out", out])
+            benchmark.main([*bad, "--out", out])
 
 
 def test_rows_of_the_speed_suite():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch_geometric.nn import GCNConv
 
@@ -18,10 +19,11 @@ from benchmarks.common.splits import (
     mask_splits,
     per_class_split,
 )
+from benchmarks.flags import SETTINGS
 from benchmarks.nodes import command
 from benchmarks.nodes.graphs import file_name
 from benchmarks.nodes.models import METHODS
-from benchmarks.nodes.settings import FOLDER, SETTINGS, load_settings
+from benchmarks.nodes.settings import FOLDER, load_settings
 
 SIZES = (90, 80, 12, 70)  # nodes of the classes, one of them small
 
@@ -140,6 +142,83 @@ def test_a_model_of_the_user_and_a_settings_file(graph: Path, tmp_path: Path) ->
     assert set(SETTINGS) >= {"lr"}
 
 
+def test_several_models_are_compared_on_the_same_splits(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--num_splits", "3", "--hidden", "4", "--model", "mlp", "gcn", OWN]
+    rows = run(graph, tmp_path / "out.jsonl", *flags)
+    assert [row["model"] for row in rows] == ["mlp"] * 3 + ["gcn"] * 3 + [OWN] * 3
+    assert len({(row["split"], row["split_seed"]) for row in rows}) == 3
+    assert "hidden" not in rows[-1]["settings"] and rows[0]["settings"]["hidden"] == 4
+    told = capsys.readouterr().out.splitlines()
+    differences = 100 * np.array([rows[i]["test_acc"] - rows[3 + i]["test_acc"] for i in range(3)])
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    [line] = [line for line in told if line.startswith("| mine | .npz | gcn |")]
+    assert line.endswith(f"| {differences.mean():+.2f} ± {(high - low) / 2:.2f} (3) |")
+    again = run(graph, tmp_path / "out.jsonl", *flags, "--resume", "--format", "csv")
+    assert again == rows
+    told = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("mine,.npz,gcn,") and "(3)" in line for line in told)
+    with pytest.raises(ValueError, match=r"has no setting \['hidden'\]"):
+        run(graph, tmp_path / "b.jsonl", "--hidden", "4", "--model", OWN, "sgc")
+
+
+def test_a_metric_is_compared_too(
+    graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn")
+    flags = ["--num_splits", "2", "--model", "mlp", "sgc", "--metric", "f1"]
+    rows = run(graph, tmp_path / "out.jsonl", *flags, "--format", "latex")
+    told = capsys.readouterr().out
+    gain = 100 * np.mean([rows[i]["test_f1"] - rows[2 + i]["test_f1"] for i in range(2)])
+    assert rf"& {gain:+.2f} $\pm$ " in told and r"test f1, \%" in told and r"\toprule" in told
+
+
+def test_a_settings_file_may_be_partial(graph: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[gcn]\nhidden = 5\n")
+    flags = ["--num_splits", "1", "--model", "gcn", "sgc", "--settings", str(file)]
+    rows = run(graph, tmp_path / "out.jsonl", *flags)
+    usual = {name: load_settings("mine", name) for name in ("gcn", "sgc")}
+    assert rows[0]["settings"] == {**usual["gcn"], "hidden": 5, "max_epochs": 5}
+    assert rows[1]["settings"] == {**usual["sgc"], "max_epochs": 5}
+
+
+def tuned(graph: Path, out: Path, *flags: str) -> list[dict[str, Any]]:
+    pytest.importorskip("optuna", reason="optuna")
+    always = ["--dataset", str(graph), "--trials", "2", "--num_splits", "2", "--max_epochs", "3"]
+    tune.main([*always, "--num_train", "5", "--num_val", "3", "--out", str(out), *flags])
+    return read_rows(out)
+
+
+def test_any_model_is_tuned(graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first, second = tuned(graph, tmp_path / "own.jsonl", "--model", OWN)
+    assert first["params"] == {"width": 8, "lr": 0.01, "weight_decay": 5e-4}
+    assert 2 <= second["params"]["width"] <= 32 and second["settings"]["patience"] == 50
+    assert f'["{OWN}"]' in capsys.readouterr().out
+    for name in ("gcn", "label-propagation", "appnp"):
+        first, _ = tuned(graph, tmp_path / f"{name}.jsonl", "--model", name)
+        usual = {"binary": False, **load_settings("mine", name)}
+        assert {**usual, **first["params"]} == usual and len(first["params"]) >= 2
+
+    space = tmp_path / "space.toml"
+    space.write_text("width = [2, 3]\nlr = {low = 1e-3, high = 0.1, log = true}\n")
+    target = tmp_path / "found.toml"
+    flags = ["--model", OWN, "--space", str(space), "--write", "--settings", str(target)]
+    rows = tuned(graph, tmp_path / "space.jsonl", *flags)
+    assert all({*row["params"]} == {"width", "lr"} for row in rows)
+    assert load_settings("mine", OWN, target)["width"] in (2, 3)
+    for text, message in (
+        ("wings = [1]", r"has no setting \['wings'\]"),
+        ("width = 3", "to be a list of choices"),
+        ("width = {low = 5, high = 2}", "to be a list of choices"),
+        ("width = []", "to be a list of choices"),
+    ):
+        space.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            tuned(graph, tmp_path / "no.jsonl", "--model", OWN, "--space", str(space))
+
+
 def test_tune_writes_the_settings_of_any_graph(
     graph: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -209,6 +288,7 @@ def write(path: Path, text: str) -> str:
         (["--settings", "none.toml"], "none.toml"),
         (["--settings", lambda p: write(p / "a.toml", "no toml")], "a.toml' is no settings file"),
         (["--settings", lambda p: write(p / "a.toml", "lr = 1")], "expected a table a model"),
+        (["--settings", lambda p: write(p / "a.toml", "[gnc]")], "of ['gnc'], which are no models"),
         (
             ["--settings", lambda p: write(p / "a.toml", "[gcn]")],
             "no settings of model 'diff-resnet'",

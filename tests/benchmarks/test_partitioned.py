@@ -45,7 +45,7 @@ def torchrun(module: str, flags: list[str], size: int, **settings: Any) -> subpr
 def lines_of(run: subprocess.Popen) -> tuple[int, list[str], str]:
     """The exit status, the lines that name errors, and what was printed."""
     out, err = run.communicate(timeout=280)
-    return run.returncode, re.findall(r"^error: .*$", err, re.MULTILINE), out
+    return run.returncode, re.findall(r"error: .*$", err, re.MULTILINE), out
 
 
 def flags_of(folder: Path, out: Path, *more: str) -> list[str]:

@@ -15,12 +15,13 @@ from benchmarks.common import command_line, read_rows
 from benchmarks.common.splits import split_seeds
 from benchmarks.nodes.models import METHODS
 from benchmarks.nodes.settings import load_settings
-from benchmarks.nodes.spaces import SPACES
+from benchmarks.nodes.spaces import SPACES, plan_of
+from benchmarks.nodes.spaces import STARTS as ALL_STARTS
 from benchmarks.nodes.variant import mixed_graph, word_graph
 from torch_geometric_diff.data import load_graph
 
 MODEL = "diff-resnet-tuned"
-STARTS = tune.STARTS[MODEL]
+STARTS = ALL_STARTS[MODEL]
 FLAGS = "--dataset digits --num_splits 2 --max_epochs 1 --trials 9".split()
 
 
@@ -140,7 +141,7 @@ def test_full_width_network_on_the_mixed_graph(tmp_path: Path) -> None:
     flags = ["--model", "diff-resnet-words", "--trials", "1", "--out", str(tmp_path / "out.jsonl")]
     tune.main([*FLAGS, *flags])
     (row,) = read_rows(tmp_path / "out.jsonl")
-    assert row["params"] == tune.STARTS["diff-resnet-words"][0]
+    assert row["params"] == ALL_STARTS["diff-resnet-words"][0]
     published = load_settings("digits", "diff-resnet")
     for name in ("lr", "weight_decay", "patience", "dropout", "layer_num"):
         assert row["settings"][name] == published[name]
@@ -162,10 +163,10 @@ def test_bad_settings_are_given_up_early(monkeypatch: pytest.MonkeyPatch) -> Non
     trials = tune.tuning_trials(data, 7, 10)
     good = {"state": "COMPLETE", "val_acc": 0.9, "val_accs": [0.9] * 10, "params": STARTS[0]}
     monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.5] * 10))
-    row = tune.Search(MODEL, [good], 0).step(data, trials, 1)
+    row = tune.Search(MODEL, plan_of(MODEL, {}), [good], 0).step(data, trials, 1)
     assert row["state"] == "PRUNED" and 3 <= len(row["val_accs"]) < 10
     monkeypatch.setattr(tune, "val_accuracies", lambda *_: iter([0.95] * 10))
-    row = tune.Search(MODEL, [good], 0).step(data, trials, 1)
+    row = tune.Search(MODEL, plan_of(MODEL, {}), [good], 0).step(data, trials, 1)
     assert row["state"] == "COMPLETE" and len(row["val_accs"]) == 10
     assert tune.best([good, row]) is row
 
@@ -192,7 +193,7 @@ def test_the_rest_may_judge() -> None:
 def test_labels_of_other_nodes_are_never_read_and_training_sees_no_judges() -> None:
     data = load_graph("digits")
     (trial,) = tune.tuning_trials(data, 7, 1)
-    settings = tune.to_settings(data, MODEL, STARTS[0], max_epochs=3)
+    settings = tune.to_settings(data, plan_of(MODEL, {}), STARTS[0], max_epochs=3)
     before = list(tune.val_accuracies(data, MODEL, settings, [trial]))
 
     known = torch.zeros(data.num_nodes, dtype=torch.bool)

@@ -158,7 +158,7 @@ def test_command_line_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         command_line(lambda: main(flags(tmp_path, tmp_path / "out")))
     text = capsys.readouterr().err
     assert exit.value.code == 2 and len(text.splitlines()) == 1
-    assert text.startswith("error: ") and "train.csv' is missing" in text
+    assert ": error: " in text and "train.csv' is missing" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -109,12 +109,15 @@ def standard_form(
         parts = [part.abs().sum(dim=1, dtype=torch.float64) for part in x.split(1024)]
         total = torch.cat(parts).float()
         x.mul_((1 / torch.where(total == 0, 1.0, total))[:, None])
-    masks = {name: data[name][index] for name in MASKS if name in data}
+    kept = {name: data[name][index] for name in MASKS if name in data}
+    if "class_names" in data:
+        left = data.y[index].unique()
+        kept["class_names"] = [data.class_names[c] for c in left[left >= 0].tolist()]
     return Data(
         x=x,
         edge_index=torch.from_numpy(np.stack([edges.row, edges.col]).astype(np.int64)),
         y=number_classes(data.y[index]) if data.y.dim() == 1 else data.y[index],
-        **masks,
+        **kept,
     )
 
 

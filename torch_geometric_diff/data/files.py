@@ -102,16 +102,17 @@ def check_graph(arrays: Mapping[str, Any], origin: Any) -> Data:
 
     Args:
         arrays (dict): ``x`` :math:`(N, F)`, ``edge_index`` :math:`(2, E)` or a row an edge, ``y``
-            of :math:`N` classes, below 0 or NaN where there is none, or of several labels a node
-            :math:`(N, C)`, each 0 or 1; perhaps masks :math:`(N)` or :math:`(N, S)`. Others are
-            left out.
+            of :math:`N` classes, below 0 or NaN where there is none, or text, empty where there is
+            none, or of several labels a node :math:`(N, C)`, each 0 or 1; perhaps masks :math:`(N)`
+            or :math:`(N, S)`. Others are left out.
         origin: What an error names.
 
     Raises:
         ValueError: If something is missing or does not fit; names ``origin``.
     """
     try:
-        tensors = _tensors(arrays)
+        named, names = _numbered(arrays)
+        tensors = _tensors(named)
         x = tensors["x"]
         if x.dim() != 2 or x.is_complex() or 0 in x.shape:
             raise ValueError(f"'x' has shape {list(x.shape)}, expected a row of features a node")
@@ -119,9 +120,19 @@ def check_graph(arrays: Mapping[str, Any], origin: Any) -> Data:
             raise ValueError("'x' holds values that are not finite numbers")
         edge_index = _edges(tensors["edge_index"], x.size(0))
         y = _classes(tensors["y"], x.size(0))
-        return Data(x=x, edge_index=edge_index, y=y, **_masks(tensors, x.size(0)))
+        return Data(x=x, edge_index=edge_index, y=y, **names, **_masks(tensors, x.size(0)))
     except ValueError as error:
         raise ValueError(f"'{origin}': {error}") from None
+
+
+def _numbered(arrays: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, list[str]]]:
+    """Labels of text as numbers, in their order, and what they stand for; empty ones as -1."""
+    y = np.asarray(arrays.get("y"))
+    if y.dtype.kind not in "US":
+        return arrays, {}
+    names, number = np.unique(y.astype(str), return_inverse=True)
+    empty = int(names[0] == "")
+    return {**arrays, "y": number.reshape(y.shape) - empty}, {"class_names": names[empty:].tolist()}
 
 
 def _tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:

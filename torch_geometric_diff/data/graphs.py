@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from .features import MASKS, standard_form
 from .files import check_graph, read_npz, read_pt
 from .ogb import load_ogb
 from .pyg import read_pyg
+from .tables import read_csv, read_networkx
 
 FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 SHCHUR_URL = "https://github.com/shchur/gnn-benchmark/raw/master/data/npz"
@@ -52,7 +54,7 @@ def data_root() -> Path:
 
 
 def load_graph(
-    name: str,
+    name: Any,
     source: str | None = None,
     root: str | Path | None = None,
     *,
@@ -68,7 +70,7 @@ def load_graph(
     unpickled.
 
     Args:
-        name (str): One of
+        name (str or networkx.Graph): One of
 
             - ``'cora'``, ``'citeseer'``, ``'pubmed'``, or ``'digits'``: the handwritten digits that
               come with scikit-learn, joined to their 10 nearest neighbors; no file;
@@ -77,11 +79,15 @@ def load_graph(
             - an ``.npz`` file, of the layout of Shchur et al. or with ``edge_index``, ``x``, ``y``
               (see :func:`~torch_geometric_diff.data.files.read_npz`);
             - a ``.pt`` file of a :class:`~torch_geometric.data.Data` or a dict of tensors;
+            - a ``.csv`` file of edges with ``nodes.csv`` beside it (see
+              :func:`~torch_geometric_diff.data.tables.read_csv`);
+            - a :class:`networkx.Graph`, or a ``.graphml``, ``.gml`` or ``.gexf`` file, whose nodes
+              have a label (see :func:`~torch_geometric_diff.data.tables.graph_of_nodes`);
             - a folder in OGB's layout, or an official name such as ``'ogbn-arxiv'``.
         source (str, optional): Files of a citation graph: ``'planetoid'`` (files
             ``planetoid/<Name>/raw/ind.*`` as in :class:`torch_geometric.datasets.Planetoid`) or
             ``'shchur'`` (file ``shchur/<name>.npz``). The two Citeseer graphs differ.
-            (default: ``'planetoid'``)
+            (default: ``'shchur'`` where its file is, else ``'planetoid'``)
         root (str or Path, optional): Folder of data sets. (default: :func:`data_root`)
         component (str, optional): See :func:`~torch_geometric_diff.data.features.standard_form`.
             (default: ``'largest'``)
@@ -91,8 +97,8 @@ def load_graph(
 
     Returns:
         A graph with dense features ``x`` (see :func:`sparse_features`), ``edge_index``, ``y`` with
-        -1 where a node has no label, the masks :math:`(N, S)` that came with it, and the strings
-        ``name``, ``source`` and ``form``.
+        -1 where a node has no label, the masks :math:`(N, S)` that came with it, the strings
+        ``name``, ``source`` and ``form``, and ``class_names`` where labels were text.
 
     Raises:
         ValueError: If ``name`` or ``source`` is unknown, or a file is damaged; names the file.
@@ -103,34 +109,45 @@ def load_graph(
         >>> data.num_nodes, data.num_features, int(data.y.max()) + 1
         (1797, 64, 10)
     """
-    if not name.strip():
-        raise ValueError(f"Expected the name of a graph, a file or a folder (got {name!r})")
     folder = Path(root) if root is not None else data_root()
-    if source is not None and name not in FOLDERS:
-        raise ValueError(f"A 'source' is for {', '.join(FOLDERS)} (got '{name}')")
-    if name in FOLDERS:
-        source = source or "planetoid"
-        if source not in ("planetoid", "shchur"):
-            raise ValueError(f"Expected 'source' to be 'planetoid' or 'shchur' (got '{source}')")
-        raw, words = (
-            (_planetoid if source == "planetoid" else _shchur)(folder, name),
-            words or "binary",
-        )
-    elif name == "digits":
-        raw, source = _digits(), "scikit-learn"
-    else:
-        raw, source = _read(name, folder)
+    raw, source = _open(name, source, folder)
+    if source in ("planetoid", "shchur"):
+        words = words or "binary"
     words = words or ("raw" if bool(raw.x.amin() < 0) else "rows")
     data = standard_form(raw, component, words, undirected)
     if data.num_nodes < 2:
         raise ValueError(f"'{name}': its largest component is a single node")
-    name = Path(name).stem if source in FILES else name
-    data.name, data.source = name, source
+    if not isinstance(name, str):
+        name = "networkx"
+    data.name, data.source = Path(name).stem if source in FILES else name, source
     data.form = f"{words} features, {'undirected' if undirected else 'directed'}"
     return data
 
 
-FILES = {".npz": read_npz, ".pt": read_pt}
+def _open(name: Any, source: str | None, folder: Path) -> tuple[Data, str]:
+    """A graph as its files have it, and what kind of files they are."""
+    if not isinstance(name, str):
+        return read_networkx(name), "networkx"
+    if not name.strip():
+        raise ValueError(f"Expected the name of a graph, a file or a folder (got {name!r})")
+    if name in FOLDERS:
+        if source is None:  # the graph of the paper, where it is
+            there = (folder / "shchur" / f"{name}.npz").is_file()
+            source = "shchur" if there else "planetoid"
+        if source not in ("planetoid", "shchur"):
+            raise ValueError(f"Expected 'source' to be 'planetoid' or 'shchur' (got '{source}')")
+        return (_planetoid if source == "planetoid" else _shchur)(folder, name), source
+    if source is not None:
+        raise ValueError(f"A 'source' is for {', '.join(FOLDERS)} (got '{name}')")
+    return (_digits(), "scikit-learn") if name == "digits" else _read(name, folder)
+
+
+FILES = {
+    ".npz": read_npz,
+    ".pt": read_pt,
+    ".csv": read_csv,
+    **dict.fromkeys((".graphml", ".gml", ".gexf"), read_networkx),
+}
 
 
 def _read(name: str, root: Path) -> tuple[Data, str]:
@@ -146,7 +163,7 @@ def _read(name: str, root: Path) -> tuple[Data, str]:
         return read_pyg(name, root), "torch_geometric"
     raise ValueError(
         f"There is no graph '{name}': expected {', '.join([*FOLDERS, 'digits'])}, a data set of "
-        "PyG such as 'Amazon:Photo', a file .npz or .pt, or a folder in OGB's layout"
+        f"PyG such as 'Amazon:Photo', a file {', '.join(FILES)}, or a folder in OGB's layout"
     )
 
 
