@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,6 +45,11 @@ strip_signature_backslash = True  # napoleon writes `classes_` so that it keeps 
 napoleon_custom_sections = ["Shapes"]
 
 html_theme = "furo"
+templates_path = ["_templates"]
+# the versions that stand beside this one, written by .github/build_docs.sh
+html_context = {"versions": os.environ.get("DOCS_VERSIONS", "").split()}
+_AROUND = ("brand", "search", "scroll-start", "navigation", "scroll-end", "variant-selector")
+html_sidebars = {"**": ["versions.html", *(f"sidebar/{name}.html" for name in _AROUND)]}
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]

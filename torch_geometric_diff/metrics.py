@@ -1,7 +1,9 @@
 """What diffusion does to features: how far apart the classes lie, how smooth the features are."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,3 +142,36 @@ def _check(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if classes < 2:
         raise ValueError(f"Expected 'y' to hold at least two classes (got {classes})")
     return scaled(x.detach().double()), y  # a scale changes no ratio, and squares stay in range
+
+
+def labeled_score(estimator: Any, X: Any, y: Any) -> float:
+    """A scorer for scikit-learn's searches where most points have no label.
+
+    Folds hold points without a label, too, and a prediction is never -1, so that ``scoring=None``
+    tells little. This scores the points with a label alone: the estimator's own ``score`` on them,
+    accuracy of a classifier (without a label: -1) and :math:`R^2` of a regressor (NaN).
+
+    Args:
+        estimator: A fitted classifier or regressor.
+        X (array-like): Points of shape :math:`(N, F)`.
+        y (array-like): Labels or targets of shape :math:`(N,)`.
+
+    Returns:
+        The score; NaN where no point has a label.
+
+    Example:
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from torch_geometric_diff import DiffusionClassifier
+        >>> search = GridSearchCV(
+        ...     DiffusionClassifier(), {"n_neighbors": [4, 8]}, scoring=labeled_score
+        ... )
+    """
+    from sklearn.base import is_classifier
+
+    labels = np.asarray(y)
+    known = labels != -1 if is_classifier(estimator) else ~np.isnan(labels)
+    rows = np.flatnonzero(known if known.ndim == 1 else known.any(axis=1))
+    if not rows.size:
+        return math.nan
+    points = X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+    return float(estimator.score(points, labels[rows]))

@@ -74,7 +74,9 @@ def _fit_panel(axes: Axes, fit: Fit, features: Tensor, y: Tensor, name: str) -> 
     ratio = distance_diameter_ratio(features, y)
     count = int(fit.wrong.sum())
     errors = f"{count} of {len(y)} wrong (ringed)" if count else "no point wrong"
-    title = f"{name} diffusion: {errors}\naccuracy {fit.accuracy[0]:.3f}, ratio {ratio:.2g}"
+    which = "in the median start, " if len(fit.accuracy) > 1 else ""
+    accuracy = f"{which}accuracy {fit.accuracy[fit.shown]:.3f}, ratio {ratio:.2g}"
+    title = f"{name} diffusion: {errors}\n{accuracy}"
     _frame(axes, title, limits)
 
 

@@ -9,12 +9,13 @@ from .command import Toy
 
 
 class Fit(NamedTuple):
-    """A network trained from several starts: the accuracy of each, and the first in detail."""
+    """A network trained from several starts: the accuracy of each, and one in detail."""
 
     accuracy: Tensor
     features: Tensor
     line: tuple[Tensor, float]
     wrong: Tensor
+    shown: int  # which of the starts
 
 
 class Moment(NamedTuple):

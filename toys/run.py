@@ -37,8 +37,17 @@ def operator(x: Tensor, args: argparse.Namespace) -> DiffusionOperator:
     )
 
 
-def train(x: Tensor, y: Tensor, args: argparse.Namespace, step: DiffusionOperator | None) -> Fit:
-    """Train one network a seed, all at once; without ``step`` there is no diffusion."""
+def train(
+    x: Tensor,
+    y: Tensor,
+    args: argparse.Namespace,
+    step: DiffusionOperator | None,
+    shown: int | None = None,
+) -> Fit:
+    """Train one network a seed, all at once; without ``step`` there is no diffusion.
+
+    The start that is shown in detail is by default the one of median accuracy.
+    """
     blocks, classifiers = [], []
     for seed in range(args.seed, args.seed + args.seeds):
         torch.manual_seed(seed)
@@ -71,9 +80,11 @@ def train(x: Tensor, y: Tensor, args: argparse.Namespace, step: DiffusionOperato
     with torch.no_grad():
         h = features()
         wrong = logits(h).argmax(dim=2) != target
-        weight, bias = (classifier_state[name][0].detach() for name in ("weight", "bias"))
     accuracy = 1 - wrong.float().mean(dim=1)
-    return Fit(accuracy, h[0], (weight[1] - weight[0], float(bias[1] - bias[0])), wrong[0])
+    i = int(accuracy.argsort(stable=True)[(args.seeds - 1) // 2]) if shown is None else shown
+    weight, bias = (classifier_state[name][i].detach() for name in ("weight", "bias"))
+    line = (weight[1] - weight[0], float(bias[1] - bias[0]))
+    return Fit(accuracy, h[i], line, wrong[i], i)
 
 
 def evolve(h: Tensor, y: Tensor, step: DiffusionOperator, steps: int) -> list[Moment]:
@@ -99,9 +110,8 @@ def compute(toy: Toy, args: argparse.Namespace) -> Result:
     plain: Fit | None = None
     diffused: Fit | None = None
     if toy.updates:
-        plain = train(x, y, args, None)
-        if step is not None:
-            diffused = train(x, y, args, step)
+        diffused = None if step is None else train(x, y, args, step)
+        plain = train(x, y, args, None, None if diffused is None else diffused.shown)
         start = x if diffused is None else diffused.features
         scores = {"without": plain.accuracy.tolist()}
         if diffused is not None:
@@ -129,7 +139,8 @@ def report(result: Result, args: argparse.Namespace) -> None:
             features = fit.features if name == "without" else result.moments[-1].features
             ratio = distance_diameter_ratio(features, y)
             print(
-                f"  {name:>7} diffusion: accuracy {fit.accuracy[0]:.3f}, "
+                f"  {name:>7} diffusion, start {args.seed + fit.shown}: accuracy "
+                f"{fit.accuracy[fit.shown]:.3f}, "
                 f"distance-diameter ratio {ratio:.4g}"
             )
     if not toy.updates:

@@ -125,9 +125,10 @@ def all_settings(dataset: str, args: argparse.Namespace) -> dict[str, Row]:
     Raises:
         ValueError: If a flag is a setting of none of them, or a model does not take the graph.
     """
+    for name in args.model:
+        batch_size(args, name)
     found = choose_settings(dataset, args.model, given(args, SETTINGS), args.settings)
     for name, settings in found.items():
-        batch_size(args, name)
         if settings.get("layer_num") == 0:
             raise ValueError("Expected '--layer_num' of at least 1 (got 0)")
         if args.directed and find_method(name).symmetric:

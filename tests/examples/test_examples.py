@@ -8,7 +8,6 @@ import torch
 
 pytest.importorskip("matplotlib", reason="matplotlib")
 pytest.importorskip("sklearn", reason="scikit-learn")
-pytest.importorskip("ogb", reason="ogb, which writes the stand-in")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
@@ -17,7 +16,7 @@ SMALL = {
     "few_texts": {"size": 200},
     "heat_on_a_map": {"size": 200},
     "knn_digits": {"draws": 1},
-    "ogb_stand_in": {"shape": "small"},
+    "ogb_stand_in": {"nodes": 400},
     "toys": {"size": 200},
 }
 SAYS = {  # of those without a picture everything, of the others something
