@@ -139,9 +139,8 @@ def report(result: Result, args: argparse.Namespace) -> None:
             features = fit.features if name == "without" else result.moments[-1].features
             ratio = distance_diameter_ratio(features, y)
             print(
-                f"  {name:>7} diffusion, start {args.seed + fit.shown}: accuracy "
-                f"{fit.accuracy[fit.shown]:.3f}, "
-                f"distance-diameter ratio {ratio:.4g}"
+                f"  {name:>7} diffusion: accuracy {fit.accuracy[fit.shown]:.3f}, "
+                f"distance-diameter ratio {ratio:.4g} (start {args.seed + fit.shown})"
             )
     if not toy.updates:
         print(
