@@ -129,11 +129,11 @@ _FAULT = """
 import os, sys, resource
 from benchmarks.common import command_line
 from benchmarks.common.edges import EdgeFile
-from benchmarks.ogb import features, partitioned
+from benchmarks.ogb import command, features, partitioned
+from torch_geometric_diff.ops import partition
 rank = int(os.environ["RANK"])
 {fault}
-sys.argv[0] = "ogb_features"
-command_line(features.main)
+command_line((command if "--model" in sys.argv else features).main)
 """
 FAULTS = {
     "unreadable": (
@@ -143,6 +143,27 @@ FAULTS = {
         "    return share(self, r, size)\n"
         "EdgeFile.share = broken",
         "gone.npz",
+    ),
+    "truncated": (
+        "share = EdgeFile.share\n"
+        "def broken(self, r, size):\n"
+        "    if r == 1:\n"
+        "        whole, self.path = self.path.read_bytes(), self.path.with_name('short.npz')\n"
+        "        self.path.write_bytes(whole[:-2000])\n"
+        "    return share(self, r, size)\n"
+        "EdgeFile.share = broken",
+        "short.npz' is damaged",
+    ),
+    "killed while it builds": (
+        "make = partition.make_part\n"
+        "partition.make_part = lambda *a: make(*a) if rank != 1 else os.kill(os.getpid(), 9)",
+        "rank 1 was killed or lost; all ranks end",
+    ),
+    "killed in backward": (
+        "back = partition._Run.backward\n"
+        "def dying(ctx, *g): return back(ctx, *g) if rank != 2 else os.kill(os.getpid(), 9)\n"
+        "partition._Run.backward = staticmethod(dying)",
+        "rank 2 was killed or lost; all ranks end",
     ),
     "sizes": (
         "load = partitioned.load_ogb\n"
@@ -162,6 +183,11 @@ FAULTS = {
         "partitioned.diffuse = lambda x, p, k: diffuse(x[:, : 8 - rank], p, k)",
         r"agree on 'columns of 'x''",
     ),
+    "types": (
+        "diffuse = partitioned.diffuse\n"
+        "partitioned.diffuse = lambda x, p, k: diffuse(x.double() if rank == 1 else x, p, k)",
+        r"agree on 'dtype of 'x''",
+    ),
 }
 
 
@@ -174,12 +200,21 @@ def test_faults_end_all_ranks(folder: Path, tmp_path: Path, kind: str) -> None:
     features_file = tmp_path / "x.npy"
     np.save(features_file, np.ones((2000, 40), np.float32))
     flags = flags_of(folder, tmp_path / "out.npy", "--partition", "--features", str(features_file))
+    if "backward" in kind:
+        flags = ["--partition", "--dataset", str(folder), "--out", str(tmp_path / "rows.jsonl")]
+        flags += ["--model", "diff-resnet"]
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     run = subprocess.Popen(
         [sys.executable, "-W", "ignore", *command, *flags],
         cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
+    while len(ranks := ranks_of(run)) < 3 and run.poll() is None:
+        time.sleep(0.05)
+    while all(os.path.exists(f"/proc/{pid}") for pid in ranks):
+        time.sleep(0.05)
+    start = time.monotonic()  # the first one has ended
     status, errors, _ = lines_of(run)
+    assert time.monotonic() - start < LIMIT
     assert status != 0 and len(errors) == 1 and re.search(cause, errors[0]), errors
     assert not (tmp_path / "out.npy").exists()
