@@ -25,7 +25,7 @@ from dense import FORMS
 import benchmarks  # noqa: F401  says where data sets lie
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CASES = 8  # of a test, in the interpreter, which needs seconds for each
+CASES = 4  # of a test, in the interpreter, which needs seconds for each
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

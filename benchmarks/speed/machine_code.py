@@ -51,7 +51,6 @@ NAMES = {
 }
 INDICES = ("int32", "int64")
 GATHERS = {"advance": 4, "join": 1, "entries": 2}  # loads of features in the loop of a kernel
-LIMIT = 64  # registers: half of the threads that an SM can have, or more
 
 
 class Case(NamedTuple):
@@ -225,6 +224,7 @@ def compiled(launch: Launch, plan: Plan, case: Case) -> dict[str, Any]:
         **case._asdict(),
         "arch": f"sm_{case.arch}",
         "registers": registers,
+        "limit": options["maxnreg"],  # 64 but for a few forms, see cuda.options
         "spills": stack + local,
         "gather_bytes": 0 if not gathers else 16 if vectors >= gathers else _widest(ptx),
         "shared": shared,
@@ -262,14 +262,8 @@ def faults(row: dict[str, Any]) -> list[str]:
     found = []
     if row["spills"]:
         found.append(f"{row['spills']} bytes spilled")
-    limit = LIMIT
-    if row["dtype"] in ("float16", "bfloat16"):
-        if row.get("kernel") == "begin":  # it is launched once a call
-            limit = 96
-        elif {"CLAMP", "DROP=1", "WIDE"} <= set(row.get("flags", "").split()):
-            limit = 80
-    if row["registers"] > limit:
-        found.append(f"{row['registers']} registers, above {limit}")
+    if row["registers"] > row["limit"]:
+        found.append(f"{row['registers']} registers, above {row['limit']}")
     if row["gather_bytes"] not in (0, 16):
         found.append(f"loads of {row['gather_bytes']} bytes")
     if row["atomics"]:

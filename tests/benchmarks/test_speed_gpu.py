@@ -78,7 +78,8 @@ def test_all_machine_code(tmp_path: Path) -> None:
 
 
 def test_what_a_kernel_must_not_have() -> None:
-    row = dict(dtype="float32", spills=0, registers=64, gather_bytes=16, atomics=0, float64=False)
+    row = {"dtype": "float32", "spills": 0, "registers": 64, "limit": 64, "gather_bytes": 16}
+    row |= {"atomics": 0, "float64": False}
     assert not machine_code.faults(row)
     bad = dict(spills=8, registers=65, gather_bytes=4, atomics=1, float64=True)
     for name, value in bad.items():
