@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
+from torch.nn.functional import one_hot
 
 from torch_geometric_diff import DiffusionOperator, diffuse_features
 from torch_geometric_diff.data.ogb import load_ogb, undirected
@@ -26,8 +26,7 @@ def make(folder: str, nodes: int) -> None:
     target = np.where(rng.random(count) < 2 / 3, near, target)
     order = rng.permutation(nodes)
     tables = {
-        "raw/num-node-list": [nodes],
-        "raw/num-edge-list": [count],
+        **{"raw/num-node-list": [nodes], "raw/num-edge-list": [count]},
         "raw/edge": np.stack([source, target]).T,
         "raw/node-label": y,
         "raw/node-feat": rng.standard_normal((nodes, 32)) + np.eye(8, 32)[y],
@@ -40,20 +39,18 @@ def make(folder: str, nodes: int) -> None:
 
 def main(nodes: int = 2000) -> Figure:
     """Make, read, diffuse, train."""
-    steps = [0, 1, 2, 4, 8]
+    steps, found = [0, 1, 2, 4, 8], []
     with tempfile.TemporaryDirectory() as folder:
         make(f"{folder}/set", nodes)
         data = load_ogb(f"{folder}/set")
-        edge_index = undirected(data.edge_index, data.num_nodes)
-        operator = DiffusionOperator(edge_index, num_nodes=nodes, step_size=0.5)
+        train, edges = data.train_index, undirected(data.edge_index, nodes)
+        operator = DiffusionOperator(edges, num_nodes=nodes, step_size=0.5)
         files = diffuse_features(data.x, operator, steps, f"{folder}/x.npy", block_columns=16)
-        found = []
         for num_steps, x in zip(steps, files, strict=True):
             rows = torch.from_numpy(x.copy())
-            given = F.one_hot(data.y)[data.train_index].float()
-            linear = torch.linalg.lstsq(rows[data.train_index], given).solution
-            right = (rows @ linear).argmax(dim=1) == data.y
-            found.append(100 * float(right[data.test_index].float().mean()))
+            linear = torch.linalg.lstsq(rows[train], one_hot(data.y)[train].float()).solution
+            right = ((rows @ linear).argmax(dim=1) == data.y)[data.test_index]
+            found.append(100 * float(right.float().mean()))
             print(f"{num_steps} steps: test accuracy {found[-1]:.1f} %")
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     figure.add_subplot(xlabel="steps of diffusion", ylabel="accuracy, %").plot(steps, found, "o-")

@@ -80,14 +80,21 @@ def test_wheel_is_small_and_holds_the_package_alone(wheel: Path) -> None:
     assert [name for name in names if name.endswith("licenses/LICENSE")]
 
 
-def test_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
-    python = tmp_path / "venv" / "bin" / "python"
-    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The Python of a new environment with the wheel, and where it lies in it."""
+    folder = tmp_path_factory.mktemp("fresh")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     # torch and PyG of this environment, which are not downloaded again
     (packages / "torch.pth").write_text(str(Path(torch.__file__).parents[1]))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
+    return folder / "venv" / "bin" / "python", packages
+
+
+def test_wheel_runs_in_an_environment_of_its_own(fresh: tuple[Path, Path], tmp_path: Path) -> None:
+    python, packages = fresh
     code = (
         "import torch, torch_geometric_diff as t\n"
         "assert t.kernels()['cpu'] is None, t.kernels()\n"
@@ -97,3 +104,44 @@ def test_wheel_runs_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) ->
     )
     out = run(python, "-W", "ignore", "-c", code, cwd=tmp_path)
     assert out.strip() == str([[1.0, 1.0]] * 3)
+
+
+# nothing of the repository, no network: what a page shows is what comes out
+OFFLINE = """
+import doctest, importlib.util, re, runpy, socket, sys
+import torch, torch_geometric_diff
+assert torch_geometric_diff.__file__.startswith(sys.argv[2]), torch_geometric_diff.__file__
+def refuse(*_, **__): raise OSError("no network here")
+socket.socket.connect = refuse
+assert not [n for n in ("benchmarks", "examples") if importlib.util.find_spec(n)]
+torch.manual_seed(0)
+if sys.argv[1].endswith(".py"):
+    runpy.run_path(sys.argv[1], run_name="__main__")
+else:
+    text = open(sys.argv[1], encoding="utf-8").read()
+    for block in re.findall("```python\\n(.*?)```", text, re.DOTALL):
+        if ">>>" not in block and "(model)" not in block:
+            exec(block, {})
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.testfile(sys.argv[1], False, optionflags=flags).failed == 0
+"""
+SCRIPTS = [
+    "README.md",
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/tutorials/*.md")),
+    *("docs/index.md", "docs/howto.md", "docs/moving.md"),
+    *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("examples/*.py")),
+]
+
+
+@pytest.mark.parametrize("page", SCRIPTS)
+def test_pages_and_examples_run_from_the_wheel_alone(
+    page: str, fresh: tuple[Path, Path], tmp_path: Path
+) -> None:
+    for extra in ("matplotlib", "sklearn", "networkx"):
+        pytest.importorskip(extra)
+    python, packages = fresh
+    copy = tmp_path / Path(page).name
+    copy.write_bytes((ROOT / page).read_bytes())
+    out = run(python, "-W", "ignore", "-c", OFFLINE, copy, packages, cwd=tmp_path)
+    if page.startswith("examples/"):
+        assert out.strip()

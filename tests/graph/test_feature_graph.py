@@ -48,7 +48,7 @@ def test_the_joined_graph_holds_both() -> None:
     others, similarity = feature_graph(x, 2)
     assert torch.equal(joined, torch.cat([edges, others], 1))
     torch.testing.assert_close(weight, torch.cat([torch.ones(2), 0.5 * similarity]))
-    for off in ({"neighbors": 0}, {"mix": 0.0}):
+    for off in ({"k": 0}, {"mix": 0.0}):
         assert torch.equal(with_feature_neighbors(x, edges, torch.ones(2), **off)[0], edges)
 
 

@@ -29,7 +29,7 @@ def _unit_rows(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 
-def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
+def feature_graph(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     r"""Connect every node to those with the most similar features, with Gaussian weights.
 
     Similar is what forms a small angle: of bags of words with rare words counting more (tf-idf), of
@@ -38,7 +38,7 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
 
     Args:
         x (Tensor): Dense features :math:`(N, F)`.
-        neighbors (int): The number of neighbors of each node, less than :math:`N`.
+        k (int): The number of neighbors of each node, less than :math:`N`.
 
     Shapes:
         - **output:** ``edge_index`` :math:`(2, E)`, without self-loops, and ``edge_weight``
@@ -49,15 +49,15 @@ def feature_graph(x: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
-        >>> edge_index, weight = feature_graph(x, neighbors=1)
+        >>> edge_index, weight = feature_graph(x, k=1)
         >>> edge_index
         tensor([[1, 0, 3, 2],
                 [0, 1, 2, 3]])
     """
     x = scaled(check_points(x))
     points = rare_words(x) if is_bag_of_words(x) else _unit_rows(x - x.mean(dim=0))
-    width = ("local", neighbors // 2 + 2)
-    edge_index, weight = gaussian_knn_graph(points, neighbors + 1, width, symmetrize="mean")
+    width = ("local", k // 2 + 2)
+    edge_index, weight = gaussian_knn_graph(points, k + 1, width, symmetrize="mean")
     others = edge_index[0] != edge_index[1]
     return edge_index[:, others], weight[others]
 
@@ -66,7 +66,7 @@ def with_feature_neighbors(
     x: Tensor,
     edge_index: Any,
     edge_weight: Tensor | None = None,
-    neighbors: int = 4,
+    k: int = 4,
     mix: float = 0.75,
 ) -> tuple[Tensor, Tensor]:
     """The edges of a graph of any form, of weight 1 where no others are given, and ``mix`` times
@@ -75,14 +75,14 @@ def with_feature_neighbors(
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [1.0, 0.1]])
         >>> edges = torch.tensor([[0, 2], [2, 0]])
-        >>> edge_index, weight = with_feature_neighbors(x, edges, neighbors=1)
+        >>> edge_index, weight = with_feature_neighbors(x, edges, k=1)
         >>> edge_index
         tensor([[0, 2, 1, 0, 3, 2],
                 [2, 0, 0, 1, 2, 3]])
     """
     edges = read_edges(edge_index, edge_weight, x.size(0))
     edge_index = torch.stack([edges.col, edges.row])
-    if neighbors == 0 or mix == 0:
+    if k == 0 or mix == 0:
         return edge_index, edges.weight
-    others, weight = feature_graph(x, neighbors)
+    others, weight = feature_graph(x, k)
     return torch.cat([edge_index, others], dim=1), torch.cat([edges.weight, mix * weight])
