@@ -19,12 +19,11 @@ from torch_geometric_diff.data.ogb import load_ogb, undirected
 
 def make(folder: str, nodes: int) -> None:
     """A block model: two thirds of the edges stay in the class, features are mostly noise."""
-    rng = np.random.default_rng(0)
-    y, count = np.sort(rng.integers(8, size=nodes)), 6 * nodes
+    rng, count = np.random.default_rng(0), 6 * nodes
+    y, order = np.sort(rng.integers(8, size=nodes)), rng.permutation(nodes)
     source, target = rng.integers(nodes, size=(2, count))
     near = np.searchsorted(y, y[source]) + target % np.bincount(y).min()
     target = np.where(rng.random(count) < 2 / 3, near, target)
-    order = rng.permutation(nodes)
     tables = {
         **{"raw/num-node-list": [nodes], "raw/num-edge-list": [count]},
         "raw/edge": np.stack([source, target]).T,
@@ -44,13 +43,13 @@ def main(nodes: int = 2000) -> Figure:
         make(f"{folder}/set", nodes)
         data = load_ogb(f"{folder}/set")
         train, edges = data.train_index, undirected(data.edge_index, nodes)
-        operator = DiffusionOperator(edges, num_nodes=nodes, step_size=0.5)
-        files = diffuse_features(data.x, operator, steps, f"{folder}/x.npy", block_columns=16)
+        step = DiffusionOperator(edges, num_nodes=nodes, step_size=0.5)
+        files = diffuse_features(data.x, step, steps, f"{folder}/x.npy", block_columns=16)
         for num_steps, x in zip(steps, files, strict=True):
-            rows = torch.from_numpy(x.copy())
+            rows = torch.tensor(x)
             linear = torch.linalg.lstsq(rows[train], one_hot(data.y)[train].float()).solution
-            right = ((rows @ linear).argmax(dim=1) == data.y)[data.test_index]
-            found.append(100 * float(right.float().mean()))
+            right = ((rows @ linear).argmax(dim=1) == data.y)[data.test_index].float()
+            found.append(100 * float(right.mean()))
             print(f"{num_steps} steps: test accuracy {found[-1]:.1f} %")
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     figure.add_subplot(xlabel="steps of diffusion", ylabel="accuracy, %").plot(steps, found, "o-")
