@@ -12,7 +12,13 @@ import numpy as np
 
 from benchmarks import report, scale
 from benchmarks.ablations import report as ablation_report
-from benchmarks.common import Parser, command_line, read_rows, write_atomically
+from benchmarks.common import (
+    Parser,
+    command_line,
+    mean_and_interval,
+    read_rows,
+    write_atomically,
+)
 from benchmarks.flags import SOURCES, SPLIT_KINDS
 from benchmarks.rows import RESULTS, speed_rows
 from benchmarks.speed import picture
@@ -61,6 +67,44 @@ def classifiers() -> str:
     found = read_rows([RESULTS / "classifier.jsonl"])
     names = dict.fromkeys(row["dataset"] for row in found)
     return "\n\n".join(f"{name}:\n\n{classifier.table(found, name)}" for name in names)
+
+
+def packages() -> str:
+    """Other packages' classifiers of points, and what ours gains that knows as much, by draws."""
+    from benchmarks import classifier
+    from benchmarks.classifier_peers import SHARES
+
+    found = read_rows([RESULTS / "classifier-peers.jsonl"])
+    rows = {(r["dataset"], r["labels"], r["model"]): 100 * np.array(r["accuracy"]) for r in found}
+    cases = list(dict.fromkeys((row["dataset"], row["labels"]) for row in found))
+    names = dict.fromkeys(
+        r["model"] for r in found if "diffusion" in r["model"] or "(" in r["model"]
+    )
+    lines = [
+        f"| | {' | '.join(f'{name}, {count} a class' for name, count in cases)} |",
+        "| --- " * (len(cases) + 1) + "|",
+    ]
+    for name in names:
+        ours = classifier.OURS + (SHARES if name.endswith(SHARES) else "")
+        cells = []
+        for case in cases:
+            text = f"{rows[(*case, name)].mean():.1f}"
+            if not name.startswith(classifier.OURS):
+                text += " ({:+.1f} ± {:.1f})".format(
+                    *mean_and_interval(rows[(*case, ours)] - rows[(*case, name)])
+                )
+            cells.append(text)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def regression() -> str:
+    """DiffusionRegressor and scikit-learn's."""
+    from benchmarks import classifier_regression
+
+    found = read_rows([RESULTS / "classifier-regression.jsonl"])
+    names = dict.fromkeys(row["dataset"] for row in found)
+    return "\n\n".join(f"{name}:\n\n{classifier_regression.table(found, name)}" for name in names)
 
 
 def fewshot() -> str:
@@ -272,12 +316,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "knn": lambda: suite("knn"),
     "memory": lambda: suite("memory"),
     "ogb": ogb,
+    "packages": packages,
     "paired": paired,
     "papers": scale.papers,
     "parts": scale.parts,
     "partition": scale.partition,
     "passes": scale.passes,
     "peers": scale.peers,
+    "regression": regression,
     "speed": speed,
     "suites": suites,
     "tuning": tuning,
