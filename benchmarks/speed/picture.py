@@ -16,7 +16,7 @@ from benchmarks.rows import RESULTS
 ROOT = Path(__file__).parents[2]
 # Names of ours, of parts of ours and of ours in another form: no peers.
 OWN = re.compile(
-    r"ours\b|operator, |knn_graph$|DiffusionClassifier$|graph alone$|threads: |\d+ col"
+    r"ours\b|operator, |knn_graph$|(?:Diffusion|Node)Classifier$|graph alone$|threads: |\d+ col"
     r"|\d+ ranks|one process"
 )
 KINDS = {  # of work: its suites and its marker
@@ -34,7 +34,7 @@ KINDS = {  # of work: its suites and its marker
         ),
         "o",
     ),
-    "training": (("train", "fewshot"), "^"),
+    "training": (("train", "fewshot", "nodes"), "^"),
     "making a graph's matrix": (("build",), "s"),
     "neighbors, classifier": (("knn", "classifier"), "D"),
 }
