@@ -87,12 +87,12 @@ def packages() -> str:
     for name in names:
         ours = classifier.OURS + (SHARES if name.endswith(SHARES) else "")
         cells = []
-        for case in cases:
-            text = f"{rows[(*case, name)].mean():.1f}"
+        for dataset, count in cases:
+            values = rows[dataset, count, name]
+            text = f"{values.mean():.1f}"
             if not name.startswith(classifier.OURS):
-                text += " ({:+.1f} ± {:.1f})".format(
-                    *mean_and_interval(rows[(*case, ours)] - rows[(*case, name)])
-                )
+                gain, half = mean_and_interval(rows[dataset, count, ours] - values)
+                text += f" ({gain:+.1f} ± {half:.1f})"
             cells.append(text)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ KINDS = {  # of work: its suites and its marker
             "scale",
             "partition",
             "accelerate",
+            "sizes",
             "gpu",
         ),
         "o",
