@@ -214,7 +214,7 @@ def make_part(
     read = local.nonzero().flatten()
     counts = np.diff(np.searchsorted(read.numpy(), layout.bounds)).tolist()
     requested, sent_counts = ranks.exchanged(read, counts)
-    halo = Halo(ranks, size, requested - first, sent_counts, counts)
+    halo = Halo(ranks, size, requested - first, sent_counts, counts, len(slabs.key))
     local[torch.cat([own, read])] = torch.arange(size + len(read), dtype=index, device="cpu")
     degree = halo.filled(degree.unsqueeze(1)).flatten()
     index = index_dtype(max(len(slabs.key) + size, size + len(read)))

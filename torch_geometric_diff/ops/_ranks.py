@@ -17,6 +17,7 @@ from .kernels import cpu, kernel_for
 
 CSR = tuple[Tensor, Tensor, Tensor]
 T = TypeVar("T")
+_TILE = 1 << 26  # bytes of a tile that are no matter
 
 
 class Ranks:
@@ -120,15 +121,27 @@ class Halo:
         sent: Which of them the other ranks read, rank by rank.
         sent_counts: How many each of them reads.
         counts: How many rows it reads of each.
+        num_entries: The number of entries of its rows.
     """
 
     def __init__(
-        self, ranks: Ranks, num_rows: int, sent: Tensor, sent_counts: list[int], counts: list[int]
+        self,
+        ranks: Ranks,
+        num_rows: int,
+        sent: Tensor,
+        sent_counts: list[int],
+        counts: list[int],
+        num_entries: int,
     ) -> None:
         self.ranks, self.num_rows = ranks, num_rows
         self.sent = sent.to(index_dtype(max(num_rows, sent.numel())))
         self.sent_counts, self.counts = sent_counts, counts
         self._made: dict[str, CSR] = {}
+        sizes = ranks.gather([num_rows + self.size, num_entries])
+        rows, entries = sizes.max(dim=0).values.tolist()
+        # of a row of a tile, the same on all ranks: half a cache line where whole ones would take
+        # more memory than half of the entries
+        self.row_bytes = 64 if 64 * rows <= max(_TILE, 4 * entries) else 32
 
     @property
     def size(self) -> int:
@@ -156,7 +169,7 @@ class Halo:
         select, y = self._selection(x.dtype), _in_huge_pages(x.numel(), x).view(x.shape)
 
         def begin(x: Tensor) -> tuple[Any, Any]:
-            count, widest = x.size(1), _widest(x)
+            count, widest = x.size(1), self.row_bytes // x.element_size()
             width = _power_of_two(count)
             if not memory:
                 sizes = height * widest, self.sent.numel() * widest
@@ -208,7 +221,7 @@ class Halo:
             _wait(work)
             end(state, y[b], first, count)
 
-        columns, width = x.size(-1), _widest(x)
+        columns, width = x.size(-1), self.row_bytes // x.element_size()
         for b in range(x.size(0)):
             for first in range(0, columns, width):
                 count = min(width, columns - first)
@@ -248,11 +261,6 @@ class Halo:
 def _counted(index: Tensor) -> Tensor:
     """Row pointers of one entry a row."""
     return torch.arange(index.numel() + 1, dtype=index.dtype, device=index.device)
-
-
-def _widest(x: Tensor) -> int:
-    """Columns of a tile: those of a cache line."""
-    return 64 // x.element_size()
 
 
 def _power_of_two(count: int) -> int:
