@@ -60,7 +60,8 @@ class GraphInputs:
         if self.is_words and x.layout == torch.strided:
             x = to_csr(x.detach())
         values = constant(x if x.layout == torch.strided else x.values())
-        scale = self._learn("power of two", lambda: power_of_two(values.abs().amax().double()))
+        size = values.abs().amax() if values.numel() else values.new_ones(())
+        scale = self._learn("power of two", lambda: power_of_two(size.double()))
         if self.is_words:
             x = constant(x)
             self.x = _with_values(x, (values / scale).float())
