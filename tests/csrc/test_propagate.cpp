@@ -209,7 +209,7 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
 template <class T, class I>
 int gradient_trial() {
   const int inputs = static_cast<int>(draw(1, 3)), outputs = static_cast<int>(draw(1, 3));
-  const std::int64_t steps = draw(0, 4), rows = draw(1, 40), columns = draw(1, 140), batch = draw(1, 2);
+  const std::int64_t steps = draw(0, 9), rows = draw(1, 40), columns = draw(1, 140), batch = draw(1, 2);
   const std::uint32_t threshold = draw(0, 1) ? 16384 : 0;
   tgd::Recurrence r{nullptr, steps, inputs, outputs, threshold};
   const Graph graph(rows, rows, false, false);
@@ -259,14 +259,19 @@ int gradient_trial() {
   for (auto level = tgd::levels(); *level; ++level)
     for (const int width : {0, 1}) {
       std::vector<double> first;
-      for (const int threads : {1, 2, 4}) {
+      for (const int run : {0, 1, 2, 3, 4}) {  // of threads, of states in memory, and of what else is wanted
+        const int threads = run < 3 ? 1 << run : 2, states = run == 1 ? 0 : 3;
+        const unsigned kinds = run < 3 ? 31 : run == 3 ? 0 : tgd::kD;
         std::unique_ptr<T[]> dx(new T[x.size()]), dvalue(new T[graph.value.size()]);
         std::unique_ptr<double[]> dtable(new double[table.size()]);
-        tgd::gradients<T, I>({dx.get(), dvalue.get(), dtable.get(), 31}, px.get(), pg.get(), op, transpose, batch,
-                             columns, r, seeds.data(), {threads, *level, width});
+        tgd::gradients<T, I>({dx.get(), dvalue.get(), dtable.get(), kinds}, px.get(), pg.get(), op, transpose, batch,
+                             columns, r, seeds.data(), {threads, *level, width, states});
         std::vector<double> all(dx.get(), dx.get() + x.size());
         all.insert(all.end(), dvalue.get(), dvalue.get() + graph.value.size());
         all.insert(all.end(), dtable.get(), dtable.get() + table.size());
+        if (kinds < 31)
+          std::copy(first.end() - static_cast<std::ptrdiff_t>(table.size()), first.end(),
+                    all.end() - static_cast<std::ptrdiff_t>(table.size()));
         if (first.empty()) first = all;
         std::vector<double> direction = vx;
         direction.insert(direction.end(), vvalue.begin(), vvalue.end());
@@ -275,8 +280,8 @@ int gradient_trial() {
         for (std::size_t i = 0; i < all.size(); ++i) scale += std::abs(all[i] * direction[i]);
         const double got = dot(all, direction);
         if (all != first || !(std::abs(got - expected) <= (sizeof(T) == 4 ? 1e-4 : 1e-7) * scale)) {
-          std::printf("%s: gradients, %td rows, %td columns, %td steps, threads %d, width %d: %g, not %g\n",
-                      (*level)->name, rows, columns, steps, threads, width, got, expected);
+          std::printf("%s: gradients, %td rows, %td columns, %td steps, run %d, width %d: %g, not %g\n", (*level)->name,
+                      rows, columns, steps, run, width, got, expected);
           return 1;
         }
       }

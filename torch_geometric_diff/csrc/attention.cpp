@@ -129,6 +129,7 @@ class Edges {
   }
 
   int padded() const { return padded_; }
+  int edge_width() const { return a_.value ? 2 * a_.heads : a_.heads; }
 
   // The scores of the edge e from j to i.
   TGD_INLINE void scores(std::int64_t i, std::int64_t j, std::int64_t e, T* out) const {
@@ -257,10 +258,9 @@ class Edges {
     if (at + kAhead >= a_.rowptr[a_.rows]) return;
     const std::int64_t other = a_.col[at + kAhead], heads = a_.heads, columns = heads * a_.columns;
     const std::int64_t width = heads * a_.score_columns;
-    fetch((OfSource ? a_.target : a_.source) + other * width, width);
+    if (!OfSource || a_.score != Score::kAdditive) fetch((OfSource ? a_.target : a_.source) + other * width, width);
     if (const T* rows = OfSource ? to->grad : a_.value; rows && a_.value) fetch(rows + other * columns, columns);
-    if constexpr (OfSource)
-      for (const T* rows : {a_.largest, a_.inverse, to->inner}) fetch(rows + other * heads, heads);
+    if constexpr (OfSource) fetch(to->edges + a_.edge[at + kAhead] * edge_width(), edge_width());
   }
 
   // each(head, lanes) for all heads.
@@ -358,19 +358,25 @@ void target_rows(const Attention<T>& a, const AttentionGradient<T>& to, Rows<T> 
     if (!a.value) {
       std::memset(inner, 0, sizeof(T) * heads);
       for (std::int64_t at = a.rowptr[row]; at < a.rowptr[row + 1]; ++at) {
-        const T* w = edges.weights(row, a.col[at], a.edge[at]);
-        edges.weight_gradients(to.grad, row, a.col[at], a.edge[at], grad);
-        for (int h = 0; h < heads; ++h) inner[h] += w[h] * grad[h];
+        const std::int64_t e = a.edge[at];
+        const T* w = to.weights ? to.weights + e * heads : edges.weights(row, a.col[at], e);
+        edges.weight_gradients(to.grad, row, a.col[at], e, grad);
+        for (int h = 0; h < heads; ++h) inner[h] += w[h] * grad[h], to.edges[e * heads + h] = w[h];
       }
     }
     for (std::int64_t at = a.rowptr[row]; at < a.rowptr[row + 1]; ++at) {
       const std::int64_t j = a.col[at], e = a.edge[at];
       edges.template prefetch<false>(at, nullptr);
-      const T* w = edges.weights(row, j, e);
+      T* edge = to.edges + e * edges.edge_width();
+      const T* w = a.value ? edges.weights(row, j, e) : edge;
       edges.weight_gradients(to.grad, row, j, e, grad);
       edges.score_gradients(row, j, e, w, inner, grad);
       edges.template add_node<false>(row, j, grad, node, weight);
-      if (to.bias) std::memcpy(to.bias + e * heads, grad, sizeof(T) * heads);
+      if (a.value) {
+        std::memcpy(edge + heads, w, sizeof(T) * heads);
+        if (a.threshold) edges.multiply(edge + heads, edges.mask(e));
+      }
+      std::memcpy(edge, grad, sizeof(T) * heads);
     }
   }
 }
@@ -379,24 +385,16 @@ template <class T, class By>
 void source_rows(const Attention<T>& a, const AttentionGradient<T>& to, Rows<T> rows) {
   const Edges<T, By> edges(a, rows.scratch);
   const int heads = a.heads, width = a.columns;
-  T* grad = rows.scratch + 2 * edges.padded();
   for (std::int64_t j = rows.first; j < rows.last; ++j) {
     T* node = to.node + j * heads * a.score_columns;
     std::memset(node, 0, sizeof(T) * heads * a.score_columns);
     if (to.value) std::memset(to.value + j * heads * width, 0, sizeof(T) * heads * width);
     for (std::int64_t at = a.rowptr[j]; at < a.rowptr[j + 1]; ++at) {
-      const std::int64_t i = a.col[at], e = a.edge[at];
+      const std::int64_t i = a.col[at];
+      const T* edge = to.edges + a.edge[at] * edges.edge_width();
       edges.template prefetch<true>(at, &to);
-      const T* w = edges.weights(i, j, e);
-      edges.weight_gradients(to.grad, i, j, e, grad);
-      if (to.value) {
-        T* dropped = rows.scratch + 3 * edges.padded();
-        std::memcpy(dropped, w, sizeof(T) * heads);
-        if (a.threshold) edges.multiply(dropped, edges.mask(e));
-        edges.add_scaled(to.value + j * heads * width, dropped, to.grad + i * heads * width);
-      }
-      edges.score_gradients(i, j, e, w, to.inner + i * heads, grad);
-      edges.template add_node<true>(i, j, grad, node, nullptr);
+      if (to.value) edges.add_scaled(to.value + j * heads * width, edge + heads, to.grad + i * heads * width);
+      edges.template add_node<true>(i, j, edge, node, nullptr);
     }
   }
 }

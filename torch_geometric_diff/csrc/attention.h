@@ -36,9 +36,11 @@ struct Attention {
 // weights [edges, heads]; `inner` [targets, heads] is its product with the output.
 template <class T>
 struct AttentionGradient {
-  const T* grad;
-  T *inner, *node, *value, *bias;  // node: of the rows' own part of the score
-  T* weight;                       // [chunks, heads, score_columns], a part for every kChunkRows rows
+  const T *grad, *weights;  // weights: what the forward pass gave, without values and dropout; else null
+  T *inner, *node, *value;  // node: of the rows' own part of the score
+  T* edges;   // [edges, heads] of the scores, or, with values, [edges, 2, heads]: and the weights. Targets give it,
+              // sources take it
+  T* weight;  // [chunks, heads, score_columns], a part for every kChunkRows rows
 };
 
 // Rows [first, last), and scratch of four times the heads, rounded up to eight, and as much for every edge of

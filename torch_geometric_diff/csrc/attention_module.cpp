@@ -90,8 +90,8 @@ template <class T>
 void attend(tgd::Pass pass, tgd::Score score, std::tuple<Index, Index, Index> csr, int heads, double factor,
             Matrix<const T> target, Matrix<const T> source, Array<const T> weight, Array<const T> bias,
             Array<const T> value, Matrix<T> largest, Matrix<T> inverse, std::tuple<uint32_t, uint32_t, uint32_t> mask,
-            Array<T> out, Array<const T> grad, Array<T> inner, Array<T> d_node, Array<T> d_value, Array<T> d_bias,
-            Array<T> d_weight, int threads) {
+            Array<T> out, Array<const T> grad, Array<const T> weights, Array<T> inner, Array<T> d_node,
+            Array<T> d_value, Array<T> d_edges, Array<T> d_weight, int threads) {
   const auto& [rowptr, col, edge] = csr;
   const int64_t rows = static_cast<int64_t>(rowptr.size()) - 1, targets = target.shape(0), sources = source.shape(0);
   if (rows != (pass == tgd::Pass::kSources ? sources : targets) || col.size() != edge.size() ||
@@ -120,8 +120,8 @@ void attend(tgd::Pass pass, tgd::Score score, std::tuple<Index, Index, Index> cs
                             std::get<0>(mask),
                             std::get<1>(mask),
                             std::get<2>(mask)};
-  const tgd::AttentionGradient<T> gradient{data(grad),    data(inner),  data(d_node),
-                                           data(d_value), data(d_bias), data(d_weight)};
+  const tgd::AttentionGradient<T> gradient{data(grad),    data(weights), data(inner),   data(d_node),
+                                           data(d_value), data(d_edges), data(d_weight)};
   T* to = data(out);
   const nb::gil_scoped_release release;
   tgd::attend(pass, a, to, gradient, threads, *tgd::levels()[0]);
@@ -142,9 +142,10 @@ void bind_attention(nb::module_& m) {
     m.def("attend", function, nb::arg("step"), nb::arg("score"), nb::arg("csr"), nb::arg("heads"), nb::arg("factor"),
           nb::arg("target"), nb::arg("source"), nb::arg("weight").none(), nb::arg("bias").none(),
           nb::arg("value").none(), nb::arg("largest"), nb::arg("inverse"), nb::arg("mask"),
-          nb::arg("out").none() = nb::none(), nb::arg("grad").none() = nb::none(), nb::arg("inner").none() = nb::none(),
+          nb::arg("out").none() = nb::none(), nb::arg("grad").none() = nb::none(),
+          nb::arg("weights").none() = nb::none(), nb::arg("inner").none() = nb::none(),
           nb::arg("d_node").none() = nb::none(), nb::arg("d_value").none() = nb::none(),
-          nb::arg("d_bias").none() = nb::none(), nb::arg("d_weight").none() = nb::none(), nb::arg("threads") = 1,
+          nb::arg("d_edges").none() = nb::none(), nb::arg("d_weight").none() = nb::none(), nb::arg("threads") = 1,
           "One pass of attention over the edges of a graph.");
   };
   bind(&attend<float>);

@@ -1,7 +1,8 @@
-// A tile is run forward with its states kept, then its transpose, whose states lambda meet them:
+// A tile is run forward with states kept, then its transpose, whose states lambda meet them:
 //   dx_i = sum_k c_ik lambda_k,  dP_ij = sum_k a_k <lambda_k[i], u_k[j]>  with u_k = M_k z_{k-1},
 //   da_k = <P^T lambda_k, u_k>,  dd_k = <lambda_k, u_k>,  db_k = <lambda_k, z_{k-2}>,
 //   dc_ik = <lambda_k, x_i>,  dw_ok = <g_o, z_k>.
+// The states that there is no memory for are computed again, so that memory does not grow with K.
 // Threads own tiles where there are enough of them; else they own rows and take the tiles one after the other
 // together. Inner products are added up over fixed pieces of the rows, tile by tile, and gradients of entries over
 // fixed groups of tiles, so that no order of a sum depends on the threads.
@@ -10,6 +11,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "memory.h"
@@ -25,6 +27,10 @@ constexpr std::int64_t kMostMemory = std::int64_t{256} << 20;
 constexpr std::int64_t kMostOwned = std::int64_t{16} << 20;  // of all threads: more is new to the system at every call
 constexpr std::int64_t kMostGroups = 8;                      // of tiles, whose gradients of entries are added up apart
 constexpr std::int64_t kNoSteps = -1;
+// Of the states of a tile of 32 columns; fewer than kFewStates would be computed again too often: 10 of them take
+// 2.4 times the steps forward at K = 100.
+constexpr std::int64_t kStateMemory = std::int64_t{16} << 20;
+constexpr std::int64_t kFewStates = 10;
 
 std::vector<double> transposed_table(const Recurrence& r) {
   const std::int64_t columns = r.steps + 1;
@@ -58,9 +64,84 @@ void untranspose(T* to, const T* from, const Operator<T, I>& op, const Operator<
     }
 }
 
+// The states of the forward pass that are in memory. The way back asks for them from the last to the first; those
+// that do not fit are computed again, none more often than needed (Griewank and Walther, "Algorithm 799: Revolve").
+class States {
+ public:
+  // A state is made of `depth` others; a step of the way back reads `window` of them.
+  States(std::int64_t count, int arrays, int depth, int window) : array_(count, -1), depth_(depth), above_(window - 1) {
+    for (int n = arrays; n-- > 0;) free_.push_back(n);
+  }
+
+  const int* arrays() const { return array_.data(); }
+
+  // Makes sure of z_k when z_{k+1} was asked for before, if there is one. compute(k) makes it of those before it.
+  template <class Compute>
+  void want(std::int64_t k, const Compute& compute) {
+    if (k < 0 || array_[k] >= 0) return;
+    std::int64_t at = k;
+    while (at > 0 && (array_[at] < 0 || (depth_ > 1 && array_[at - 1] < 0))) --at;
+    if (array_[0] < 0) take(0, compute);
+    while (at < k) {
+      const bool fits = unused() >= k - at;
+      const std::int64_t next = fits ? k : at + ahead(k - at + 1, unused() - missing_above(k));
+      for (std::int64_t j = at + 1; j <= next; ++j) {
+        if (fits || j - at <= 2) {
+          take(j, compute);
+        } else {
+          array_[j] = array_[j - 2];
+          compute(j);
+          array_[j - 2] = -1;
+        }
+      }
+      if (!fits && depth_ == 1 && next - at > 1) drop(next - 1);
+      at = next;
+    }
+  }
+
+  // Those behind z_k are not asked for again.
+  void drop_behind(std::int64_t k) {
+    for (std::int64_t j = k + 1; j <= k + 1 + above_ && j < static_cast<std::int64_t>(array_.size()); ++j)
+      if (array_[j] >= 0) drop(j);
+  }
+
+ private:
+  int unused() const { return static_cast<int>(free_.size()); }
+
+  // Arrays that states behind z_k will take when steps before it are computed again.
+  int missing_above(std::int64_t k) const {
+    int missing = above_;
+    for (std::int64_t j = k + 1; j <= k + above_ && j < static_cast<std::int64_t>(array_.size()); ++j)
+      missing -= array_[j] >= 0;
+    return missing;
+  }
+
+  // How far to go before a state is kept, for so many steps back with so many arrays.
+  std::int64_t ahead(std::int64_t steps, int arrays) const {
+    std::vector<std::int64_t> most(arrays + 1);  // steps that so many arrays allow, each computed once at first
+    for (int n = 0; n <= arrays; ++n) most[n] = n + 1;
+    while (most[arrays] < steps)
+      for (int n = 2; n <= arrays; ++n) most[n] += most[n - depth_];
+    return steps - std::min(most[arrays - depth_], steps - 1);
+  }
+
+  template <class Compute>
+  void take(std::int64_t k, const Compute& compute) {
+    array_[k] = free_.back();
+    free_.pop_back();
+    compute(k);
+  }
+
+  void drop(std::int64_t k) { free_.push_back(std::exchange(array_[k], -1)); }
+
+  std::vector<int> array_, free_;
+  const int depth_, above_;
+};
+
 // Both passes: which of their states meet, and the arrays that they need.
 struct Passes {
   bool weights, states, inputs;  // dw is wanted; what meets lambda: the states, the inputs
+  int depth, window;             // states that make the next one, and that meet lambda in one step
   // Nothing but w is learned and z_k is a polynomial of P times x. Then <g, z_k> = <h_k, x> with h_k that of
   // P^T times g, and dx = sum_k w_k h_k: one run of the recurrence itself gives both.
   bool once;
@@ -69,10 +150,15 @@ struct Passes {
   Storage up, down;
 
   template <class T>
-  Passes(const Recurrence& r, const Gradients<T>& to)
-      : weights(to.wants(kW)), states(to.dvalue || to.wants(kA | kD | kB)), inputs(to.wants(kC)),
+  Passes(const Recurrence& r, const Gradients<T>& to, std::int64_t rows, const Options& options)
+      : weights(to.wants(kW)), states(to.dvalue || to.wants(kA | kD | kB)), inputs(to.wants(kC)), depth(depth_of(r)),
+        window(to.wants(kB)   ? 3
+               : to.wants(kD) ? 2
+                              : 1),
         once(weighs_powers(r, to)), table(transposed_table(r)), forward(without_outputs(r)),
-        backward(transposed(r, to.dx)), up(forward, kept_forward()), down(backward, kept_backward()) {}
+        backward(transposed(r, to.dx)),
+        up(forward, kept_forward(most_states(rows * 32 * static_cast<std::int64_t>(sizeof(T)), options))),
+        down(backward, kept_backward()) {}
 
   std::int64_t arrays() const { return up.arrays + down.arrays; }
 
@@ -83,6 +169,16 @@ struct Passes {
     for (std::int64_t k = 1; k <= r.steps; ++k)
       if (r.c(0, k) != 0) return false;
     return true;
+  }
+
+  static std::int64_t most_states(std::int64_t bytes, const Options& options) {
+    return options.states ? std::max(options.states, 3) : std::max(kFewStates, kStateMemory / bytes);
+  }
+
+  static int depth_of(const Recurrence& r) {
+    for (std::int64_t k = 2; k <= r.steps; ++k)
+      if (r.b(k) != 0) return 2;
+    return 1;
   }
 
   static Recurrence without_outputs(Recurrence r) {  // dw takes the states themselves
@@ -101,9 +197,9 @@ struct Passes {
     return r;
   }
 
-  Keep kept_forward() const {
+  Keep kept_forward(std::int64_t most) const {
     const std::int64_t last = once ? kNoSteps : weights ? forward.steps : states ? forward.steps - 1 : kNoSteps;
-    return {states, once || inputs, last};
+    return {states, once || inputs, last, most + window - 1};
   }
 
   Keep kept_backward() const { return {false, weights && !once, once || states || inputs ? forward.steps : kNoSteps}; }
@@ -126,7 +222,7 @@ class GradientRun {
               std::int64_t batch, std::int64_t columns, const Recurrence& r, const std::uint64_t* seeds,
               const Options& options)
       : to_(to), x_(x), g_(g), op_(op), transpose_(transpose), batch_(batch), columns_(columns),
-        size_(op.rows * columns), num_sums_(r.table_size()), r_(r), seeds_(seeds), p_(r, to),
+        size_(op.rows * columns), num_sums_(r.table_size()), r_(r), seeds_(seeds), p_(r, to, op.rows, options),
         tiles_(gradient_tiles<T>(op.rows, columns, p_.arrays(), options)),
         gap_(op.rows * tiles_[0].width + kGapBytes / static_cast<std::int64_t>(sizeof(T))), edges_(op.rowptr[op.rows]),
         groups_(groups_of(to)), edge_sums_(to.dvalue ? groups_ * edges_ : 0), step_(step_function<T, I>(options)) {
@@ -249,8 +345,10 @@ class GradientRun {
     double* sums = all_sums + part.first * num_sums_;
     T* edge_sums = to_.dvalue ? edge_sums_.data() + part.group * edges_ : nullptr;
     const Pieces own{bounds_ + part.first, part.count}, own_t{bounds_t_ + part.first, part.count};
-    const Work<T, I> up{nullptr, x_ + b * size_, 0,       batch_ * size_, columns_, seed, tile, memory, gap_, own,
-                        own,     nullptr,        nullptr, sums,           num_sums_};
+    Work<T, I> up{nullptr, x_ + b * size_, 0,       batch_ * size_, columns_, seed, tile, memory, gap_, own,
+                  own,     nullptr,        nullptr, sums,           num_sums_};
+    States states(p_.states ? p_.up.stored + 1 : 0, p_.up.states, p_.depth, p_.window);
+    up.states = states.arrays();
     const Work<T, I> down{to_.dx ? to_.dx + b * size_ : nullptr,
                           g_ + b * size_,
                           batch_ * size_,
@@ -271,25 +369,37 @@ class GradientRun {
     TileRun<T, I> backward(down, transpose_, p_.backward, p_.down, step_, barrier);
     forward.pack();
     backward.pack();
-    if (!p_.once) {
-      forward.steps([&](std::int64_t k, Step<T, I>& s) {
+    std::int64_t made = p_.up.first - 1;  // the last state that was computed
+    const auto compute = [&](std::int64_t k) {
+      forward.step(k, [&](std::int64_t, Step<T, I>& s) {
         dots.begin(s);
-        if (p_.weights)
+        if (p_.weights && k > made)
           for (int o = 0; o < r_.outputs; ++o) dots.add(s, down.array(p_.down.copy[o]), false, r_.w_at(o, k));
       });
+      made = std::max(made, k);
+    };
+    if (p_.states) states.want(p_.up.stored, compute);
+    if (!p_.once)
+      while (made < p_.up.last) compute(made + 1);
+    for (std::int64_t j = p_.down.first; j <= p_.down.last; ++j) {
+      if (p_.states) {
+        const std::int64_t k = std::min(r_.steps - j, p_.up.stored);
+        states.drop_behind(k);
+        for (int n = 0; n < p_.window; ++n) states.want(k - n, compute);
+      }
+      backward.step(j, [&](std::int64_t, Step<T, I>& s) {
+        dots.begin(s);
+        if (p_.once) dots.add(s, up.array(p_.up.copy[0]), false, r_.w_at(0, j));
+        else meet(dots, s, up, j, edge_sums);
+      });
     }
-    backward.steps([&](std::int64_t j, Step<T, I>& s) {
-      dots.begin(s);
-      if (p_.once) dots.add(s, up.array(p_.up.copy[0]), false, r_.w_at(0, j));
-      else meet(dots, s, up, j, edge_sums);
-    });
   }
 
   // Step j of the way back gives lambda_k, and the product P^T lambda_{k+1}; both meet what went forward.
   void meet(Dots& dots, Step<T, I>& s, const Work<T, I>& up, std::int64_t j, T* edge_sums) {
     const std::int64_t k = r_.steps - j;
     if (p_.states && j > p_.down.first) {
-      const T* u = up.array(p_.up.state(k));
+      const T* u = up.array(up.states[k]);
       if (to_.wants(kA)) {
         s.rowptr = transpose_.rowptr;
         dots.add(s, u, true, r_.a_at(k + 1));
@@ -297,8 +407,8 @@ class GradientRun {
       s.edges = s.scale != 0 ? edge_sums : nullptr;
       s.edge_rows = u;
     }
-    if (to_.wants(kD) && k >= 1) dots.add(s, up.array(p_.up.state(k - 1)), false, r_.d_at(k));
-    if (to_.wants(kB) && k >= 2) dots.add(s, up.array(p_.up.state(k - 2)), false, r_.b_at(k));
+    if (to_.wants(kD) && k >= 1) dots.add(s, up.array(up.states[k - 1]), false, r_.d_at(k));
+    if (to_.wants(kB) && k >= 2) dots.add(s, up.array(up.states[k - 2]), false, r_.b_at(k));
     if (to_.wants(kC))
       for (int i = 0; i < r_.inputs; ++i) dots.add(s, up.array(p_.up.copy[i]), false, r_.c_at(i, k));
   }

@@ -19,8 +19,8 @@ struct Gradients {
   bool wants(unsigned coefficients) const { return dtable && (kinds & coefficients); }
 };
 
-// g [outputs, batch, rows, columns] is the gradient by y. Scratch of K states of a tile; nothing else
-// grows with K. The recurrence has no bounds and is not reversed.
+// g [outputs, batch, rows, columns] is the gradient by y. Scratch of a few states of a tile; it
+// does not grow with K. The recurrence has no bounds and is not reversed.
 template <class T, class I>
 void gradients(const Gradients<T>& to, const T* x, const T* g, const Operator<T, I>& op,
                const Operator<T, I>& transpose, std::int64_t batch, std::int64_t columns, const Recurrence& recurrence,

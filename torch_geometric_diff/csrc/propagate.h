@@ -59,6 +59,7 @@ struct Options {
   int threads = 1;
   const Level* level = nullptr;  // null: the best of this processor
   int width = 0;                 // columns of the widest tile; 0: by the size of the caches
+  int states = 0;                // most of a tile that gradients have in memory, 3 or more; 0: by their size
 };
 
 // x and y are row-major [inputs, batch, sources, columns] and [outputs, batch, rows, columns] and do

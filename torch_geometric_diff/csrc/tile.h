@@ -24,9 +24,10 @@ inline Mask mask(std::uint32_t threshold, std::uint64_t seed, std::int64_t step)
 
 // What stays in memory besides what a recurrence needs to reach its outputs.
 struct Keep {
-  bool states = false;     // every state but z_K, as the next product reads it
+  bool states = false;     // states but z_K, as the next product reads them, in arrays that Work::states names
   bool copies = false;     // of every input
   std::int64_t last = -1;  // the last state that is computed, at least
+  std::int64_t most = 0;   // arrays for states
 };
 
 // The steps that a recurrence needs, and the packed arrays they work on: states, of which two are enough
@@ -76,15 +77,14 @@ struct Storage {
     for (int o = 0; o < r.outputs; ++o)
       if (to[o] > from[o]) sum[o] = arrays++;
     const std::int64_t most = stored + 1 - first - (alias >= 0);
-    states = static_cast<int>(all ? most : std::clamp<std::int64_t>(most, 0, 2));
+    states = static_cast<int>(std::clamp<std::int64_t>(most, 0, all ? keep.most : 2));
     arrays += states;
     for (int& n : copy) n += n < 0 ? 0 : states;
     for (int& n : sum) n += n < 0 ? 0 : states;
   }
 
-  // The array of z_k: its own, or that of z_{k-2}, but not the copy of an input.
+  // The array of z_k where two are enough: its own, or that of z_{k-2}, but not the copy of an input.
   int state(std::int64_t k) const {
-    if (all) return static_cast<int>(k);
     if (alias < 0) return static_cast<int>((k - first) % 2);
     return k == first ? copy[alias] : static_cast<int>((k - first - 1) % 2);
   }
@@ -114,6 +114,7 @@ struct Work {
   std::int64_t num_sums = 0;
   const Reach* reach = nullptr;
   int thread = 0, threads = 1;  // of those that share the tile; for `reach`
+  const int* states = nullptr;  // the arrays of states; null: those of Storage
 
   T* array(int n) const { return n < 0 ? nullptr : memory + n * gap; }
 };
@@ -174,41 +175,46 @@ class TileRun {
   // observe(k, step) may ask step k for more.
   template <class Observe>
   void steps(const Observe& observe) {
-    for (std::int64_t k = storage_.first; k <= storage_.last; ++k) {
-      const bool product = k > storage_.first, aliased = !product && storage_.alias >= 0;
-      if (product) {
-        s_.source = work_.array(storage_.state(k - 1));
-        s_.scale = static_cast<T>(r_.a(k));
-        s_.rowptr = r_.a(k) != 0 ? op_.rowptr : nullptr;
-        s_.bounded = r_.bounded;
-        add(s_.source, r_.d(k), true);
-      }
-      s_.product_terms = s_.num_terms;
-      if (k >= storage_.first + 2) add(work_.array(storage_.state(k - 2)), r_.b(k), true);
-      for (int i = 0; i < r_.inputs; ++i) {
-        const T* copy = work_.array(storage_.copy[i]);
-        add(copy ? copy : work_.x + i * work_.x_size, r_.c(i, k), copy);
-      }
-      for (int o = 0; o < r_.outputs; ++o)
-        if (r_.w(o, k) != 0) {
-          T* end = k == storage_.to[o] ? work_.y + o * work_.y_size : nullptr;
-          sinks_[s_.num_sinks++] = {work_.array(storage_.sum[o]), end, static_cast<T>(r_.w(o, k)),
-                                    k > storage_.from[o]};
-        }
-      s_.target = k <= storage_.stored && !aliased ? work_.array(storage_.state(k)) : nullptr;
-      s_.mask = nullptr;
-      const bool moved = product && (s_.rowptr || s_.product_terms);  // else there is nothing to mask
-      if (r_.threshold && (r_.reverse ? moved : k <= storage_.stored)) {
-        mask_ = mask(r_.threshold, work_.seed, r_.reverse ? r_.steps - k : k);
-        s_.mask = &mask_;
-      }
-      observe(k, s_);
-      if (work_.reach) go_near(k, product);
-      else go(product ? work_.own : work_.loaded);
+    for (std::int64_t k = storage_.first; k <= storage_.last; ++k) step(k, observe);
+  }
+
+  // z_k of the states before it.
+  template <class Observe>
+  void step(std::int64_t k, const Observe& observe) {
+    const bool product = k > storage_.first, aliased = !product && storage_.alias >= 0;
+    if (product) {
+      s_.source = work_.array(state(k - 1));
+      s_.scale = static_cast<T>(r_.a(k));
+      s_.rowptr = r_.a(k) != 0 ? op_.rowptr : nullptr;
+      s_.bounded = r_.bounded;
+      add(s_.source, r_.d(k), true);
     }
+    s_.product_terms = s_.num_terms;
+    if (k >= storage_.first + 2) add(work_.array(state(k - 2)), r_.b(k), true);
+    for (int i = 0; i < r_.inputs; ++i) {
+      const T* copy = work_.array(storage_.copy[i]);
+      add(copy ? copy : work_.x + i * work_.x_size, r_.c(i, k), copy);
+    }
+    for (int o = 0; o < r_.outputs; ++o)
+      if (r_.w(o, k) != 0) {
+        T* end = k == storage_.to[o] ? work_.y + o * work_.y_size : nullptr;
+        sinks_[s_.num_sinks++] = {work_.array(storage_.sum[o]), end, static_cast<T>(r_.w(o, k)), k > storage_.from[o]};
+      }
+    s_.target = k <= storage_.stored && !aliased ? work_.array(state(k)) : nullptr;
+    s_.mask = nullptr;
+    const bool moved = product && (s_.rowptr || s_.product_terms);  // else there is nothing to mask
+    if (r_.threshold && (r_.reverse ? moved : k <= storage_.stored)) {
+      mask_ = mask(r_.threshold, work_.seed, r_.reverse ? r_.steps - k : k);
+      s_.mask = &mask_;
+    }
+    observe(k, s_);
+    if (work_.reach) go_near(k, product);
+    else go(product ? work_.own : work_.loaded);
   }
 
  private:
+  int state(std::int64_t k) const { return work_.states ? work_.states[k] : storage_.state(k); }
+
   void add(const T* from, double factor, bool packed) {
     if (factor != 0) terms_[s_.num_terms++] = {from, static_cast<T>(factor), packed};
   }

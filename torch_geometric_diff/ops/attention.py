@@ -123,7 +123,8 @@ def edge_attention(
       product,
 
     of sources :math:`a` and targets :math:`b`. On the CPU one kernel makes scores, softmax and sum;
-    forward and backward keep :math:`N \times H` numbers. Second derivatives, ``torch.func``,
+    the forward pass keeps :math:`N \times H` numbers, the backward pass takes
+    :math:`E \times H` more. Second derivatives, ``torch.func``,
     ``torch.compile`` and other devices take the same in torch's operations, which hold
     :math:`E \times H \times F` numbers.
 
@@ -313,7 +314,9 @@ class _Attention(Function):
     def forward(ctx: Any, plan: _Plan, *inputs: Tensor | None) -> Tensor:
         out, largest, inverse = _forward(plan, [*inputs])
         ctx.plan = plan
-        ctx.save_for_backward(*inputs, out if inputs[2] is not None else None, largest, inverse)
+        weights = inputs[2] is None
+        kept = out if not (weights and plan.threshold) else None
+        ctx.save_for_backward(*inputs, kept, largest, inverse)
         return out
 
     @staticmethod
@@ -354,19 +357,25 @@ def _backward(
     target, source, value, weight, bias = inputs
     assert target is not None and source is not None
     grad = grad.contiguous()
-    inner = torch.empty_like(largest) if out is None else (grad * out).sum(-1)
-    same: dict[str, Any] = {"grad": grad, "inner": inner, "largest": largest, "inverse": inverse}
-    same |= _arguments(plan, inputs)
+    same: dict[str, Any] = {"grad": grad, "largest": largest, "inverse": inverse}
+    if value is None:
+        same |= {"inner": torch.empty_like(largest), "weights": out}
+    else:
+        assert out is not None
+        same["inner"] = (grad * out).sum(-1)
+    heads, parts = target.size(1), 1 if value is None else 2
+    edges = target.new_empty(plan.edges.target.numel(), parts, heads)  # of scores, and the weights
+    same |= {"d_edges": edges, **_arguments(plan, inputs)}
     d_target, d_source = torch.empty_like(target), torch.empty_like(source)
     d_value = torch.empty_like(value) if wanted[2] and value is not None else None
-    d_bias = torch.empty_like(bias) if wanted[4] and bias is not None else None
     d_weight = None
     if wanted[3] and weight is not None:
         d_weight = weight.new_zeros(-(-target.size(0) // _CHUNK_ROWS), *weight.shape)
     targets = {"csr": plan.edges.by_end(source=False), "d_node": d_target}
-    _C.attend(_C.Pass.TARGETS, **targets, d_bias=d_bias, d_weight=d_weight, **same)
+    _C.attend(_C.Pass.TARGETS, **targets, d_weight=d_weight, **same)
     if wanted[1] or wanted[2]:
         sources = {"csr": plan.edges.by_end(source=True), "d_node": d_source}
         _C.attend(_C.Pass.SOURCES, **sources, d_value=d_value, **same)
     total = None if d_weight is None else d_weight.sum(0)
+    d_bias = edges[:, 0] if wanted[4] and bias is not None else None
     return [d_target, d_source if wanted[1] else None, d_value, total, d_bias]
