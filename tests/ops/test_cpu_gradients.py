@@ -10,7 +10,9 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from torch_geometric_diff.ops import Recurrence, propagate
 from torch_geometric_diff.ops._random import dropout_scale, keep_mask
+from torch_geometric_diff.ops.attention import EdgeList
 from torch_geometric_diff.ops.kernels import cpu
 
 if cpu.available() is not None:
@@ -243,3 +245,35 @@ def test_other_pattern_is_refused() -> None:
     csr = tuple(map(torch.tensor, (one.indptr, one.indices, one.data)))
     with pytest.raises(ValueError, match="not the transpose"):
         cpu.gradients(case.x, case.g, csr, csr, case.table, 0, case.seeds)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_states_that_are_computed_again(dtype):
+    # 13,500 rows: memory for ten states, so that most of 25 are computed again on the way back
+    n, steps, generator = 13_500, 25, torch.Generator().manual_seed(0)
+    edges = EdgeList(torch.randint(0, n, (2, 3 * n), generator=generator).unique(dim=1))
+    weight = torch.rand(edges.target.numel(), generator=generator, dtype=dtype) / 4
+    x = torch.randn(n, 3, generator=generator, dtype=dtype)
+    step, grad = 0.5 * torch.ones(steps, dtype=dtype), torch.randn(n, 3, dtype=dtype)
+
+    def gradients(threads):
+        torch.set_num_threads(threads)
+        leaves = [t.clone().requires_grad_() for t in (x, weight, step)]
+        y = propagate(leaves[0], edges.operator(leaves[1]), Recurrence(steps, a=0.9, d=leaves[2]))
+        return torch.autograd.grad(y, leaves, grad)
+
+    before = torch.get_num_threads()
+    try:
+        ours, others = gradients(1), gradients(2)
+    finally:
+        torch.set_num_threads(before)
+    leaves = [t.double().requires_grad_() for t in (x, weight, step)]
+    z, value, d = leaves
+    for k in range(steps):
+        product = torch.zeros_like(z).index_add(0, edges.target, value[:, None] * z[edges.source])
+        z = 0.9 * product + d[k] * z
+    wanted = torch.autograd.grad(z, leaves, grad.double())
+    for one, two, right in zip(ours, others, wanted, strict=True):
+        assert torch.equal(one, two)
+        error = (one.double() - right).norm() / right.norm()
+        assert error < (1e-5 if dtype == torch.float32 else 1e-13)

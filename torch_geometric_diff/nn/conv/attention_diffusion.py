@@ -24,8 +24,8 @@ class AttentionDiffusion(torch.nn.Module):
 
     by :math:`K` Euler steps of size :math:`h`, or, with ``t``, exactly to a tolerance, as powers of
     :math:`\mathbf{A}` weighted by a Poisson distribution. The weights are made once, of the input;
-    all steps run in one kernel. Its backward pass has the steps of a tile of columns in memory at a
-    time, not those of all columns.
+    all steps run in one kernel. Its backward pass has a few steps of some columns in memory and
+    computes others again, so that memory does not grow with :math:`K`.
 
     Args:
         in_channels (int): Size of each input sample.
