@@ -11,6 +11,8 @@ export DATA_ROOT
 # errors alone; modules are compiled when they are first imported
 export PIP_ROOT_USER_ACTION = ignore
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
+# two tests at a time, files whole, as some tests of a file share what took long to make
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS = dev,ann,benchmarks,classifier,fewshot,ogb,toys,triton
 
 .PHONY: run test coverage slow soak bare lint types sanitize arm gpu docs clean
@@ -20,14 +22,14 @@ run: $(VENV)/for-run
 		--fallback digits --out runs/cora.jsonl --resume
 
 test: $(VENV)/for-test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # what share of the package's lines the tests run
 coverage: $(VENV)/for-test
-	$(BIN)/python -m pytest --cov=torch_geometric_diff --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) --cov=torch_geometric_diff --cov-report=term:skip-covered --cov-fail-under=90
 
 slow: $(VENV)/for-docs
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # random cases against dense float64 for an hour, every night
 SECONDS_OF_SOAK ?= 3600
@@ -36,7 +38,7 @@ soak: $(VENV)/for-test
 
 # the core's tests as if the compiled extras, the fused kernel and Triton were not installed
 bare: $(VENV)/for-test
-	WITHOUT_EXTRAS=1 $(BIN)/python -m pytest tests/graph tests/ops tests/nn tests/benchmarks/common
+	WITHOUT_EXTRAS=1 $(PYTEST) tests/graph tests/ops tests/nn tests/benchmarks/common
 
 lint: $(VENV)/for-test
 	$(BIN)/ruff check .
