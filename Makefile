@@ -11,8 +11,9 @@ export DATA_ROOT
 # errors alone; modules are compiled when they are first imported
 export PIP_ROOT_USER_ACTION = ignore
 PIP = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c $(CONSTRAINTS)
-# two tests at a time, files whole, as some tests of a file share what took long to make
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+# two tests at a time, files whole, as some tests of a file share what took long to make; threads that
+# wait sleep, as those of the other test have work to do
+PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 EXTRAS = dev,ann,benchmarks,classifier,fewshot,ogb,toys,triton
 
 .PHONY: run test coverage slow soak bare lint types sanitize arm gpu docs clean

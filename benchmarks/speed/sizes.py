@@ -87,5 +87,5 @@ def run(harness: Harness, quick: bool) -> list[Row]:
     rows: list[Row] = []
     for case, repeats in cases(quick):
         for name in LAYERS:
-            rows += compare(harness, case, name, 30 if quick else repeats)
+            rows += compare(harness, case, name, 2 if quick else repeats)
     return rows
