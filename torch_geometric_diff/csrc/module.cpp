@@ -122,8 +122,9 @@ void multiply_tile(nb::handle y, nb::handle x, const nb::tuple& csr, int64_t fir
   const auto [rows, columns] = to.shape<2>();
   const auto [sources, width] = from.shape<2>();
   if (rows != matrix.rows || first < 0 || count < 1 || first + count > columns || count > width)
-    throw std::invalid_argument("Expected 'y' to have the " + std::to_string(matrix.rows) + " rows of the operator and " +
-                                std::to_string(count) + " columns from " + std::to_string(first) + " on");
+    throw std::invalid_argument("Expected 'y' to have the " + std::to_string(matrix.rows) +
+                                " rows of the operator and " + std::to_string(count) + " columns from " +
+                                std::to_string(first) + " on");
   if (width > 16 || (width & (width - 1)))
     throw std::invalid_argument("Expected 'x' to have 1, 2, 4, 8 or 16 columns (got " + std::to_string(width) + ")");
   const tgd::Tile tile{first, static_cast<int>(width), count};
