@@ -54,7 +54,7 @@ sanitize: $(VENV)/for-test
 	$(BIN)/cmake -S . -B build/sanitize -DTGD_TESTS=ON
 	$(BIN)/cmake --build build/sanitize --parallel 2
 	build/sanitize/test_parallel
-	build/sanitize/test_propagate 40
+	build/sanitize/test_propagate
 	build/sanitize/test_build
 	build/sanitize/test_knn
 

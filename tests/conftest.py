@@ -25,7 +25,7 @@ from dense import FORMS
 import benchmarks  # noqa: F401  says where data sets lie
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-CASES = 4  # of a test, in the interpreter, which needs seconds for each
+CASES = 2  # of a test, in the interpreter, which needs seconds for each
 # minutes of finite differences and of compiling; NumPy of the interpreter warns of infinite numbers
 LEFT_OUT = ("forward_mode", "compiled", "opcheck", "test_infinite")
 

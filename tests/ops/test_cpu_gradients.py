@@ -247,6 +247,22 @@ def test_other_pattern_is_refused() -> None:
         cpu.gradients(case.x, case.g, csr, csr, case.table, 0, case.seeds)
 
 
+def test_states_behind_the_last_that_is_summed():
+    # the way back begins far before the last of the states that were kept
+    n, steps, last, generator = 13_500, 40, 21, torch.Generator().manual_seed(0)
+    edges = EdgeList(torch.randint(0, n, (2, n), generator=generator).unique(dim=1))
+    value = torch.rand(edges.target.numel(), generator=generator, dtype=torch.float64)
+    x = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    w = torch.zeros(steps + 1, dtype=torch.float64)
+    w[last] = 1.0
+    found, wanted = [], []
+    for recurrence, out in ((Recurrence(steps, w=w), found), (Recurrence.power(last), wanted)):
+        leaves = [t.clone().requires_grad_() for t in (x, value)]
+        y = propagate(leaves[0], edges.operator(leaves[1]), recurrence)
+        out += torch.autograd.grad(y.square().sum(), leaves)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_states_that_are_computed_again(dtype):
     # 13,500 rows: memory for ten states, so that most of 25 are computed again on the way back

@@ -79,6 +79,7 @@ class States {
   template <class Compute>
   void want(std::int64_t k, const Compute& compute) {
     if (k < 0 || array_[k] >= 0) return;
+    last_ = std::max(last_, k);
     std::int64_t at = k;
     while (at > 0 && (array_[at] < 0 || (depth_ > 1 && array_[at - 1] < 0))) --at;
     if (array_[0] < 0) take(0, compute);
@@ -101,8 +102,8 @@ class States {
 
   // Those behind z_k are not asked for again.
   void drop_behind(std::int64_t k) {
-    for (std::int64_t j = k + 1; j <= k + 1 + above_ && j < static_cast<std::int64_t>(array_.size()); ++j)
-      if (array_[j] >= 0) drop(j);
+    for (; last_ > k; --last_)
+      if (array_[last_] >= 0) drop(last_);
   }
 
  private:
@@ -118,6 +119,7 @@ class States {
 
   // How far to go before a state is kept, for so many steps back with so many arrays.
   std::int64_t ahead(std::int64_t steps, int arrays) const {
+    if (arrays < depth_) throw std::logic_error("too few arrays for the states of a tile");
     std::vector<std::int64_t> most(arrays + 1);  // steps that so many arrays allow, each computed once at first
     for (int n = 0; n <= arrays; ++n) most[n] = n + 1;
     while (most[arrays] < steps)
@@ -135,6 +137,7 @@ class States {
   void drop(std::int64_t k) { free_.push_back(std::exchange(array_[k], -1)); }
 
   std::vector<int> array_, free_;
+  std::int64_t last_ = -1;  // none behind it is in memory
   const int depth_, above_;
 };
 
