@@ -119,7 +119,7 @@ class States {
 
   // How far to go before a state is kept, for so many steps back with so many arrays.
   std::int64_t ahead(std::int64_t steps, int arrays) const {
-    if (arrays < depth_) throw std::logic_error("too few arrays for the states of a tile");
+    if (arrays < 2) throw std::logic_error("too few arrays for the states of a tile");
     std::vector<std::int64_t> most(arrays + 1);  // steps that so many arrays allow, each computed once at first
     for (int n = 0; n <= arrays; ++n) most[n] = n + 1;
     while (most[arrays] < steps)

@@ -142,6 +142,12 @@ def test_no_error_to_correct():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_classes_of_any_integers(dtype):
+    (edge_index, _), layer, y = graph(), nn.LabelPropagation(3, 0.5), labels("classes")
+    assert torch.equal(layer(y.to(dtype), edge_index), layer(y, edge_index))
+
+
 def test_bad_input():
     edge_index, weight = graph()
     layer, y = nn.LabelPropagation(3, 0.5), labels("scores")

@@ -118,7 +118,7 @@ def _scores(y: Tensor, mask: Optional[Tensor], graph: Any) -> Tensor:
         row_mask("mask", mask, y.size(0))
     known = y if mask is None else y[mask]
     if not is_scores:
-        if y.dtype == torch.long and y.size(0) == y.numel():
+        if y.dim() == 1 or (y.dtype == torch.long and y.size(0) == y.numel()):
             classes = int(y.max()) + 1 if y.numel() else 0
             if known.numel() and int(known.min()) < 0:
                 raise ValueError(
@@ -127,7 +127,7 @@ def _scores(y: Tensor, mask: Optional[Tensor], graph: Any) -> Tensor:
                 )
             if isinstance(graph, PartitionedOperator):  # no rank need see the last class
                 classes = int(max(graph.of_all_ranks(classes)))
-            known = one_hot(known.view(-1), num_classes=classes)
+            known = one_hot(known.view(-1).long(), num_classes=classes)
         else:
             known = known.to(torch.get_default_dtype())
     if mask is None:
